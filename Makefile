@@ -1,0 +1,51 @@
+# make help lists what people do here; every target does its own set-up.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+UP     ?=
+
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+$(VENV)/run.stamp: requirements/run.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; '$(PYTHON)' is $$($(PYTHON) -V 2>&1). Say: make PYTHON=/path/to/python3.11 ..." >&2; exit 2; }
+	@echo "==> installing the programs into $(VENV) (once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: requirements/dev.txt $(VENV)/run.stamp
+	@echo "==> installing what tests, linters and benchmarks need (once)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+run: $(VENV)/run.stamp ## start everything: Kafka, PostgreSQL, five services, the monitor, demo orders
+	@exec $(BIN)/order-services up $(UP)
+
+test: $(VENV)/dev.stamp ## run all tests, fast ones first
+	@exec $(BIN)/pytest $(PYTEST)
+
+check: $(VENV)/dev.stamp ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/dev.stamp ## format the code and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+requirements: $(VENV)/dev.stamp ## pin the newest versions, with hashes
+	@for set in "run.txt requirements/run.in" "dev.txt requirements/run.in requirements/dev.in"; do \
+	  set -- $$set; out=$$1; shift; \
+	  $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-annotate --custom-compile-command "make requirements" \
+	    --extra local --output-file requirements/$$out pyproject.toml "$$@"; done
+
+clean-data: ## forget the topics, orders and logs of `make run`
+	rm -rf .local/data .local/logs
+
+.PHONY: help run test check format requirements clean-data
