@@ -1,0 +1,188 @@
+"""The snapshot of a cluster that one poll brings home: plain immutable data, no I/O.
+
+Offsets are plain ints in mappings of topic -> partition, not objects: 10,000 partitions and 20,000
+commits are rebuilt every few seconds and must stay cheap. What was not seen is absent: there is no
+-1 and no zero in place of an unknown value. Times are Unix seconds unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
+
+PartitionOffsets: TypeAlias = Mapping[str, Mapping[int, int]]
+"""Topic -> partition -> offset."""
+
+Assignment: TypeAlias = Mapping[str, tuple[int, ...]]
+"""Topic -> partitions, ascending."""
+
+# Group types, as ListGroups v5 names them (in lower case here: brokers differ).
+CLASSIC: Final = "classic"
+CONSUMER: Final = "consumer"  # KIP-848
+SHARE: Final = "share"  # KIP-932
+STREAMS: Final = "streams"  # KIP-1071
+
+_NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
+
+
+def _nothing() -> Any:
+    return field(default_factory=lambda: _NOTHING)
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """A broker as the cluster's metadata advertises it."""
+
+    id: int
+    host: str
+    port: int
+    rack: str | None = None
+
+    @property
+    def address(self) -> str:
+        """Return `host:port`, an IPv6 host in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A partition's leader and replicas, by broker id; the first replica is the preferred one."""
+
+    leader: int | None
+    replicas: tuple[int, ...] = ()
+    isr: tuple[int, ...] = ()
+    offline: tuple[int, ...] = ()
+
+    @property
+    def under_replicated(self) -> bool:
+        """Say whether a replica is out of sync."""
+        return len(self.isr) < len(self.replicas)
+
+    @property
+    def leader_is_preferred(self) -> bool:
+        """Say whether the leader is the first replica."""
+        return bool(self.replicas) and self.leader == self.replicas[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic and its partitions by index."""
+
+    name: str
+    partitions: Mapping[int, Partition]
+    internal: bool = False
+    id: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Offsets:
+    """One offset per partition, and when each was seen.
+
+    `seen_at` holds for every partition but those in `seen_earlier` (topic -> partition -> time):
+    their broker did not answer this time, so their last value is kept, stale, with its own time.
+    """
+
+    values: PartitionOffsets = _nothing()
+    seen_at: float = 0.0
+    seen_earlier: Mapping[str, Mapping[int, float]] = _nothing()
+
+    def get(self, topic: str, partition: int) -> int | None:
+        """Return the offset, None when it was never seen."""
+        partitions = self.values.get(topic)
+        return None if partitions is None else partitions.get(partition)
+
+    def time_of(self, topic: str, partition: int) -> float:
+        """Return when this partition's offset was seen."""
+        earlier = self.seen_earlier.get(topic)
+        return self.seen_at if earlier is None else earlier.get(partition, self.seen_at)
+
+    def is_stale(self, topic: str, partition: int) -> bool:
+        """Say whether the value is an earlier one, kept because its broker did not answer."""
+        return partition in self.seen_earlier.get(topic, _NOTHING)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of a group; `assignment` is what it holds now.
+
+    `target` is what the coordinator wants it to hold, `epoch` the member's epoch: both only in
+    groups of the newer protocols (None elsewhere).
+    """
+
+    id: str
+    client_id: str
+    host: str
+    assignment: Assignment = _nothing()
+    instance_id: str | None = None
+    epoch: int | None = None
+    target: Assignment | None = None
+
+    @property
+    def partition_count(self) -> int:
+        """Return how many partitions are assigned to this member."""
+        return sum(map(len, self.assignment.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A group, its members and its committed offsets.
+
+    `members` is None when they are not known (the group may not be described, or its type cannot
+    be yet), and empty when the group is known to have none. `commits` has only partitions that
+    carry a commit; for a share group it holds the share-partition start offsets. `error` is what
+    kept a part of this group from being read; the rest stands. `stale` marks a group whose
+    coordinator did not answer: everything here is then as of `seen_at`.
+    """
+
+    id: str
+    type: str = CLASSIC
+    state: str | None = None
+    protocol_type: str = ""
+    assignor: str | None = None
+    coordinator: int | None = None
+    members: tuple[Member, ...] | None = None
+    commits: PartitionOffsets = _nothing()
+    epoch: int | None = None
+    error: str | None = None
+    seen_at: float = 0.0
+    stale: bool = False
+
+    def assignments(self) -> Iterator[tuple[Member, str, int]]:
+        """Yield each assigned (member, topic, partition)."""
+        for member in self.members or ():
+            for topic, partitions in member.assignment.items():
+                for partition in partitions:
+                    yield member, topic, partition
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that one poll saw of a cluster.
+
+    `broker_errors` has the brokers that did not answer and why; all others answered. `requests`
+    counts what the poll sent, by API name. `taken_at` is when the last reply was in, `monotonic_at`
+    the same moment on the monotonic clock, in seconds, for differences between polls that a clock
+    set back must not disturb.
+    """
+
+    cluster_id: str | None
+    taken_at: float
+    monotonic_at: float
+    duration_seconds: float = 0.0
+    controller: int | None = None
+    brokers: Mapping[int, Broker] = _nothing()
+    broker_errors: Mapping[int, str] = _nothing()
+    topics: Mapping[str, Topic] = _nothing()
+    start_offsets: Offsets = field(default_factory=Offsets)
+    end_offsets: Offsets = field(default_factory=Offsets)
+    groups: Mapping[str, Group] = _nothing()
+    requests: Mapping[str, int] = _nothing()
+    errors: tuple[str, ...] = ()
+
+    @property
+    def request_count(self) -> int:
+        """Return how many requests the poll sent."""
+        return sum(self.requests.values())
