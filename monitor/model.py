@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 PartitionOffsets: TypeAlias = Mapping[str, Mapping[int, int]]
 """Topic -> partition -> offset."""
@@ -24,11 +23,7 @@ CONSUMER: Final = "consumer"  # KIP-848
 SHARE: Final = "share"  # KIP-932
 STREAMS: Final = "streams"  # KIP-1071
 
-_NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
-
-
-def _nothing() -> Any:
-    return field(default_factory=lambda: _NOTHING)
+_NONE_EARLIER: Final[Mapping[int, float]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +80,9 @@ class Offsets:
     their broker did not answer this time, so their last value is kept, stale, with its own time.
     """
 
-    values: PartitionOffsets = _nothing()
+    values: PartitionOffsets = field(default_factory=dict)
     seen_at: float = 0.0
-    seen_earlier: Mapping[str, Mapping[int, float]] = _nothing()
+    seen_earlier: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
 
     def get(self, topic: str, partition: int) -> int | None:
         """Return the offset, None when it was never seen."""
@@ -101,7 +96,7 @@ class Offsets:
 
     def is_stale(self, topic: str, partition: int) -> bool:
         """Say whether the value is an earlier one, kept because its broker did not answer."""
-        return partition in self.seen_earlier.get(topic, _NOTHING)
+        return partition in self.seen_earlier.get(topic, _NONE_EARLIER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +110,7 @@ class Member:
     id: str
     client_id: str
     host: str
-    assignment: Assignment = _nothing()
+    assignment: Assignment = field(default_factory=dict)
     instance_id: str | None = None
     epoch: int | None = None
     target: Assignment | None = None
@@ -144,7 +139,7 @@ class Group:
     assignor: str | None = None
     coordinator: int | None = None
     members: tuple[Member, ...] | None = None
-    commits: PartitionOffsets = _nothing()
+    commits: PartitionOffsets = field(default_factory=dict)
     epoch: int | None = None
     error: str | None = None
     seen_at: float = 0.0
@@ -173,13 +168,13 @@ class Snapshot:
     monotonic_at: float
     duration_seconds: float = 0.0
     controller: int | None = None
-    brokers: Mapping[int, Broker] = _nothing()
-    broker_errors: Mapping[int, str] = _nothing()
-    topics: Mapping[str, Topic] = _nothing()
+    brokers: Mapping[int, Broker] = field(default_factory=dict)
+    broker_errors: Mapping[int, str] = field(default_factory=dict)
+    topics: Mapping[str, Topic] = field(default_factory=dict)
     start_offsets: Offsets = field(default_factory=Offsets)
     end_offsets: Offsets = field(default_factory=Offsets)
-    groups: Mapping[str, Group] = _nothing()
-    requests: Mapping[str, int] = _nothing()
+    groups: Mapping[str, Group] = field(default_factory=dict)
+    requests: Mapping[str, int] = field(default_factory=dict)
     errors: tuple[str, ...] = ()
 
     @property
