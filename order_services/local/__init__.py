@@ -1,0 +1,1 @@
+"""Run the whole system on one machine: broker, database, services, monitor, demo orders."""

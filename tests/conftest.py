@@ -1,0 +1,68 @@
+"""One real broker and one real database for all tests; names that no two tests share."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from order_services.local.kafka import EmbeddedKafka
+from order_services.local.postgres import EmbeddedPostgres
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Database:
+    """An empty database of one test."""
+
+    host: str
+    port: int
+    name: str
+    user: str
+    password: str
+
+    @property
+    def url(self) -> str:
+        return (
+            f"postgresql+psycopg2://{self.user}:{self.password}@{self.host}:{self.port}/{self.name}"
+        )
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
+    broker = EmbeddedKafka(tmp_path_factory.mktemp("kafka"))
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres") / "data")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def database(postgres: EmbeddedPostgres) -> Iterator[Database]:
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    postgres.create_database(name)
+    yield Database(postgres.host, postgres.port, name, postgres.user, postgres.password)
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def unique() -> Callable[[str], str]:
+    """Return a function that makes a topic or group name that no other test uses."""
+    return lambda stem: f"{stem}-{os.getpid()}-{next(_numbers)}"
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return Path(__file__).resolve().parent.parent
