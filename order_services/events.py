@@ -1,0 +1,231 @@
+"""The events that the services exchange, and their form on the wire.
+
+On the wire an event is JSON:
+
+    {"eventId": UUID, "eventType": ..., "orderId": UUID, "timestamp": RFC 3339, "payload": {...},
+     "metadata": {"version": "1.0", "source": service, "correlationId": ...}}
+
+under the key `orderId`, with the headers `event-type`, `timestamp`, `correlation-id` and, where a
+trace is being followed, `traceparent` (W3C Trace Context).
+
+Payloads, beside what each service adds for the curious; money is integer cents:
+
+    ORDER_CREATED       customerId, items [{productId, quantity, unitPriceCents}], totalCents, currency
+    ORDER_CANCELLED     reason ("customer", "payment_failed", "inventory_failed")
+    PAYMENT_PROCESSING  amountCents
+    PAYMENT_PROCESSED   amountCents, acceptedAt
+    PAYMENT_FAILED      amountCents, reason
+    PAYMENT_REFUNDED    amountCents: what was given back, 0 when nothing had been charged
+    INVENTORY_RESERVED  items [{productId, quantity}], acceptedAt
+    INVENTORY_FAILED    reason, missing [productId]
+    INVENTORY_RELEASED  items: what was put back, empty when nothing had been taken
+    SHIPMENT_*          trackingNumber
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+import orjson
+
+from order_services import topics
+
+VERSION: Final = "1.0"
+IS_REPLAY: Final = "isReplay"
+
+_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+class EventType(StrEnum):
+    """What happened."""
+
+    ORDER_CREATED = "ORDER_CREATED"
+    ORDER_CANCELLED = "ORDER_CANCELLED"
+    PAYMENT_PROCESSING = "PAYMENT_PROCESSING"
+    PAYMENT_PROCESSED = "PAYMENT_PROCESSED"
+    PAYMENT_FAILED = "PAYMENT_FAILED"
+    PAYMENT_REFUNDED = "PAYMENT_REFUNDED"
+    INVENTORY_RESERVED = "INVENTORY_RESERVED"
+    INVENTORY_RELEASED = "INVENTORY_RELEASED"
+    INVENTORY_FAILED = "INVENTORY_FAILED"
+    SHIPMENT_CREATED = "SHIPMENT_CREATED"
+    SHIPMENT_DISPATCHED = "SHIPMENT_DISPATCHED"
+    SHIPMENT_DELIVERED = "SHIPMENT_DELIVERED"
+
+
+_TOPIC_OF_PREFIX: Final = {
+    "ORDER": topics.ORDERS,
+    "PAYMENT": topics.PAYMENTS,
+    "INVENTORY": topics.INVENTORY,
+    "SHIPMENT": topics.SHIPPING,
+}
+TOPIC_OF: Final[Mapping[EventType, str]] = {
+    event_type: _TOPIC_OF_PREFIX[event_type.split("_", 1)[0]] for event_type in EventType
+}
+_TYPE_OF_NAME: Final = {event_type.value: event_type for event_type in EventType}
+_HEADER_OF_TYPE: Final = {event_type: event_type.value.encode() for event_type in EventType}
+
+
+class MalformedEventError(ValueError):
+    """A message is not an event; the text says which part is wrong."""
+
+
+def new_id() -> str:
+    """Return a UUID of version 7 (RFC 9562) as text.
+
+    Ids of one time lie side by side in an index, so that inserting stays cheap as tables grow.
+    """
+    milliseconds = time.time_ns() // 1_000_000
+    # uniqueness is enough here: no id is a secret
+    noise = random.getrandbits(74)
+    number = milliseconds << 80 | 7 << 76 | (noise >> 62) << 64 | 2 << 62 | noise & (1 << 62) - 1
+    text = f"{number:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def is_uuid(text: object) -> bool:
+    """Say whether this is a UUID in its canonical form, in lower case."""
+    return isinstance(text, str) and _UUID.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened to one order; ids are UUIDs as text, `timestamp` is aware."""
+
+    event_type: EventType
+    order_id: str
+    payload: Mapping[str, Any]
+    source: str
+    correlation_id: str
+    traceparent: str | None = None
+    event_id: str = field(default_factory=new_id)
+    timestamp: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def topic(self) -> str:
+        """The topic that events of this type are published on."""
+        return TOPIC_OF[self.event_type]
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether this is a copy from the past, on which nobody must act again."""
+        return self.payload.get(IS_REPLAY) is True
+
+    def follow(self, event_type: EventType, payload: Mapping[str, Any], source: str) -> Event:
+        """Return the event that this one causes: same order, correlation id and trace."""
+        return Event(
+            event_type, self.order_id, payload, source, self.correlation_id, self.traceparent
+        )
+
+    def key(self) -> bytes:
+        """Return the message key: all events of an order share it, hence their partition."""
+        return self.order_id.encode()
+
+    def encode(self) -> bytes:
+        """Return the message value."""
+        return orjson.dumps(
+            {
+                "eventId": self.event_id,
+                "eventType": self.event_type,
+                "orderId": self.order_id,
+                "timestamp": self.timestamp,
+                "payload": self.payload,
+                "metadata": {
+                    "version": VERSION,
+                    "source": self.source,
+                    "correlationId": self.correlation_id,
+                },
+            }
+        )
+
+    def headers(self) -> list[tuple[str, bytes]]:
+        """Return the message headers."""
+        headers = [
+            ("event-type", _HEADER_OF_TYPE[self.event_type]),
+            ("timestamp", self.timestamp.isoformat().encode()),
+            ("correlation-id", self.correlation_id.encode()),
+        ]
+        if self.traceparent is not None:
+            headers.append(("traceparent", self.traceparent.encode()))
+        return headers
+
+
+def decode(value: bytes | None, headers: Headers | None = None) -> Event:
+    """Return the event in a message; raises `MalformedEventError` that names the wrong part."""
+    if value is None:
+        raise MalformedEventError("the message has no value")
+    try:
+        body = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise MalformedEventError(
+            f"the value is not JSON: {error.msg} at character {error.pos}"
+        ) from None
+    if not isinstance(body, dict):
+        raise MalformedEventError("the value is not a JSON object")
+    metadata = _object(body, "metadata")
+    if metadata.get("version") != VERSION:
+        raise MalformedEventError(
+            f"metadata.version must be {VERSION!r}, not {metadata.get('version')!r}"
+        )
+    name = body.get("eventType")
+    event_type = _TYPE_OF_NAME.get(name) if isinstance(name, str) else None
+    if event_type is None:
+        raise MalformedEventError(f"eventType {name!r} is not known")
+    return Event(
+        event_type=event_type,
+        order_id=_uuid(body, "orderId"),
+        payload=_object(body, "payload"),
+        source=_text(metadata, "source"),
+        correlation_id=_text(metadata, "correlationId"),
+        traceparent=_traceparent(headers),
+        event_id=_uuid(body, "eventId"),
+        timestamp=_time(body, "timestamp"),
+    )
+
+
+def _object(body: dict[str, Any], name: str) -> dict[str, Any]:
+    value = body.get(name)
+    if not isinstance(value, dict):
+        raise MalformedEventError(f"{name} must be an object, not {value!r}")
+    return value
+
+
+def _text(body: dict[str, Any], name: str) -> str:
+    value = body.get(name)
+    if not isinstance(value, str) or not value:
+        raise MalformedEventError(f"metadata.{name} must be a text that is not empty")
+    return value
+
+
+def _uuid(body: dict[str, Any], name: str) -> str:
+    value = body.get(name)
+    if not is_uuid(value):
+        raise MalformedEventError(f"{name} must be a UUID in lower case, not {value!r}")
+    return str(value)
+
+
+def _time(body: dict[str, Any], name: str) -> datetime:
+    value = body.get(name)
+    try:
+        moment = datetime.fromisoformat(value)  # type: ignore[arg-type]  # the error is caught
+    except (TypeError, ValueError):
+        raise MalformedEventError(f"{name} must be an RFC 3339 time, not {value!r}") from None
+    if moment.tzinfo is None:
+        raise MalformedEventError(f"{name} must name its time zone: {value!r}")
+    return moment
+
+
+def _traceparent(headers: Headers | None) -> str | None:
+    for name, value in headers or ():
+        if name == "traceparent" and value:
+            return value.decode("ascii", "replace")
+    return None

@@ -1,0 +1,36 @@
+"""What a service says about itself: each answer is a list of reasons, none when all is well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+# Returns why something is not well, or None.
+Check = Callable[[], str | None]
+
+
+class Health:
+    """Collects the checks of a process's parts; checks must be quick and thread-safe."""
+
+    def __init__(self) -> None:
+        self._alive: list[Check] = []
+        self._ready: list[Check] = []
+
+    def add_liveness(self, check: Check) -> None:
+        """Add a reason to restart the process: only what a restart repairs."""
+        self._alive.append(check)
+
+    def add_readiness(self, check: Check) -> None:
+        """Add a reason to send no work to the process."""
+        self._ready.append(check)
+
+    def alive(self) -> list[str]:
+        """Say why the process should be restarted."""
+        return _reasons(self._alive)
+
+    def ready(self) -> list[str]:
+        """Say why no work should be sent here."""
+        return _reasons(self._ready)
+
+
+def _reasons(checks: list[Check]) -> list[str]:
+    return [reason for check in checks if (reason := check()) is not None]

@@ -1,0 +1,93 @@
+"""Writes messages into the outbox, in the transaction of the change that causes them.
+
+The relay publishes them (`relay.Relay`). COPY is the cheapest way in: half of what any INSERT costs.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+import orjson
+import psycopg2
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from order_services.events import Event
+
+_COPY: Final = "COPY outbox (slice, topic, key, value, headers) FROM STDIN WITH (FORMAT binary)"
+# https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format"
+_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
+_TRAILER: Final = struct.pack("!h", -1)
+_FIELD_COUNT: Final = struct.pack("!h", 5)
+_NULL: Final = struct.pack("!i", -1)
+_length = struct.Struct("!i").pack
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message to publish."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def write(connection: Connection, source: str, events: Iterable[Event]) -> int:
+    """Write events into the outbox slice of the service `source`; returns how many.
+
+    They are published, in this order for each order id, once the caller's transaction commits.
+    """
+    return write_messages(
+        connection,
+        source,
+        (
+            Message(
+                event.topic,
+                event.key(),
+                event.encode(),
+                {name: value.decode() for name, value in event.headers()},
+            )
+            for event in events
+        ),
+    )
+
+
+def write_messages(connection: Connection, source: str, messages: Iterable[Message]) -> int:
+    """Write messages of any content, as dead letters are; see `write`."""
+    slice_field = _field(source.encode())
+    parts = [_HEADER]
+    count = 0
+    for message in messages:
+        count += 1
+        parts += (
+            _FIELD_COUNT,
+            slice_field,
+            _field(message.topic.encode()),
+            _field(message.key),
+            _field(message.value),
+            _field(orjson.dumps(message.headers)),
+        )
+    if count:
+        parts.append(_TRAILER)
+        _copy(connection, b"".join(parts))
+    return count
+
+
+def _copy(connection: Connection, data: bytes) -> None:
+    cursor = connection.connection.cursor()
+    try:
+        cursor.copy_expert(_COPY, io.BytesIO(data))
+    except psycopg2.Error as error:
+        # as SQLAlchemy reports errors of what it runs itself: callers know only those
+        raise DBAPIError.instance(_COPY, None, error, psycopg2.Error) from error
+    finally:
+        cursor.close()
+
+
+def _field(value: bytes | None) -> bytes:
+    return _NULL if value is None else _length(len(value)) + value

@@ -1,0 +1,144 @@
+"""The settings of a service: one typed model, read once from the environment at start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated, Final, Self, TypeVar
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import URL
+
+# The range that librdkafka takes.
+MAX_POLL_INTERVAL_RANGE_MS: Final = (10_000, 86_400_000)
+
+Port = Annotated[int, Field(ge=0, le=65_535)]
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveSeconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class SettingsError(Exception):
+    """A setting is missing, malformed or unsafe; one line for each."""
+
+
+class GroupProtocol(StrEnum):
+    """How members join their consumer group."""
+
+    CLASSIC = "classic"
+    CONSUMER = "consumer"  # KIP-848, needs brokers of 4.0 or newer
+
+
+class ServiceSettings(BaseSettings):
+    """What all services read; each field is the environment variable of its name in capitals."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    host: str = "127.0.0.1"
+    port: Port
+    kafka_brokers: Annotated[str, Field(min_length=1)] = "127.0.0.1:9092"
+    kafka_client_id: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")]
+    # set where it is stable across restarts (a StatefulSet's ordinal): makes membership static
+    instance_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$")] = ""
+    group_protocol: GroupProtocol = GroupProtocol.CLASSIC
+    session_timeout_seconds: PositiveSeconds = 45.0
+    max_poll_interval_seconds: PositiveSeconds = 300.0
+
+    # a host name, an address, or the directory of a socket
+    db_host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    db_port: Port = 5432
+    db_name: Annotated[str, Field(min_length=1)] = "ecommerce"
+    db_user: Annotated[str, Field(min_length=1)] = "postgres"
+    db_password: SecretStr = SecretStr("postgres")
+    # a transaction pooler takes no start-up options: timeouts are set in each transaction instead
+    db_via_pgbouncer: bool = False
+    db_pool_min: PositiveInt = 1
+    db_pool_max: PositiveInt = 5
+    db_pool_idle_seconds: PositiveSeconds = 30.0
+    db_pool_timeout_seconds: PositiveSeconds = 5.0
+    db_connect_timeout_seconds: PositiveInt = 5
+    db_statement_timeout_seconds: PositiveSeconds = 30.0
+    db_lock_timeout_seconds: PositiveSeconds = 10.0
+    # the relay waits for Kafka within its transaction: longer than the delivery timeout
+    db_idle_transaction_timeout_seconds: PositiveSeconds = 60.0
+
+    batch_max_messages: Annotated[int, Field(ge=1, le=10_000)] = 500
+    # how long a batch that is not full waits for more
+    batch_linger_seconds: Annotated[float, Field(ge=0, le=5)] = 0.005
+    retry_first_seconds: PositiveSeconds = 0.1
+    retry_max_seconds: PositiveSeconds = 10.0
+    dead_letter_limit: Annotated[int, Field(ge=0)] = 100
+    dead_letter_window_seconds: PositiveSeconds = 300.0
+
+    relay_enabled: bool = True
+    relay_batch_max_messages: Annotated[int, Field(ge=1, le=10_000)] = 2_000
+    relay_poll_seconds: PositiveSeconds = 0.05
+    relay_delivery_timeout_seconds: PositiveSeconds = 10.0
+
+    shutdown_timeout_seconds: PositiveSeconds = 10.0
+    log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
+
+    @property
+    def group_instance_id(self) -> str | None:
+        """The member's static id, where it has one."""
+        return f"{self.kafka_client_id}-{self.instance_id}" if self.instance_id else None
+
+    @property
+    def database_url(self) -> URL:
+        """Where the database is; shows no password when printed."""
+        # libpq takes the directory of a socket as a host, but a URL only as a parameter
+        is_socket = self.db_host.startswith("/")
+        return URL.create(
+            "postgresql+psycopg2",
+            username=self.db_user,
+            password=self.db_password.get_secret_value() or None,
+            host=None if is_socket else self.db_host,
+            port=None if is_socket else self.db_port,
+            database=self.db_name,
+            query={"host": self.db_host, "port": str(self.db_port)} if is_socket else {},
+        )
+
+    @model_validator(mode="after")
+    def _refuse_unsafe(self) -> Self:
+        low, high = MAX_POLL_INTERVAL_RANGE_MS
+        if not low <= self.max_poll_interval_seconds * 1000 <= high:
+            raise ValueError(
+                f"MAX_POLL_INTERVAL_SECONDS must be from {low // 1000} to {high // 1000}"
+            )
+        if self.max_poll_interval_seconds < self.session_timeout_seconds:
+            raise ValueError(
+                "MAX_POLL_INTERVAL_SECONDS must not be less than SESSION_TIMEOUT_SECONDS: "
+                "a slow batch would cost the member its partitions before a dead one loses them"
+            )
+        if self.db_pool_min > self.db_pool_max:
+            raise ValueError("DB_POOL_MIN must not be more than DB_POOL_MAX")
+        if self.db_pool_max < 2:
+            raise ValueError(
+                "DB_POOL_MAX must be at least 2: the consumer and the relay hold one connection each"
+            )
+        if self.db_idle_transaction_timeout_seconds <= 2 * self.relay_delivery_timeout_seconds:
+            raise ValueError(
+                "DB_IDLE_TRANSACTION_TIMEOUT_SECONDS must be more than twice "
+                "RELAY_DELIVERY_TIMEOUT_SECONDS: PostgreSQL would end the relay's transaction "
+                "while Kafka still delivers"
+            )
+        if self.retry_first_seconds > self.retry_max_seconds:
+            raise ValueError("RETRY_FIRST_SECONDS must not be more than RETRY_MAX_SECONDS")
+        return self
+
+
+S = TypeVar("S", bound=ServiceSettings)
+
+
+def load(model: type[S]) -> S:
+    """Read the settings from the environment; raises `SettingsError` naming each bad variable."""
+    read: Callable[[], S] = model  # the environment gives the arguments
+    try:
+        return read()
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_input=False, include_url=False):
+            name = ".".join(str(part) for part in problem["loc"]).upper()
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{name}: {message}" if name else message)
+        raise SettingsError("\n".join(lines)) from None
