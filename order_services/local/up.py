@@ -1,0 +1,353 @@
+"""`order-services up`: the whole system on this machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import click
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from order_services import topics
+from order_services.local.kafka import EmbeddedKafka
+from order_services.local.plan import (
+    DatabaseAddress,
+    Plan,
+    PortTakenError,
+    ServiceReplica,
+    parse_replicas,
+)
+from order_services.local.ports import LOOPBACK
+from order_services.local.postgres import EmbeddedPostgres
+from order_services.local.process import ManagedProcess, StartError
+from order_services.local.summary import Summary, is_ready
+from order_services.local.supervisor import AlreadyRunningError, Supervisor
+from order_services.local.traffic import Traffic
+
+DATABASE_NAME = "ecommerce"
+READY_TIMEOUT_S = 90.0
+SUMMARY_INTERVAL_S = 5.0
+MONITOR_POLL_INTERVAL_S = 5.0
+POSTGRES_DEFAULT_PORT = 5432
+
+
+class _Stop:
+    """What Ctrl-C and SIGTERM set; a second one means: now."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self.asked = 0
+
+    def handle(self, _number: int, _frame: FrameType | None) -> None:
+        self.asked += 1
+        self._event.set()
+
+    def __bool__(self) -> bool:
+        return self._event.is_set()
+
+    def wait(self, seconds: float) -> None:
+        self._event.wait(max(0.0, seconds))
+
+    def in_a_hurry(self) -> bool:
+        return self.asked > 1
+
+
+class _InterruptedError(Exception):
+    """Ctrl-C arrived while the system was starting."""
+
+
+def _replicas(_context: click.Context, _parameter: click.Parameter, value: str) -> dict[str, int]:
+    try:
+        return parse_replicas(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def _database(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> URL | None:
+    if value is None:
+        return None
+    try:
+        url = make_url(value)
+    except ArgumentError as error:
+        # the error's own text repeats the URL, and with it the password
+        raise click.BadParameter("say postgresql://USER:PASSWORD@HOST:PORT/NAME") from error
+    if not url.drivername.startswith("postgres") or not url.host or not url.database:
+        raise click.BadParameter("say postgresql://USER:PASSWORD@HOST:PORT/NAME")
+    return url
+
+
+_PORT = click.IntRange(1, 65_535)
+
+
+@click.command("up")
+@click.option("--replicas", default="", callback=_replicas, metavar="SERVICE=N,...",
+              help="How many processes of each service, for example payment=3,inventory=2.")  # fmt: skip
+@click.option("--rate", type=click.FloatRange(0.1, 5_000), default=5.0, show_default=True,
+              help="Demo orders a second.")  # fmt: skip
+@click.option("--for", "seconds", type=click.FloatRange(1), metavar="SECONDS",
+              help="Stop after this time; without it, at Ctrl-C.")  # fmt: skip
+@click.option("--no-traffic", is_flag=True, help="Send no demo orders.")
+@click.option("--kafka", metavar="HOST:PORT", help="Use this broker instead of an embedded one.")
+@click.option("--database", callback=_database, metavar="URL",
+              help="Use this PostgreSQL instead of an embedded one.")  # fmt: skip
+@click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path), default=Path(".local"),
+              show_default=True, help="Where topics, tables and logs stay.")  # fmt: skip
+@click.option(
+    "--kafka-port", type=_PORT, default=9092, show_default=True, help="The embedded broker's port."
+)
+@click.option(
+    "--postgres-port",
+    type=_PORT,
+    default=5432,
+    show_default=True,
+    help="The embedded PostgreSQL's port.",
+)
+@click.option("--base-port", type=click.IntRange(1, 65_000), default=4000, show_default=True,
+              help="The gateway's port; the other services follow it.")  # fmt: skip
+@click.option(
+    "--monitor-port", type=_PORT, default=9308, show_default=True, help="The monitor's port."
+)
+def up_command(
+    *,
+    replicas: dict[str, int],
+    rate: float,
+    seconds: float | None,
+    no_traffic: bool,
+    kafka: str | None,
+    database: URL | None,
+    data_dir: Path,
+    kafka_port: int,
+    postgres_port: int,
+    base_port: int,
+    monitor_port: int,
+) -> None:
+    """Run Kafka, PostgreSQL, the five services, the monitor and demo traffic on this machine."""
+    plan = Plan(
+        replicas=replicas,
+        base_port=base_port,
+        monitor_port=monitor_port,
+        kafka_port=None if kafka else kafka_port,
+        postgres_port=None if database else postgres_port,
+    )
+    stop = _Stop()
+    signal.signal(signal.SIGINT, stop.handle)
+    signal.signal(signal.SIGTERM, stop.handle)
+    run = _Run(plan, data_dir.resolve(), stop, kafka=kafka, database=database)
+    try:
+        with run.everything():
+            run.serve(rate=None if no_traffic else rate, seconds=seconds)
+    except (AlreadyRunningError, PortTakenError) as error:
+        _complain(str(error))
+        sys.exit(2)
+    except StartError as error:
+        _complain(str(error))
+        sys.exit(1)
+    except _InterruptedError:
+        sys.exit(130)
+
+
+def _say(message: str) -> None:
+    click.echo(f"==> {message}")
+
+
+def _complain(message: str) -> None:
+    click.echo(f"order-services up: {message}", err=True)
+
+
+class _Run:
+    """One run: start in order, print figures, stop in order."""
+
+    def __init__(
+        self, plan: Plan, data_dir: Path, stop: _Stop, *, kafka: str | None, database: URL | None
+    ) -> None:
+        self._plan = plan
+        self._stop = stop
+        self._logs = data_dir / "logs"
+        self._supervisor = Supervisor(data_dir, _say)
+        self._kafka = kafka
+        self._database = database
+        self._broker = EmbeddedKafka(
+            data_dir / "data" / "kafka", plan.kafka_port or 0, log_file=self._logs / "kafka.log"
+        )
+        self._postgres = EmbeddedPostgres(
+            data_dir / "data" / "postgres",
+            plan.postgres_port or 0,
+            log_file=self._logs / "postgres.log",
+        )
+
+    @contextmanager
+    def everything(self) -> Iterator[None]:
+        """Have all programs running inside the block, and none after it."""
+        self._supervisor.acquire()
+        try:
+            # leftovers of a killed run hold ports: look at them only when those have ended
+            self._plan.check_ports()
+            self._start_all()
+            yield
+        finally:
+            _say("stopping: gateway, services, then the servers")
+            self._supervisor.stop(hurry=self._stop.in_a_hurry)
+            self._supervisor.release()
+            _say("stopped")
+
+    def serve(self, *, rate: float | None, seconds: float | None) -> None:
+        """Send traffic and print a summary until the time is over or somebody says stop."""
+        gateway = self._plan.first("gateway")
+        traffic = Traffic(LOOPBACK, gateway.port, rate) if rate else None
+        summary = Summary(self._address(), self._plan.monitor_url)
+        end = time.monotonic() + seconds if seconds else None
+        self._print_urls(rate)
+        if traffic:
+            traffic.start()
+        try:
+            while not self._stop and (end is None or time.monotonic() < end):
+                pause = SUMMARY_INTERVAL_S if end is None else end - time.monotonic()
+                self._stop.wait(min(SUMMARY_INTERVAL_S, pause))
+                self._supervisor.revive()
+                click.echo(f"{time.strftime('%H:%M:%S')} {summary.line()}")
+        finally:
+            if traffic:
+                traffic.stop()
+
+    # -- starting -----------------------------------------------------------------------------
+
+    def _start_all(self) -> None:
+        self._start_servers()
+        self._create_topics()
+        address = self._address()
+        replicas = self._plan.services()
+        for replica in replicas:
+            _say(f"{replica.name}: starting on {replica.url}")
+            environment = self._plan.environment(replica, self._brokers(), address)
+            self._supervisor.start(
+                ManagedProcess(replica.name, replica.command, self._log(replica.name), environment)
+            )
+        self._supervisor.start(self._monitor())
+        _say(f"monitor: starting on {self._plan.monitor_url}")
+        self._wait_until_ready(replicas)
+
+    def _start_servers(self) -> None:
+        """Start broker and database side by side; Ctrl-C need not wait for a download."""
+        servers: list[EmbeddedKafka | EmbeddedPostgres] = []
+        if self._kafka is None:
+            servers.append(self._broker)
+        if self._database is None:
+            servers.append(self._postgres)
+        outcomes: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+        def start(server: EmbeddedKafka | EmbeddedPostgres) -> None:
+            try:
+                server.start(_say, self._supervisor.adopt)
+            except BaseException as error:  # noqa: BLE001  # the main thread raises it
+                outcomes.put(error)
+            else:
+                outcomes.put(None)
+
+        for server in servers:
+            # daemons: an unfinished download must not hold up the end of the program
+            threading.Thread(target=start, args=(server,), daemon=True).start()
+        waiting = len(servers)
+        while waiting:
+            self._go_on_or_stop()
+            with contextlib.suppress(queue.Empty):
+                error = outcomes.get(timeout=0.2)
+                if error is not None:
+                    raise error
+                waiting -= 1
+        if self._database is None:
+            self._postgres.create_database(DATABASE_NAME)
+
+    def _create_topics(self) -> None:
+        _say(f"topics: creating what is missing on {self._brokers()}")
+        try:
+            topics.create(topics.admin_client(self._brokers()))
+        except topics.TopicError as error:
+            raise StartError(f"{self._brokers()}: {error}") from error
+
+    def _monitor(self) -> ManagedProcess:
+        return ManagedProcess(
+            "monitor",
+            [
+                *(sys.executable, "-m", "monitor", "serve"),
+                *("--bootstrap-servers", self._brokers()),
+                *("--host", LOOPBACK, "--port", str(self._plan.monitor_port)),
+                *("--poll-interval", str(MONITOR_POLL_INTERVAL_S)),
+            ],
+            self._log("monitor"),
+            dict(os.environ),
+        )
+
+    def _wait_until_ready(self, replicas: list[ServiceReplica]) -> None:
+        _say("waiting until every service is ready")
+        waiting = {replica.name: replica.url for replica in replicas}
+        waiting["monitor"] = self._plan.monitor_url
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        reasons: dict[str, str] = {}
+        while waiting:
+            self._go_on_or_stop()
+            self._supervisor.check_alive()
+            for name, url in list(waiting.items()):
+                ready, reasons[name] = is_ready(url)
+                if ready:
+                    del waiting[name]
+                    _say(f"{name} is ready")
+            if waiting and time.monotonic() > deadline:
+                why = "; ".join(f"{name}: {reasons[name]}" for name in waiting)
+                raise StartError(
+                    f"not ready after {READY_TIMEOUT_S:.0f} s: {why} (logs: {self._logs})"
+                )
+            self._stop.wait(0.2)
+
+    def _go_on_or_stop(self) -> None:
+        if self._stop:
+            raise _InterruptedError
+
+    # -- where things are ---------------------------------------------------------------------
+
+    def _brokers(self) -> str:
+        return self._kafka or self._broker.bootstrap_servers
+
+    def _address(self) -> DatabaseAddress:
+        if self._database is None:
+            server = self._postgres
+            return DatabaseAddress(
+                server.host, server.port, DATABASE_NAME, server.user, server.password
+            )
+        url = self._database
+        return DatabaseAddress(
+            host=url.host or LOOPBACK,
+            port=url.port or POSTGRES_DEFAULT_PORT,
+            name=url.database or DATABASE_NAME,
+            user=url.username or "postgres",
+            password=url.password or "",
+        )
+
+    def _log(self, name: str) -> Path:
+        return self._logs / f"{name}.log"
+
+    def _print_urls(self, rate: float | None) -> None:
+        click.echo(
+            f"""
+  orders     {self._plan.first("gateway").url}/api/orders
+  analytics  {self._plan.first("analytics").url}/
+  monitor    {self._plan.monitor_url}/        metrics: {self._plan.monitor_url}/metrics
+  Kafka      {self._brokers()}
+  logs       {self._logs}
+  demo       {f"{rate:g} orders a second" if rate else "no orders are sent"}
+
+  lag report: monitor lag --bootstrap-servers {self._brokers()}
+  Ctrl-C stops everything.
+"""
+        )
