@@ -45,7 +45,10 @@ requirements: $(VENV)/dev.stamp ## pin the newest versions, with hashes
 	    --no-emit-index-url --no-annotate --custom-compile-command "make requirements" \
 	    --extra local --output-file requirements/$$out pyproject.toml "$$@"; done
 
+pictures: $(VENV)/dev.stamp ## draw the pictures of the README from a running system (needs chromium)
+	@$(BIN)/python -m scripts.pictures
+
 clean-data: ## forget the topics, orders and logs of `make run`
 	rm -rf .local/data .local/logs
 
-.PHONY: help run test check format requirements clean-data
+.PHONY: help run test check format requirements pictures clean-data
