@@ -1,0 +1,1 @@
+"""Asks the brokers; the only place that knows the Kafka protocol."""

@@ -1,0 +1,1 @@
+"""Kafka messages that the client library does not declare, as JSON in Apache's schema format."""

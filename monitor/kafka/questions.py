@@ -1,0 +1,172 @@
+"""What the monitor asks brokers, and what it gets back: the seam between collector and wire.
+
+The collector builds questions and reads answers; the wire alone knows how they travel. A test puts
+a fake in the place of the wire here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Generic, Protocol, TypeVar
+
+from monitor.model import Broker, Member, PartitionOffsets, Topic
+
+Answer = TypeVar("Answer")
+
+# Values of `ListOffsets.wanted` in place of a timestamp in milliseconds (KIP-79).
+LATEST: Final = -1
+EARLIEST: Final = -2
+
+
+class UnreachableError(Exception):
+    """No bootstrap server could be asked; the message names each address and its cause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a question has no answer; `broker_down` when the broker itself did not answer."""
+
+    cause: str
+    broker_down: bool = False
+
+
+class Question(Generic[Answer]):
+    """One request of one API to one broker; the type parameter is its answer's type."""
+
+    __slots__ = ()
+
+
+@dataclass(slots=True)
+class Ask(Generic[Answer]):
+    """A question to a broker, and after the exchange its answer (and when it came) or its failure."""
+
+    broker: int
+    question: Question[Answer]
+    answer: Answer | None = None
+    failure: Failure | None = None
+    answered_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterMetadata:
+    """Brokers, topics and partitions as one broker's metadata has them."""
+
+    cluster_id: str | None
+    controller: int | None
+    brokers: Mapping[int, Broker]
+    topics: Mapping[str, Topic]
+
+
+@dataclass(frozen=True, slots=True)
+class ListedGroup:
+    """A group in a coordinator's list; `state` is None where the broker is too old to tell."""
+
+    id: str
+    type: str
+    state: str | None
+    protocol_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedGroup:
+    """A group's description, or its own error."""
+
+    state: str | None = None
+    assignor: str | None = None
+    epoch: int | None = None
+    members: tuple[Member, ...] | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupCommits:
+    """A group's committed offsets, or its own error; `moved` when another broker coordinates it."""
+
+    offsets: PartitionOffsets = field(default_factory=dict)
+    error: str | None = None
+    moved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FoundOffsets:
+    """Offsets of partitions; each missing one has its error.
+
+    `timestamps` (milliseconds) has the found record's time where a timestamp was asked for.
+    `leader_moved` says that the metadata behind the question is out of date.
+    """
+
+    offsets: dict[str, dict[int, int]]
+    timestamps: dict[str, dict[int, int]] = field(default_factory=dict)
+    errors: dict[str, dict[int, str]] = field(default_factory=dict)
+    leader_moved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata(Question[ClusterMetadata]):
+    """All brokers, topics and partitions."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListGroups(Question[list[ListedGroup]]):
+    """The groups that the broker coordinates."""
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeClassicGroups(Question[dict[str, DescribedGroup]]):
+    """State and members of groups of the classic protocol."""
+
+    groups: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeConsumerGroups(Question[dict[str, DescribedGroup]]):
+    """State and members of groups of the consumer protocol (KIP-848)."""
+
+    groups: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class FetchCommits(Question[dict[str, GroupCommits]]):
+    """All committed offsets of each group."""
+
+    groups: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class FindCoordinators(Question[dict[str, int]]):
+    """The coordinating broker of each group; groups without one are absent."""
+
+    groups: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ListOffsets(Question[FoundOffsets]):
+    """The offset of each partition at LATEST, EARLIEST or a timestamp in milliseconds."""
+
+    wanted: Mapping[str, Mapping[int, int]]
+    read_committed: bool = False
+
+
+class Brokers(Protocol):
+    """A connection to a cluster's brokers."""
+
+    def find_cluster(self, timeout_s: float) -> ClusterMetadata:
+        """Ask all bootstrap servers, take the first that answers; raise UnreachableError."""
+
+    def ask(
+        self,
+        asks: Sequence[Ask[object]],
+        timeout_s: float,
+        not_awaited: Collection[int] = (),
+    ) -> None:
+        """Send all, then await all and fill in each one's answer or failure.
+
+        Brokers in `not_awaited` are asked too, but get only as long as the others take.
+        """
+
+    def take_request_counts(self) -> dict[str, int]:
+        """Return the requests sent since the last call, by API name."""
+
+    def close(self) -> None:
+        """Close all connections."""

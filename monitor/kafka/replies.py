@@ -1,0 +1,247 @@
+"""Turns brokers' replies into the monitor's own plain data.
+
+Replies are read by the field names of Kafka's message schemas; no client library is named here.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+from monitor.kafka.questions import (
+    ClusterMetadata,
+    DescribedGroup,
+    Failure,
+    FoundOffsets,
+    GroupCommits,
+    ListedGroup,
+)
+from monitor.model import CLASSIC, Assignment, Broker, Member, Partition, Topic
+
+UNKNOWN_TOPIC_OR_PARTITION: Final = 3
+NOT_LEADER_OR_FOLLOWER: Final = 6
+COORDINATOR_NOT_AVAILABLE: Final = 15
+NOT_COORDINATOR: Final = 16
+
+_ERROR_NAMES: Final = {
+    UNKNOWN_TOPIC_OR_PARTITION: "UNKNOWN_TOPIC_OR_PARTITION",
+    5: "LEADER_NOT_AVAILABLE",
+    NOT_LEADER_OR_FOLLOWER: "NOT_LEADER_OR_FOLLOWER",
+    7: "REQUEST_TIMED_OUT",
+    9: "REPLICA_NOT_AVAILABLE",
+    14: "COORDINATOR_LOAD_IN_PROGRESS",
+    COORDINATOR_NOT_AVAILABLE: "COORDINATOR_NOT_AVAILABLE",
+    NOT_COORDINATOR: "NOT_COORDINATOR",
+    17: "INVALID_TOPIC_EXCEPTION",
+    24: "INVALID_GROUP_ID",
+    29: "TOPIC_AUTHORIZATION_FAILED",
+    30: "GROUP_AUTHORIZATION_FAILED",
+    31: "CLUSTER_AUTHORIZATION_FAILED",
+    35: "UNSUPPORTED_VERSION",
+    43: "UNSUPPORTED_FOR_MESSAGE_FORMAT",
+    56: "KAFKA_STORAGE_ERROR",
+    69: "GROUP_ID_NOT_FOUND",
+    74: "FENCED_LEADER_EPOCH",
+    75: "UNKNOWN_LEADER_EPOCH",
+    78: "OFFSET_NOT_AVAILABLE",
+    88: "UNSTABLE_OFFSET_COMMIT",
+    100: "UNKNOWN_TOPIC_ID",
+}
+
+# The metadata that led to the question is out of date when a broker answers with one of these.
+_LEADER_MOVED: Final = frozenset(
+    {UNKNOWN_TOPIC_OR_PARTITION, 5, NOT_LEADER_OR_FOLLOWER, 9, 56, 74, 75}
+)
+_COORDINATOR_MOVED: Final = frozenset({COORDINATOR_NOT_AVAILABLE, NOT_COORDINATOR})
+
+
+def error_name(code: int) -> str:
+    """Return the protocol's name of an error code."""
+    return _ERROR_NAMES.get(code, f"error {code}")
+
+
+def read_metadata(reply: Any) -> ClusterMetadata:
+    """Read a Metadata reply; raises ValueError when it has no brokers (the broker is starting)."""
+    if not reply.brokers:
+        raise ValueError("its metadata names no brokers yet")
+    return ClusterMetadata(
+        cluster_id=reply.cluster_id,
+        controller=reply.controller_id if reply.controller_id >= 0 else None,
+        brokers={
+            broker.node_id: Broker(broker.node_id, broker.host, broker.port, broker.rack)
+            for broker in reply.brokers
+        },
+        topics={
+            topic.name: Topic(
+                name=topic.name,
+                partitions={
+                    partition.partition_index: Partition(
+                        leader=partition.leader_id if partition.leader_id >= 0 else None,
+                        replicas=tuple(partition.replica_nodes),
+                        isr=tuple(partition.isr_nodes),
+                        offline=tuple(partition.offline_replicas or ()),
+                    )
+                    for partition in sorted(topic.partitions, key=lambda p: p.partition_index)
+                },
+                internal=bool(topic.is_internal),
+                id=str(topic.topic_id) if topic.topic_id else None,
+                error=error_name(topic.error_code) if topic.error_code else None,
+            )
+            for topic in reply.topics
+            if topic.name is not None
+        },
+    )
+
+
+def read_groups(reply: Any) -> list[ListedGroup] | Failure:
+    """Read a ListGroups reply; a coordinator that is still loading is a failure of this list."""
+    if reply.error_code:
+        return Failure(f"ListGroups: {error_name(reply.error_code)}")
+    return [
+        ListedGroup(
+            id=group.group_id,
+            type=(group.group_type or CLASSIC).lower(),  # brokers before 3.8 do not say
+            state=group.group_state or None,  # nor the state before 2.6
+            protocol_type=group.protocol_type or "",
+        )
+        for group in reply.groups
+    ]
+
+
+def read_classic_descriptions(reply: Any) -> dict[str, DescribedGroup]:
+    """Read a DescribeGroups reply."""
+    return {
+        group.group_id: DescribedGroup(error=_described_error(group))
+        if group.error_code
+        else DescribedGroup(
+            state=group.group_state or None,
+            assignor=group.protocol_data or None,
+            members=tuple(
+                Member(
+                    id=member.member_id,
+                    client_id=member.client_id,
+                    host=member.client_host,
+                    instance_id=member.group_instance_id,
+                    # other protocol types (Connect's workers) put something else in these bytes
+                    assignment=decode_assignment(bytes(member.member_assignment))
+                    if group.protocol_type == "consumer"
+                    else {},
+                )
+                for member in group.members
+            ),
+        )
+        for group in reply.groups
+    }
+
+
+def read_consumer_descriptions(reply: Any) -> dict[str, DescribedGroup]:
+    """Read a ConsumerGroupDescribe reply."""
+    return {
+        group.group_id: DescribedGroup(error=_described_error(group))
+        if group.error_code
+        else DescribedGroup(
+            state=group.group_state or None,
+            assignor=group.assignor_name or None,
+            epoch=group.group_epoch,
+            members=tuple(
+                Member(
+                    id=member.member_id,
+                    client_id=member.client_id,
+                    host=member.client_host,
+                    instance_id=member.instance_id,
+                    assignment=_named_assignment(member.assignment),
+                    target=_named_assignment(member.target_assignment),
+                    epoch=member.member_epoch,
+                )
+                for member in group.members
+            ),
+        )
+        for group in reply.groups
+    }
+
+
+def read_commits(groups: Iterable[Any]) -> dict[str, GroupCommits]:
+    """Read the groups of an OffsetFetch reply (v8 and later)."""
+    return {group.group_id: read_group_commits(group.topics, group.error_code) for group in groups}
+
+
+def read_group_commits(topics: Iterable[Any], error_code: int) -> GroupCommits:
+    """Read one group's topics; -1 means that a partition has no commit, and is left out."""
+    if error_code:
+        return GroupCommits(error=error_name(error_code), moved=error_code in _COORDINATOR_MOVED)
+    offsets: dict[str, dict[int, int]] = {}
+    error = None
+    for topic in topics:
+        committed = {}
+        for partition in topic.partitions:
+            if partition.error_code:
+                error = (
+                    f"{topic.name}-{partition.partition_index}: {error_name(partition.error_code)}"
+                )
+            elif partition.committed_offset >= 0:
+                committed[partition.partition_index] = partition.committed_offset
+        if committed:
+            offsets[topic.name] = committed
+    return GroupCommits(offsets, error=error)
+
+
+def read_coordinators(coordinators: Iterable[Any]) -> dict[str, int]:
+    """Read the coordinators of a FindCoordinator reply (v4 and later)."""
+    return {c.key: c.node_id for c in coordinators if not c.error_code and c.node_id >= 0}
+
+
+def read_offsets(replies: Sequence[Any], *, with_timestamps: bool) -> FoundOffsets:
+    """Read ListOffsets replies; offset -1 means that no record is at or after the timestamp."""
+    found = FoundOffsets({})
+    leader_moved = False
+    for reply in replies:
+        for topic in reply.topics:
+            offsets = found.offsets.setdefault(topic.name, {})
+            for partition in topic.partitions:
+                if partition.error_code:
+                    leader_moved = leader_moved or partition.error_code in _LEADER_MOVED
+                    errors = found.errors.setdefault(topic.name, {})
+                    errors[partition.partition_index] = error_name(partition.error_code)
+                elif partition.offset >= 0:
+                    offsets[partition.partition_index] = partition.offset
+                    if with_timestamps:
+                        times = found.timestamps.setdefault(topic.name, {})
+                        times[partition.partition_index] = partition.timestamp
+    return FoundOffsets(found.offsets, found.timestamps, found.errors, leader_moved)
+
+
+@lru_cache(maxsize=10_000)
+def decode_assignment(data: bytes) -> Assignment:
+    """Decode a classic member's assignment (ConsumerProtocolAssignment, any version).
+
+    Cached: assignments stay the same for thousands of polls. Malformed bytes, which a client of its
+    own making may send, give an empty assignment.
+    """
+    assignment: dict[str, tuple[int, ...]] = {}
+    try:
+        (topics,) = struct.unpack_from(">i", data, 2)  # after the version
+        position = 6
+        for _ in range(topics):
+            (length,) = struct.unpack_from(">h", data, position)
+            position += 2
+            topic = data[position : position + length].decode()
+            position += length
+            (count,) = struct.unpack_from(">i", data, position)
+            position += 4
+            assignment[topic] = tuple(sorted(struct.unpack_from(f">{count}i", data, position)))
+            position += 4 * count
+    except (struct.error, UnicodeDecodeError):
+        return {}
+    return assignment
+
+
+def _named_assignment(assignment: Any) -> Assignment:
+    return {
+        topic.topic_name: tuple(sorted(topic.partitions)) for topic in assignment.topic_partitions
+    }
+
+
+def _described_error(group: Any) -> str:
+    return error_name(group.error_code)

@@ -1,0 +1,418 @@
+"""Carries questions to brokers: the one module that knows kafka-python.
+
+It uses kafka-python's message classes and its connection manager, and none of its clients: those
+raise at the first group's error, ask brokers one after the other, and hide why a connection failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from kafka import errors
+from kafka.net.manager import KafkaConnectionManager
+from kafka.net.sasl.oauth import AbstractTokenProvider
+from kafka.net.selector import NetworkSelector
+from kafka.protocol.admin import DescribeGroupsRequest, ListGroupsRequest
+from kafka.protocol.api_message import ApiMessage
+from kafka.protocol.consumer import ListOffsetsRequest, OffsetFetchRequest
+from kafka.protocol.metadata import FindCoordinatorRequest, MetadataRequest
+
+from monitor.kafka import messages, replies
+from monitor.kafka.questions import (
+    Ask,
+    ClusterMetadata,
+    DescribeClassicGroups,
+    DescribeConsumerGroups,
+    Failure,
+    FetchCommits,
+    FindCoordinators,
+    FoundOffsets,
+    GroupCommits,
+    ListGroups,
+    ListOffsets,
+    Metadata,
+    Question,
+    UnreachableError,
+)
+from monitor.settings import KafkaSettings
+
+CLIENT_ID: Final = "kafka-lag-monitor"
+# A reply larger than this is a broker gone wrong: questions are batched far below it.
+MAX_REPLY_BYTES: Final = 100_000_000
+# How much longer than the others a broker that failed last time may take.
+GRACE_S: Final = 0.1
+# A broker that is back must be seen at the next poll, not after a client's usual 30 s.
+MAX_RECONNECT_BACKOFF_S: Final = 1.0
+# The first version that takes many groups in one request (KIP-709, KIP-699).
+MANY_GROUPS: Final = 8
+MANY_KEYS: Final = 4
+# The last version that names topics; from 10 on topics have only ids.
+LAST_WITH_TOPIC_NAMES: Final = 9
+
+# kafka-python logs every lost connection with its trace; what happened is in our own failures.
+_log = logging.getLogger("kafka")
+_log.addHandler(logging.NullHandler())
+_log.propagate = False
+_log.setLevel(logging.CRITICAL + 1)
+
+
+class ConsumerGroupDescribeRequest(ApiMessage, load_json=messages):  # type: ignore[misc,call-arg]  # untyped base
+    """KIP-848's description of groups, which kafka-python lacks."""
+
+
+class ConsumerGroupDescribeResponse(ApiMessage, load_json=messages):  # type: ignore[misc,call-arg]  # untyped base
+    """The reply to it; found through kafka-python's registry by its API key."""
+
+
+class KafkaWire:
+    """Connections to the brokers of one cluster.
+
+    All network work is done by one background thread; `ask` may be called from one thread at a time.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._counts: Counter[str] = Counter()
+        self._net = NetworkSelector(client_id=CLIENT_ID, slow_task_threshold_secs=0)
+        self._manager = KafkaConnectionManager(self._net, **connection_options(settings))
+        self._net.start()
+
+    def find_cluster(self, timeout_s: float) -> ClusterMetadata:
+        """Ask all bootstrap servers for their metadata, take the first that answers.
+
+        Raises UnreachableError naming each address and its cause.
+        """
+        servers = self._manager.cluster.bootstrap_brokers()
+        asks = [Ask(server.node_id, Metadata()) for server in servers]
+        self.ask(asks, timeout_s)
+        for server in servers:
+            # they are asked once; from now on brokers are known by their ids
+            self._net.call_soon_threadsafe(lambda node=server.node_id: self._manager.close(node))
+        for ask in asks:
+            if ask.answer is not None:
+                return ask.answer
+        raise UnreachableError(
+            "; ".join(
+                f"{server.host}:{server.port}: {ask.failure.cause if ask.failure else 'no answer'}"
+                for server, ask in zip(servers, asks, strict=True)
+            )
+        )
+
+    def ask(
+        self,
+        asks: Sequence[Ask[Any]],
+        timeout_s: float,
+        not_awaited: Collection[int] = (),
+    ) -> None:
+        """Send all questions, then await all replies and fill in answers or failures."""
+        outcomes = self._manager.run(self._exchange, asks, timeout_s, not_awaited)
+        for ask, outcome in zip(asks, outcomes, strict=True):
+            self._settle(ask, outcome)
+
+    def take_request_counts(self) -> dict[str, int]:
+        """Return the requests sent since the last call, by API name."""
+        counts, self._counts = self._counts, Counter()
+        return dict(counts)
+
+    def close(self) -> None:
+        """Close all connections and end the network thread."""
+        with contextlib.suppress(RuntimeError, errors.KafkaError):
+            self._manager.run(self._manager.close)
+        self._net.stop(timeout_ms=1_000)
+        self._net.close()
+
+    # -- on the network thread ----------------------------------------------------------------
+
+    async def _exchange(
+        self, asks: Sequence[Ask[Any]], timeout_s: float, not_awaited: Collection[int]
+    ) -> list[list[Any] | BaseException]:
+        deadline = time.monotonic() + timeout_s
+        sent = [self._manager.call_soon(self._send, ask, deadline) for ask in asks]
+        outcomes: dict[int, list[Any] | BaseException] = {}
+        patient = [i for i, ask in enumerate(asks) if ask.broker not in not_awaited]
+        hurried = [i for i, ask in enumerate(asks) if ask.broker in not_awaited]
+        for index in patient:
+            outcomes[index] = await self._outcome(sent[index], deadline)
+        if patient:
+            deadline = min(deadline, time.monotonic() + GRACE_S)
+        for index in hurried:
+            outcomes[index] = await self._outcome(sent[index], deadline)
+        return [outcomes[index] for index in range(len(asks))]
+
+    async def _outcome(self, future: Any, deadline: float) -> list[Any] | BaseException:
+        remaining_ms = max(0.0, deadline - time.monotonic()) * 1_000
+        try:
+            result: list[Any] = await self._manager.wait_for(future, remaining_ms)
+        except Exception as error:  # noqa: BLE001  # any fault of one broker stays with that broker
+            return error
+        return result
+
+    async def _send(self, ask: Ask[Any], deadline: float) -> list[Any]:
+        node = ask.broker
+        # kafka-python refuses a broker for ever after one failed login; a password may be repaired
+        self._manager._auth_failures.pop(node, None)  # noqa: SLF001  # it has no public way
+        timeout_ms = max(1.0, (deadline - time.monotonic()) * 1_000)
+        connection = self._manager.get_connection(
+            # its own refresh would ask for all metadata again after every lost connection
+            node,
+            timeout_ms=timeout_ms,
+            refresh_metadata_on_err=False,
+        )
+        await connection  # its API versions decide how the question is put
+        requests = _REQUESTS[type(ask.question)](
+            ask.question, connection.broker_version_data.api_version
+        )
+        timeout_ms = max(1.0, (deadline - time.monotonic()) * 1_000)
+        futures = [connection.send_request(r, request_timeout_ms=timeout_ms) for r in requests]
+        for request in requests:
+            self._counts[request.name.removesuffix("Request")] += 1
+        replied = [await future for future in futures]
+        ask.answered_at = time.time()
+        return replied
+
+    # -- on the caller's thread ---------------------------------------------------------------
+
+    def _settle(self, ask: Ask[Any], outcome: list[Any] | BaseException) -> None:
+        if isinstance(outcome, BaseException):
+            ask.failure = self._explain(outcome)
+            return
+        try:
+            answer = _ANSWERS[type(ask.question)](ask.question, outcome)
+        except ValueError as error:
+            ask.failure = Failure(str(error))
+            return
+        if isinstance(answer, Failure):
+            ask.failure = answer
+            return
+        if isinstance(ask.question, Metadata):
+            self._learn_addresses(outcome[0])
+        ask.answer = answer
+
+    def _learn_addresses(self, reply: Any) -> None:
+        # only the brokers: kafka-python's own index of 10,000 partitions would cost as much as a poll
+        reply.topics = []
+        self._manager.run(self._manager.cluster.update_metadata, reply)
+
+    def _explain(self, error: BaseException) -> Failure:
+        if isinstance(error, errors.IncompatibleBrokerVersion):
+            return Failure(str(error))
+        return Failure(cause_of(error), broker_down=True)
+
+
+def connection_options(settings: KafkaSettings) -> dict[str, Any]:
+    """Return kafka-python's options for these settings."""
+    options: dict[str, Any] = {
+        "bootstrap_servers": list(settings.bootstrap_servers),
+        "client_id": CLIENT_ID,
+        "security_protocol": settings.security_protocol,
+        "receive_message_max_bytes": MAX_REPLY_BYTES,
+        "reconnect_backoff_max_ms": MAX_RECONNECT_BACKOFF_S * 1_000,
+        # kafka-python fails a request beyond this at once: old brokers get one request per group
+        "max_in_flight_requests_per_connection": 1_000_000,
+    }
+    if settings.security_protocol.endswith("SSL"):
+        options |= {
+            "ssl_cafile": settings.ssl_cafile and str(settings.ssl_cafile),
+            "ssl_certfile": settings.ssl_certfile and str(settings.ssl_certfile),
+            "ssl_keyfile": settings.ssl_keyfile and str(settings.ssl_keyfile),
+            "ssl_password": settings.ssl_password and settings.ssl_password.get_secret_value(),
+            "ssl_check_hostname": settings.ssl_check_hostname,
+        }
+    if settings.security_protocol.startswith("SASL"):
+        options |= {
+            "sasl_mechanism": settings.sasl_mechanism,
+            "sasl_plain_username": settings.sasl_username,
+            "sasl_plain_password": settings.sasl_password
+            and settings.sasl_password.get_secret_value(),
+            "sasl_kerberos_service_name": settings.sasl_kerberos_service_name,
+        }
+        if settings.sasl_oauth_token_file is not None:
+            options["sasl_oauth_token_provider"] = _TokenFile(settings.sasl_oauth_token_file)
+    return options
+
+
+class _TokenFile(AbstractTokenProvider):  # type: ignore[misc]  # untyped base
+    """Reads the OAuth token at each login: whoever renews it writes the file."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def token(self) -> str:
+        return self._path.read_text(encoding="utf-8").strip()
+
+
+# -- questions as requests: several where a broker is too old for one ------------------------------
+
+_VersionOf = Callable[[Any], int]
+
+
+def _metadata_requests(_question: Metadata, _version_of: _VersionOf) -> list[Any]:
+    return [MetadataRequest(topics=None, allow_auto_topic_creation=False)]
+
+
+def _list_groups_requests(_question: ListGroups, _version_of: _VersionOf) -> list[Any]:
+    return [ListGroupsRequest(states_filter=[], types_filter=[])]
+
+
+def _describe_classic_requests(
+    question: DescribeClassicGroups, _version_of: _VersionOf
+) -> list[Any]:
+    groups = list(question.groups)
+    return [DescribeGroupsRequest(groups=groups, include_authorized_operations=False)]
+
+
+def _describe_consumer_requests(
+    question: DescribeConsumerGroups, _version_of: _VersionOf
+) -> list[Any]:
+    groups = list(question.groups)
+    return [ConsumerGroupDescribeRequest(group_ids=groups, include_authorized_operations=False)]
+
+
+def _coordinator_requests(question: FindCoordinators, version_of: _VersionOf) -> list[Any]:
+    if version_of(FindCoordinatorRequest) >= MANY_KEYS:
+        return [FindCoordinatorRequest(key_type=0, coordinator_keys=list(question.groups))]
+    return [
+        FindCoordinatorRequest(key=group, key_type=0, max_version=MANY_KEYS - 1)
+        for group in question.groups
+    ]
+
+
+def _commit_requests(question: FetchCommits, version_of: _VersionOf) -> list[Any]:
+    if version_of(OffsetFetchRequest) >= MANY_GROUPS:
+        named = OffsetFetchRequest.OffsetFetchRequestGroup
+        return [
+            OffsetFetchRequest(
+                groups=[
+                    named(group_id=g, member_id=None, member_epoch=-1, topics=None)
+                    for g in question.groups
+                ],
+                require_stable=False,
+                max_version=LAST_WITH_TOPIC_NAMES,
+            )
+        ]
+    return [
+        OffsetFetchRequest(
+            group_id=g,
+            topics=None,
+            require_stable=False,
+            min_version=2,
+            max_version=MANY_GROUPS - 1,
+        )
+        for g in question.groups
+    ]
+
+
+def _offsets_requests(question: ListOffsets, _version_of: _VersionOf) -> list[Any]:
+    topic_of = ListOffsetsRequest.ListOffsetsTopic
+    partition_of = topic_of.ListOffsetsPartition
+    request = ListOffsetsRequest(
+        replica_id=-1,
+        isolation_level=int(question.read_committed),
+        topics=[
+            topic_of(
+                name=topic,
+                partitions=[
+                    partition_of(partition_index=index, current_leader_epoch=-1, timestamp=at)
+                    for index, at in partitions.items()
+                ],
+            )
+            for topic, partitions in question.wanted.items()
+        ],
+        # no version 0: it has many offsets per partition in another shape
+        min_version=1,
+    )
+    return [request]
+
+
+# -- replies as answers ----------------------------------------------------------------------------
+
+
+def _commits(question: FetchCommits, found: list[Any]) -> dict[str, GroupCommits]:
+    if found and found[0].API_VERSION >= MANY_GROUPS:
+        return replies.read_commits(found[0].groups)
+    return {
+        group: replies.read_group_commits(reply.topics, reply.error_code)
+        for group, reply in zip(question.groups, found, strict=True)
+    }
+
+
+def _coordinators(question: FindCoordinators, found: list[Any]) -> dict[str, int]:
+    if found and found[0].API_VERSION >= MANY_KEYS:
+        return replies.read_coordinators(found[0].coordinators)
+    return {
+        group: reply.node_id
+        for group, reply in zip(question.groups, found, strict=True)
+        if not reply.error_code and reply.node_id >= 0
+    }
+
+
+def _offsets(question: ListOffsets, found: list[Any]) -> FoundOffsets:
+    by_time = any(at >= 0 for partitions in question.wanted.values() for at in partitions.values())
+    return replies.read_offsets(found, with_timestamps=by_time)
+
+
+_REQUESTS: Final[dict[type[Question[Any]], Callable[[Any, _VersionOf], list[Any]]]] = {
+    Metadata: _metadata_requests,
+    ListGroups: _list_groups_requests,
+    DescribeClassicGroups: _describe_classic_requests,
+    DescribeConsumerGroups: _describe_consumer_requests,
+    FindCoordinators: _coordinator_requests,
+    FetchCommits: _commit_requests,
+    ListOffsets: _offsets_requests,
+}
+
+_ANSWERS: Final[dict[type[Question[Any]], Callable[[Any, list[Any]], Any]]] = {
+    Metadata: lambda _, found: replies.read_metadata(found[0]),
+    ListGroups: lambda _, found: replies.read_groups(found[0]),
+    DescribeClassicGroups: lambda _, found: replies.read_classic_descriptions(found[0]),
+    DescribeConsumerGroups: lambda _, found: replies.read_consumer_descriptions(found[0]),
+    FindCoordinators: _coordinators,
+    FetchCommits: _commits,
+    ListOffsets: _offsets,
+}
+
+
+# -- failures in words -----------------------------------------------------------------------------
+
+_SIGNS: Final = (
+    ("ECONNREFUSED", "connection refused"),
+    ("DNS", "the name does not resolve"),
+    ("EHOSTUNREACH", "no route to host"),
+    ("ENETUNREACH", "the network is unreachable"),
+    ("Connection timed out", "timed out connecting"),
+)
+_KINDS: Final[tuple[tuple[type[BaseException], str], ...]] = (
+    (errors.KafkaTimeoutError, "timed out: no answer"),
+    (errors.RequestTimedOutError, "timed out: no answer"),
+    (
+        errors.UnsupportedSaslMechanismError,
+        "it does not offer the SASL mechanism that KAFKA_SASL_MECHANISM names",
+    ),
+    (errors.KafkaProtocolError, "its answer is not Kafka's protocol"),
+    (errors.NodeNotReadyError, "not connected since its last failure"),
+)
+
+
+def cause_of(error: BaseException) -> str:
+    """Say in a few words why a broker did not answer; none of these messages holds a secret."""
+    text = str(error)
+    for sign, meaning in _SIGNS:
+        if sign in text:
+            return meaning
+    for kind, meaning in _KINDS:
+        if isinstance(error, kind):
+            return meaning
+    if isinstance(error, errors.SaslAuthenticationFailedError):
+        return f"the login was refused ({text.rpartition(': ')[2]})"
+    if "Handshake failed" in text:
+        return f"the TLS handshake failed ({text.rpartition('Handshake failed: ')[2]})"
+    if isinstance(error, errors.KafkaConnectionError):
+        return "it closed the connection"
+    return text or type(error).__name__

@@ -1,0 +1,186 @@
+"""The monitor's settings: one typed model, read once; unsafe ones are refused with the reason."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "GSSAPI"]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used; the message names it, its fault and what is allowed."""
+
+
+class KafkaSettings(BaseSettings):
+    """How to reach the brokers: environment variables `KAFKA_<NAME>`."""
+
+    model_config = SettingsConfigDict(env_prefix="KAFKA_", extra="ignore", populate_by_name=True)
+
+    bootstrap_servers: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=("127.0.0.1:9092",),
+        # KAFKA_BROKERS is what the order services use: one variable configures both programs
+        validation_alias=AliasChoices(
+            "bootstrap_servers", "KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BROKERS"
+        ),
+    )
+    security_protocol: SecurityProtocol = "PLAINTEXT"
+    ssl_cafile: Path | None = None
+    ssl_certfile: Path | None = None
+    ssl_keyfile: Path | None = None
+    ssl_password: SecretStr | None = None
+    ssl_check_hostname: bool = True
+    sasl_mechanism: SaslMechanism | None = None
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    sasl_oauth_token_file: Path | None = None
+    sasl_kerberos_service_name: str = "kafka"
+    # a password over an unencrypted connection can be read by anyone on the way
+    allow_cleartext_password: bool = False
+
+    @field_validator("bootstrap_servers", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("name at least one HOST:PORT")
+        for address in value:
+            split_address(address)
+        return value
+
+    @field_validator("ssl_cafile", "ssl_certfile", "ssl_keyfile", "sasl_oauth_token_file")
+    @classmethod
+    def _file_exists(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"there is no file {value}")
+        return value
+
+    @model_validator(mode="after")
+    def _complete_and_safe(self) -> Self:
+        if not self.security_protocol.startswith("SASL"):
+            if self.sasl_mechanism is not None:
+                raise ValueError(
+                    f"KAFKA_SASL_MECHANISM={self.sasl_mechanism} needs KAFKA_SECURITY_PROTOCOL "
+                    "SASL_SSL or SASL_PLAINTEXT"
+                )
+            return self
+        if self.sasl_mechanism is None:
+            raise ValueError(f"{self.security_protocol} needs KAFKA_SASL_MECHANISM")
+        if self.sasl_mechanism == "PLAIN" or self.sasl_mechanism.startswith("SCRAM"):
+            if not (self.sasl_username and self.sasl_password):
+                raise ValueError(
+                    f"{self.sasl_mechanism} needs KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
+                )
+        elif self.sasl_mechanism == "OAUTHBEARER" and self.sasl_oauth_token_file is None:
+            raise ValueError("OAUTHBEARER needs KAFKA_SASL_OAUTH_TOKEN_FILE")
+        if (
+            self.security_protocol == "SASL_PLAINTEXT"
+            and self.sasl_mechanism in ("PLAIN", "OAUTHBEARER")
+            and not self.allow_cleartext_password
+            and not all(_is_loopback(split_address(a)[0]) for a in self.bootstrap_servers)
+        ):
+            raise ValueError(
+                f"{self.sasl_mechanism} over SASL_PLAINTEXT sends the secret in clear text: use "
+                "SASL_SSL or SCRAM, or set KAFKA_ALLOW_CLEARTEXT_PASSWORD=true"
+            )
+        return self
+
+
+class MonitorSettings(BaseSettings):
+    """How the monitor works: environment variables `MONITOR_<NAME>`; times in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="MONITOR_", extra="ignore")
+
+    cluster: str | None = None
+    host: str = "127.0.0.1"
+    port: int = Field(default=9308, ge=0, le=65_535)
+    poll_interval: Annotated[float, Field(ge=1, le=3_600)] = 15.0
+    request_timeout: Annotated[float, Field(ge=0.1, le=120)] = 5.0
+    metadata_interval: Seconds = 60.0
+    start_offsets_interval: Seconds = 60.0
+    stale_after: Seconds | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.stale_after is not None and self.stale_after <= self.poll_interval:
+            raise ValueError(
+                f"MONITOR_STALE_AFTER={self.stale_after:g} must be longer than the poll interval "
+                f"of {self.poll_interval:g} s, or every value is stale between two polls"
+            )
+        return self
+
+    @property
+    def stale_after_seconds(self) -> float:
+        """Return the age from which data no longer counts; three polls unless set."""
+        return self.stale_after or 3 * self.poll_interval
+
+
+def read_settings(**given: Any) -> tuple[KafkaSettings, MonitorSettings]:
+    """Read both models from the environment; `given` (None is not given) goes first.
+
+    Raises SettingsError with one line per fault.
+    """
+    wanted = {name: value for name, value in given.items() if value is not None}
+    try:
+        kafka = KafkaSettings(
+            **{n: v for n, v in wanted.items() if n in KafkaSettings.model_fields}
+        )
+        monitor = MonitorSettings(
+            **{n: v for n, v in wanted.items() if n in MonitorSettings.model_fields}
+        )
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+    return kafka, monitor
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Split `HOST:PORT` or `[IPV6]:PORT`; raise ValueError with what is allowed."""
+    host, separator, port = address.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"{address!r} is not HOST:PORT; put an IPv6 address in brackets")
+    if not separator or not host or "/" in host or not port.isdecimal():
+        raise ValueError(f"{address!r} is not HOST:PORT")
+    if not 0 < int(port) < 65_536:
+        raise ValueError(f"{address!r}: a port is 1 to 65535")
+    return host, int(port)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _explain(error: ValidationError) -> str:
+    """One line per fault, without the input: it may be a secret."""
+    prefix = "KAFKA_" if error.title == KafkaSettings.__name__ else "MONITOR_"
+    lines = []
+    for fault in error.errors(include_url=False, include_input=False, include_context=False):
+        message = fault["msg"].removeprefix("Value error, ")
+        name = str(fault["loc"][0]).upper() if fault["loc"] else ""
+        if name and not name.startswith(prefix):
+            name = prefix + name
+        lines.append(f"{name}: {message}" if name else message)
+    return "\n".join(lines)
