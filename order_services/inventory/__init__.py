@@ -1,0 +1,1 @@
+"""Takes stock for orders, and puts it back when they are cancelled."""

@@ -1,0 +1,1 @@
+"""Charges orders, and gives the money back when they are cancelled."""

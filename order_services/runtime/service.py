@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
+import structlog
 from flask import Flask
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
+from order_services import tables
 from order_services.events import Event, EventType
-from order_services.runtime.database import Database
+from order_services.runtime import inbox_partitions, logs
+from order_services.runtime.backoff import Backoff
+from order_services.runtime.batch import BatchProcessor
+from order_services.runtime.consumer import Consumer
+from order_services.runtime.database import Database, is_transient
+from order_services.runtime.dead_letters import DeadLetterLimit
 from order_services.runtime.health import Health
-from order_services.runtime.settings import ServiceSettings
+from order_services.runtime.http import PortTakenError, WebServer, service_app
+from order_services.runtime.relay import Relay
+from order_services.runtime.settings import S, ServiceSettings, SettingsError, load
+from order_services.runtime.worker import Worker, WorkerThread
 from order_services.topics import ConsumerGroup
+
+EXIT_BROKEN: Final = 1
+EXIT_BAD_SETTING: Final = 2
+ALIVE_CHECK_SECONDS: Final = 1.0
+MAINTENANCE_INTERVAL_SECONDS: Final = 3600.0
+
+_log = structlog.get_logger(__name__)
 
 
 class Handler(Protocol):
@@ -28,27 +49,18 @@ class Handler(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """Work that is due every `interval_seconds`, on a thread of its own.
-
-    `work` returns whether there may be more to do at once.
-    """
-
-    name: str
-    interval_seconds: float
-    work: Callable[[], bool]
-
-
 class Runtime:
     """What a service's parts share while it runs."""
 
-    settings: ServiceSettings
-    database: Database
-    health: Health
+    def __init__(self, service: Service, settings: ServiceSettings) -> None:
+        self.settings = settings
+        self.health = Health()
+        self.database = Database(settings)
+        self.relay = Relay(service.name, settings, self.database)
 
     def wake_relay(self) -> None:
         """Have the outbox published at once: call it after committing rows to it."""
+        self.relay.wake()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +83,129 @@ class Service:
     workers: Callable[[Runtime], Sequence[Worker]] = field(default=lambda _runtime: ())
 
 
+def main(model: type[S], build: Callable[[S], Service]) -> int:
+    """Read the settings, build the service and run it; returns the exit code."""
+    try:
+        settings = load(model)
+    except SettingsError as error:
+        print(f"bad settings:\n{error}", file=sys.stderr)  # noqa: T201  # for whoever started it
+        return EXIT_BAD_SETTING
+    return run_service(build(settings), settings)
+
+
 def run_service(service: Service, settings: ServiceSettings) -> int:
-    """Run until SIGTERM or SIGINT and return the exit code.
+    """Run until SIGTERM or SIGINT and return the exit code: 1 when a part of the service broke.
 
     Order at the end: the web server stops accepting, the consumer finishes its batch, the relay
-    publishes what is left, the pool is closed.
+    publishes what is left, the pool is closed. What does not end in time is not waited for: what is
+    not committed will be delivered again, what is not published stays in the outbox.
     """
-    raise NotImplementedError
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    logs.configure(settings.log_level, service=service.name, client_id=settings.kafka_client_id)
+    try:
+        return run_until(stop, service, settings)
+    except PortTakenError as error:
+        print(error, file=sys.stderr)  # noqa: T201  # for whoever started it
+        return EXIT_BAD_SETTING
+
+
+def run_until(stop: threading.Event, service: Service, settings: ServiceSettings) -> int:
+    """Run until `stop` is set, see `run_service`; raises `PortTakenError` before all else."""
+    runtime = Runtime(service, settings)
+    consumer = _consumer(service, runtime)
+    workers = [
+        WorkerThread(worker, settings)
+        for worker in (*service.workers(runtime), _maintenance(runtime))
+    ]
+    health = runtime.health
+    is_prepared = threading.Event()
+    health.add_readiness(lambda: None if is_prepared.is_set() else "waiting for the database")
+    health.add_readiness(runtime.database.unreachable)
+    health.add_readiness(consumer.not_ready)
+    for worker in workers:
+        health.add_readiness(worker.not_ready)
+    app = service_app(service.name, health)
+    if service.configure is not None:
+        service.configure(app, runtime)
+    web = WebServer(app, settings.host, settings.port)
+    try:
+        # first of all, so that /health and /ready tell what the rest is waiting for
+        web.start()
+        if _prepare(stop, runtime):
+            is_prepared.set()
+            parts: list[Consumer | WorkerThread | Relay] = [consumer, *workers]
+            if settings.relay_enabled:
+                parts.append(runtime.relay)
+            for part in parts:
+                part.start()
+                health.add_liveness(part.not_alive)
+            _log.info("started", port=web.port)
+        while not stop.wait(ALIVE_CHECK_SECONDS):
+            if reasons := health.alive():
+                _log.error("ending to be restarted", reasons=reasons)
+                return EXIT_BROKEN
+        return 0
+    finally:
+        _stop(runtime, web, consumer, workers)
+
+
+def _consumer(service: Service, runtime: Runtime) -> Consumer:
+    settings = runtime.settings
+    processor = BatchProcessor(
+        source=service.name,
+        group=service.group,
+        handles=service.handles,
+        handle=service.handler,
+        takes_replays=service.takes_replays,
+        database=runtime.database,
+        limit=DeadLetterLimit(settings.dead_letter_limit, settings.dead_letter_window_seconds),
+    )
+    return Consumer(
+        group=service.group,
+        settings=settings,
+        processor=processor,
+        on_written=runtime.wake_relay,
+        on_handled=service.on_committed,
+    )
+
+
+def _maintenance(runtime: Runtime) -> Worker:
+    def maintain() -> bool:
+        with runtime.database.begin() as connection:
+            inbox_partitions.maintain(connection)
+        return False
+
+    return Worker("inbox-maintenance", MAINTENANCE_INTERVAL_SECONDS, maintain)
+
+
+def _prepare(stop: threading.Event, runtime: Runtime) -> bool:
+    """Create the schema, waiting for the database if need be; False when told to stop before."""
+    settings = runtime.settings
+    backoff = Backoff(settings.retry_first_seconds, settings.retry_max_seconds)
+    while not stop.is_set():
+        try:
+            tables.create_schema(runtime.database.engine)
+        except SQLAlchemyError as error:
+            if not is_transient(error):
+                raise
+            _log.warning("database not ready", error=type(error).__name__)
+            stop.wait(backoff.next_seconds())
+        else:
+            return True
+    return False
+
+
+def _stop(
+    runtime: Runtime, web: WebServer, consumer: Consumer, workers: Sequence[WorkerThread]
+) -> None:
+    timeout_seconds = runtime.settings.shutdown_timeout_seconds
+    web.stop(timeout_seconds)
+    ended = [worker.stop(timeout_seconds) for worker in workers]
+    ended.append(consumer.stop(timeout_seconds))
+    # after those that write to the outbox
+    ended.append(runtime.relay.stop(timeout_seconds))
+    if all(ended):
+        runtime.database.close()
+    _log.info("stopped", in_time=all(ended))

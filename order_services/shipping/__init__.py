@@ -1,0 +1,1 @@
+"""Ships what is paid and in stock."""

@@ -1,0 +1,25 @@
+"""Puts the payment service together."""
+
+from __future__ import annotations
+
+from order_services.payment.handler import HANDLES, SOURCE, PaymentHandler
+from order_services.payment.rules import Rules
+from order_services.payment.settings import PaymentSettings
+from order_services.runtime import service
+from order_services.topics import PAYMENT_GROUP
+
+
+def build(settings: PaymentSettings) -> service.Service:
+    """Return the service that these settings describe."""
+    rules = Rules(settings.payment_refusal_rate, settings.payment_limit_cents)
+    return service.Service(
+        name=SOURCE,
+        group=PAYMENT_GROUP,
+        handles=HANDLES,
+        handler=PaymentHandler(rules, announces_processing=settings.payment_announces_processing),
+    )
+
+
+def main() -> int:
+    """Run until told to stop; returns the exit code."""
+    return service.main(PaymentSettings, build)

@@ -1,0 +1,189 @@
+"""Handles a batch of messages in one PostgreSQL transaction.
+
+Inbox, the handler's changes, the outbox and the dead letters are committed together or not at all,
+whatever happens to the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+from sqlalchemy import Connection
+
+from order_services.events import Event, EventType, MalformedEventError, decode
+from order_services.runtime import inbox, outbox
+from order_services.runtime.database import Database, is_transient
+from order_services.runtime.dead_letters import DeadLetterLimit, dead_letter, describe
+from order_services.runtime.messages import ReceivedMessage
+from order_services.topics import ConsumerGroup
+
+Handle = Callable[[Sequence[Event], Connection], Sequence[Event]]
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a batch: indexes into its messages where not said otherwise."""
+
+    ignored: list[int] = field(default_factory=list)
+    handled: list[int] = field(default_factory=list)
+    duplicates: list[int] = field(default_factory=list)
+    dead: dict[int, Exception] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)  # those handled
+    written: int = 0  # messages written to the outbox
+
+
+@dataclass(slots=True)
+class _Item:
+    index: int
+    event: Event
+    attempts: int = 0
+
+
+class BatchProcessor:
+    """Runs a service's handler; knows the database and nothing of Kafka's client."""
+
+    def __init__(
+        self,
+        *,
+        source: str,
+        group: ConsumerGroup,
+        handles: frozenset[EventType],
+        handle: Handle,
+        takes_replays: bool,
+        database: Database,
+        limit: DeadLetterLimit,
+    ) -> None:
+        self._source = source
+        self._group = group
+        self._handles = handles
+        self._handle = handle
+        self._takes_replays = takes_replays
+        self._database = database
+        self._limit = limit
+
+    def process(self, messages: Sequence[ReceivedMessage]) -> Outcome:
+        """Process all messages and commit.
+
+        Raises transient database errors, after which nothing has changed and the same messages may
+        be given again, and `DeadLetterLimitError`, after which nothing has changed either.
+        """
+        ignored, items, malformed = self._decode(messages)
+        try:
+            outcome = self._together(messages, items, malformed)
+        except Exception as error:
+            if is_transient(error) or not items:
+                raise
+            _log.warning("batch failed, looking for the cause", error=describe(error))
+            outcome = self._one_by_one(messages, items, malformed)
+        self._limit.record(len(outcome.dead))
+        outcome.ignored = ignored
+        return outcome
+
+    def _decode(
+        self, messages: Sequence[ReceivedMessage]
+    ) -> tuple[list[int], list[_Item], dict[int, Exception]]:
+        ignored, items = [], []
+        malformed: dict[int, Exception] = {}
+        for index, message in enumerate(messages):
+            try:
+                event = decode(message.value, message.headers)
+            except MalformedEventError as error:
+                malformed[index] = error
+                continue
+            if event.event_type in self._handles and (self._takes_replays or not event.is_replay):
+                items.append(_Item(index, event, attempts=1))
+            else:
+                ignored.append(index)
+        return ignored, items, malformed
+
+    def _together(
+        self,
+        messages: Sequence[ReceivedMessage],
+        items: list[_Item],
+        malformed: dict[int, Exception],
+    ) -> Outcome:
+        if not items and not malformed:
+            return Outcome()
+        outcome = Outcome(dead=dict(malformed))
+        self._limit.check(len(malformed))
+        with self._database.begin() as connection:
+            self._apply(connection, items, outcome)
+            self._write_dead_letters(connection, messages, items, outcome)
+        return outcome
+
+    def _one_by_one(
+        self,
+        messages: Sequence[ReceivedMessage],
+        items: list[_Item],
+        malformed: dict[int, Exception],
+    ) -> Outcome:
+        outcome = Outcome(dead=dict(malformed))
+        with self._database.begin() as connection:
+            self._bisect(connection, items, outcome)
+            self._write_dead_letters(connection, messages, items, outcome)
+        return outcome
+
+    def _bisect(self, connection: Connection, items: list[_Item], outcome: Outcome) -> None:
+        """Halve until each message that fails stands alone: k of n cost k log n attempts."""
+        for item in items:
+            item.attempts += 1
+        try:
+            with connection.begin_nested():
+                self._apply(connection, items, outcome)
+        except Exception as error:
+            if is_transient(error):
+                raise
+            if len(items) == 1:
+                # no row in the inbox: a replay from the dead-letter topic must be let in
+                outcome.dead[items[0].index] = error
+                self._limit.check(len(outcome.dead))
+                return
+        else:
+            return
+        middle = len(items) // 2
+        self._bisect(connection, items[:middle], outcome)
+        self._bisect(connection, items[middle:], outcome)
+
+    def _apply(self, connection: Connection, items: list[_Item], outcome: Outcome) -> None:
+        events = [item.event for item in items]
+        new = inbox.admit(connection, self._group.group_id, events)
+        written = 0
+        if new:
+            caused = self._handle(new, connection)
+            written = outbox.write(connection, self._source, caused)
+        # only now: what is undone must not be counted
+        outcome.written += written
+        outcome.events += new
+        if len(new) == len(items):
+            outcome.handled += [item.index for item in items]
+            return
+        left = {event.event_id for event in new}
+        for item in items:
+            if item.event.event_id in left:
+                left.remove(item.event.event_id)
+                outcome.handled.append(item.index)
+            else:
+                outcome.duplicates.append(item.index)
+
+    def _write_dead_letters(
+        self,
+        connection: Connection,
+        messages: Sequence[ReceivedMessage],
+        items: list[_Item],
+        outcome: Outcome,
+    ) -> None:
+        if not outcome.dead:
+            return
+        attempts = {item.index: item.attempts for item in items}
+        outcome.written += outbox.write_messages(
+            connection,
+            self._source,
+            [
+                dead_letter(messages[index], self._group, error, attempts.get(index, 1))
+                for index, error in sorted(outcome.dead.items())
+            ],
+        )

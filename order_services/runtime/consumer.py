@@ -1,0 +1,350 @@
+"""The one consume loop: takes batches from Kafka, has them processed, commits their offsets.
+
+Offsets are committed after the database transaction, so a crash in between delivers the batch again
+and the inbox recognises it. Nothing is committed by the Kafka client on its own.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import structlog
+from confluent_kafka import Consumer as KafkaConsumer
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Message as KafkaMessage
+
+from order_services.events import Event
+from order_services.runtime import instrumentation
+from order_services.runtime.backoff import Backoff
+from order_services.runtime.batch import BatchProcessor, Outcome
+from order_services.runtime.database import is_transient
+from order_services.runtime.dead_letters import DeadLetterLimitError, describe
+from order_services.runtime.messages import ReceivedMessage
+from order_services.runtime.settings import GroupProtocol, ServiceSettings
+from order_services.topics import ConsumerGroup
+
+POLL_SECONDS: Final = 0.25
+# How long librdkafka may take to notice a topic that was created after the start.
+METADATA_REFRESH_MS: Final = 10_000
+# While it waits for a retry the consumer must keep polling, or it would lose its partitions.
+PAUSED_POLL_SECONDS: Final = 0.1
+
+_log = structlog.get_logger(__name__)
+
+Partition = tuple[str, int]
+
+
+class Consumer:
+    """Runs the loop on a thread of its own.
+
+    `on_handled` is told of the events of each batch after its commit; `on_written` is called when
+    rows were committed to the outbox.
+    """
+
+    def __init__(
+        self,
+        *,
+        group: ConsumerGroup,
+        settings: ServiceSettings,
+        processor: BatchProcessor,
+        on_written: Callable[[], None],
+        on_handled: Callable[[Sequence[Event]], None] | None = None,
+    ) -> None:
+        self._group = group
+        self._settings = settings
+        self._processor = processor
+        self._on_written = on_written
+        self._on_handled = on_handled
+        self._kafka: KafkaConsumer | None = None
+        self._assigned: set[Partition] = set()
+        self._joined = False
+        self._paused = False
+        self._backlog: list[KafkaMessage] = []
+        self._uncommitted: dict[Partition, int] = {}
+        self._stopping = threading.Event()
+        self._stopped_because: str | None = None
+        self._broken = False
+        self._last_turn = time.monotonic()
+        # daemon: a broker that does not answer can hold up close(), and must not hold up the exit
+        self._thread = threading.Thread(target=self._run, name="consumer", daemon=True)
+        for topic in group.topics:
+            instrumentation.children(topic)
+
+    def start(self) -> None:
+        """Join the group and begin."""
+        self._thread.start()
+
+    def stop(self, timeout_seconds: float) -> bool:
+        """Finish the batch at hand, commit and leave the group; False when that took too long."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_seconds)
+        return not self._thread.is_alive()
+
+    def not_ready(self) -> str | None:
+        """Say why no messages are being processed, or None."""
+        if self._stopped_because is not None:
+            return f"consumer: stopped: {self._stopped_because}"
+        if not self._joined:
+            return f"consumer: not a member of {self._group.group_id} yet"
+        return None
+
+    def not_alive(self) -> str | None:
+        """Say why only a restart can help, or None."""
+        if self._broken:
+            return f"consumer: ended: {self._stopped_because}"
+        silent_seconds = time.monotonic() - self._last_turn
+        is_running = self._thread.is_alive() and self._stopped_because is None
+        if is_running and silent_seconds > self._settings.max_poll_interval_seconds:
+            return f"consumer: no progress for {silent_seconds:.0f} s"
+        return None
+
+    def _run(self) -> None:
+        instrumentation.CONSUMER_STOPPED.set(0)
+        try:
+            kafka = self._kafka = KafkaConsumer(client_settings(self._group, self._settings))
+            kafka.subscribe(
+                list(self._group.topics),
+                on_assign=self._on_assign,
+                on_revoke=self._on_revoke,
+                on_lost=self._on_lost,
+            )
+            while not self._stopping.is_set():
+                self._last_turn = time.monotonic()
+                messages = self._take(kafka)
+                if messages:
+                    self._process(kafka, messages)
+        except DeadLetterLimitError as error:
+            self._stop_because(str(error))
+        except Exception as error:  # noqa: BLE001  # a thread has nobody to raise to
+            self._broken = True
+            self._stop_because(describe(error))
+            _log.exception("consumer ended", group=self._group.group_id)
+        finally:
+            if self._kafka is not None:
+                self._kafka.close()
+
+    def _stop_because(self, reason: str) -> None:
+        self._stopped_because = reason
+        instrumentation.CONSUMER_STOPPED.set(1)
+        _log.error("consumer stopped", group=self._group.group_id, reason=reason)
+
+    def _take(self, kafka: KafkaConsumer) -> list[ReceivedMessage]:
+        """Return the next batch: all that is there, waiting only for the first and for a linger."""
+        received: list[KafkaMessage]
+        received, self._backlog = self._backlog, []
+        if not received:
+            first = kafka.poll(POLL_SECONDS)
+            if first is None:
+                return []
+            received.append(first)
+        missing = self._settings.batch_max_messages - len(received)
+        if missing > 0:
+            received += kafka.consume(missing, self._settings.batch_linger_seconds)
+        # the client's queue may still hold messages of partitions that were revoked since
+        return self._still_ours(
+            [each for each in map(self._received, received) if each is not None]
+        )
+
+    def _still_ours(self, messages: Sequence[ReceivedMessage]) -> list[ReceivedMessage]:
+        return [each for each in messages if (each.topic, each.partition) in self._assigned]
+
+    def _received(self, message: KafkaMessage) -> ReceivedMessage | None:
+        error = message.error()
+        if error is not None:
+            self._on_error(error)
+            return None
+        topic, partition, offset = message.topic(), message.partition(), message.offset()
+        if topic is None or partition is None or offset is None:
+            return None  # only errors have none; this tells the type checker
+        headers = [(name, value) for name, value in _pairs(message) if isinstance(value, bytes)]
+        return ReceivedMessage(topic, partition, offset, message.key(), message.value(), headers)
+
+    def _on_error(self, error: KafkaError) -> None:
+        instrumentation.CONSUMER_ERRORS.labels(error.name()).inc()
+        if error.fatal():
+            raise KafkaException(error)
+        _log.warning("kafka reports", code=error.name(), error=error.str())
+
+    def _process(self, kafka: KafkaConsumer, messages: list[ReceivedMessage]) -> None:
+        started = time.perf_counter()
+        outcome = self._process_until_it_works(kafka, messages)
+        if outcome is None:
+            return
+        seconds = time.perf_counter() - started
+        if outcome.written:
+            self._on_written()
+        self._commit(kafka, messages)
+        self._count(messages, outcome, seconds)
+        instrumentation.BATCH_SECONDS.observe(time.perf_counter() - started)
+        if self._on_handled is not None and outcome.events:
+            try:
+                self._on_handled(outcome.events)
+            except Exception:  # noqa: BLE001  # a listener may fail in any way
+                # the events are committed: failing to tell of them must not stop the consumer
+                _log.exception("a listener failed")
+
+    def _process_until_it_works(
+        self, kafka: KafkaConsumer, messages: list[ReceivedMessage]
+    ) -> Outcome | None:
+        """Process, through transient errors; None when the messages are no longer ours."""
+        backoff = Backoff(self._settings.retry_first_seconds, self._settings.retry_max_seconds)
+        try:
+            while messages:
+                try:
+                    return self._processor.process(messages)
+                except Exception as error:
+                    if not is_transient(error):
+                        raise
+                    instrumentation.RETRIES.labels(type(error).__name__).inc()
+                    wait_seconds = backoff.next_seconds()
+                    _log.warning(
+                        "batch will be tried again",
+                        error=type(error).__name__,
+                        wait_seconds=round(wait_seconds, 2),
+                        messages=len(messages),
+                    )
+                    self._wait(kafka, wait_seconds)
+                if self._stopping.is_set():
+                    return None
+                messages[:] = self._still_ours(messages)
+            return None
+        finally:
+            self._resume(kafka)
+
+    def _wait(self, kafka: KafkaConsumer, seconds: float) -> None:
+        """Wait with all partitions paused, polling so that the group does not think us dead."""
+        if not self._paused:
+            self._paused = True
+            kafka.pause(_partitions(self._assigned))
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self._stopping.is_set():
+            self._last_turn = time.monotonic()
+            message = kafka.poll(min(left, PAUSED_POLL_SECONDS))
+            if message is not None:
+                # fetched before the pause: it would be lost if it were dropped here
+                self._backlog.append(message)
+
+    def _resume(self, kafka: KafkaConsumer) -> None:
+        if self._paused:
+            self._paused = False
+            kafka.resume(_partitions(self._assigned))
+
+    def _commit(self, kafka: KafkaConsumer, messages: Sequence[ReceivedMessage]) -> None:
+        for message in messages:
+            # in order within a partition: the last one wins
+            self._uncommitted[(message.topic, message.partition)] = message.offset + 1
+        self._commit_pending(kafka)
+
+    def _commit_pending(self, kafka: KafkaConsumer) -> None:
+        if not self._uncommitted:
+            return
+        offsets = [TopicPartition(*key, offset) for key, offset in self._uncommitted.items()]
+        try:
+            kafka.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as error:
+            # the next commit covers these; a crash before it delivers them again, to the inbox
+            instrumentation.OFFSET_COMMIT_FAILURES.inc()
+            _log.warning("offsets not committed", error=str(error.args[0]))
+        else:
+            self._uncommitted.clear()
+
+    def _count(self, messages: Sequence[ReceivedMessage], outcome: Outcome, seconds: float) -> None:
+        instrumentation.BATCH_MESSAGES.observe(len(messages))
+        topics = [message.topic for message in messages]
+        children = {topic: instrumentation.children(topic) for topic in set(topics)}
+        for topic in topics:
+            children[topic].seconds.observe(seconds)
+        for topic, child in children.items():
+            for counter, indexes in (
+                (child.processed, outcome.handled),
+                (child.duplicate, outcome.duplicates),
+                (child.ignored, outcome.ignored),
+                (child.dead_letter, outcome.dead),
+            ):
+                if indexes:
+                    counter.inc(sum(topics[index] == topic for index in indexes))
+        for index, error in outcome.dead.items():
+            instrumentation.DEAD_LETTERS.labels(topics[index], type(error).__name__).inc()
+            _log.error(
+                "message sent to the dead letters",
+                topic=topics[index],
+                partition=messages[index].partition,
+                offset=messages[index].offset,
+                error=describe(error),
+            )
+
+    def _on_assign(self, kafka: KafkaConsumer, partitions: list[TopicPartition]) -> None:
+        kafka.incremental_assign(partitions)
+        if self._paused and partitions:
+            kafka.pause(partitions)
+        self._assigned.update((each.topic, each.partition) for each in partitions)
+        self._joined = True
+        self._rebalanced("assigned", partitions)
+
+    def _on_revoke(self, kafka: KafkaConsumer, partitions: list[TopicPartition]) -> None:
+        # the batch at hand is not among these: callbacks run only while we poll, and a batch that
+        # waits for a retry is filtered by the assignment afterwards
+        self._commit_pending(kafka)
+        self._give_up(partitions)
+        kafka.incremental_unassign(partitions)
+        self._rebalanced("revoked", partitions)
+
+    def _on_lost(self, kafka: KafkaConsumer, partitions: list[TopicPartition]) -> None:
+        # others may own them already: a commit now would overwrite theirs
+        self._give_up(partitions)
+        kafka.incremental_unassign(partitions)
+        self._joined = False
+        self._rebalanced("lost", partitions)
+
+    def _give_up(self, partitions: Sequence[TopicPartition]) -> None:
+        for each in partitions:
+            self._assigned.discard((each.topic, each.partition))
+            self._uncommitted.pop((each.topic, each.partition), None)
+
+    def _rebalanced(self, kind: str, partitions: Sequence[TopicPartition]) -> None:
+        instrumentation.REBALANCES.labels(kind).inc()
+        for topic in self._group.topics:
+            count = sum(assigned == topic for assigned, _ in self._assigned)
+            instrumentation.ASSIGNED_PARTITIONS.labels(topic).set(count)
+        names = sorted(f"{each.topic}-{each.partition}" for each in partitions)
+        _log.info("partitions " + kind, group=self._group.group_id, partitions=names)
+
+
+def client_settings(group: ConsumerGroup, settings: ServiceSettings) -> dict[str, Any]:
+    """Return the Kafka client's settings for a member of `group`."""
+    config: dict[str, Any] = {
+        "bootstrap.servers": settings.kafka_brokers,
+        "client.id": settings.kafka_client_id,
+        "group.id": group.group_id,
+        # the client would commit what was handed out, not what was processed
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        # a group that is new, or was away for longer than its offsets are kept, must skip nothing
+        "auto.offset.reset": "earliest",
+        "max.poll.interval.ms": int(settings.max_poll_interval_seconds * 1000),
+        "topic.metadata.refresh.interval.ms": METADATA_REFRESH_MS,
+        "fetch.wait.max.ms": 100,
+        "queued.min.messages": 4 * settings.batch_max_messages,
+        "log_level": 4,
+    }
+    if settings.group_protocol is GroupProtocol.CONSUMER:
+        config["group.protocol"] = "consumer"
+    else:
+        config["partition.assignment.strategy"] = "cooperative-sticky"
+        config["session.timeout.ms"] = int(settings.session_timeout_seconds * 1000)
+    if settings.group_instance_id is not None:
+        config["group.instance.id"] = settings.group_instance_id
+    return config
+
+
+def _partitions(keys: set[Partition]) -> list[TopicPartition]:
+    return [TopicPartition(*key) for key in keys]
+
+
+def _pairs(message: KafkaMessage) -> Sequence[tuple[str, str | bytes | None]]:
+    headers = message.headers()
+    return headers if isinstance(headers, list) else ()

@@ -1,0 +1,39 @@
+"""Puts the shipping service together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from order_services.runtime import service
+from order_services.runtime.worker import Worker
+from order_services.shipping.handler import HANDLES, SOURCE, ShippingHandler
+from order_services.shipping.settings import ShippingSettings
+from order_services.shipping.timers import Timers
+from order_services.topics import SHIPPING_GROUP
+
+
+def build(settings: ShippingSettings) -> service.Service:
+    """Return the service that these settings describe."""
+
+    def workers(runtime: service.Runtime) -> Sequence[Worker]:
+        timers = Timers(
+            runtime.database,
+            delivery_delay_seconds=settings.shipping_delivery_delay_seconds,
+            batch=settings.shipping_timer_batch,
+            on_written=runtime.wake_relay,
+        )
+        interval_seconds = settings.shipping_timer_interval_seconds
+        return (Worker("shipment-timers", interval_seconds, timers.advance),)
+
+    return service.Service(
+        name=SOURCE,
+        group=SHIPPING_GROUP,
+        handles=HANDLES,
+        handler=ShippingHandler(settings.shipping_dispatch_delay_seconds),
+        workers=workers,
+    )
+
+
+def main() -> int:
+    """Run until told to stop; returns the exit code."""
+    return service.main(ShippingSettings, build)
