@@ -1,0 +1,1 @@
+"""Accepts orders, says how they are, and cancels them."""

@@ -1,0 +1,61 @@
+"""Analytics as a service: its parts put together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from order_services.analytics.bus import LocalBus
+from order_services.analytics.counting import HANDLES, SERVICE, count
+from order_services.analytics.live import Live
+from order_services.analytics.routes import add_routes
+from order_services.analytics.settings import AnalyticsSettings
+from order_services.analytics.websocket import Hub
+from order_services.runtime.service import Runtime, Service
+from order_services.runtime.worker import Worker
+from order_services.topics import ANALYTICS_GROUP
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flask import Flask
+
+    from order_services.events import Event
+
+
+class Analytics:
+    """Puts the parts together once the runtime has a database for them."""
+
+    def __init__(self, settings: AnalyticsSettings) -> None:
+        self._settings = settings
+        self._live: Live | None = None
+
+    def service(self) -> Service:
+        """Return what the runtime needs to run analytics."""
+        return Service(
+            name=SERVICE,
+            group=ANALYTICS_GROUP,
+            handles=HANDLES,
+            handler=count,
+            on_committed=self._announce,
+            configure=self._configure,
+            workers=self._workers,
+        )
+
+    def _configure(self, app: Flask, runtime: Runtime) -> None:
+        hub = Hub(
+            max_clients=self._settings.websocket_max_clients,
+            max_unsent_bytes=self._settings.websocket_max_unsent_bytes,
+        )
+        hub.start()
+        self._live = Live(hub, LocalBus(), runtime.database)
+        add_routes(app, database=runtime.database, hub=hub, live=self._live)
+
+    def _announce(self, events: Sequence[Event]) -> None:
+        if self._live is not None:
+            self._live.announce(events)
+
+    def _workers(self, _runtime: Runtime) -> Sequence[Worker]:
+        return [Worker("live-stats", self._settings.stats_interval_seconds, self._tell_stats)]
+
+    def _tell_stats(self) -> bool:
+        return self._live is not None and self._live.tell_stats()

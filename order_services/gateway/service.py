@@ -1,0 +1,43 @@
+"""The gateway as a service: its parts put together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from order_services.gateway.accepting import SERVICE, OrderWriter
+from order_services.gateway.fleet import Fleet
+from order_services.gateway.following import HANDLES, follow
+from order_services.gateway.routes import add_routes
+from order_services.gateway.settings import GatewaySettings
+from order_services.runtime.http import THREADS_KEY
+from order_services.runtime.service import Runtime, Service
+from order_services.topics import GATEWAY_GROUP
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+
+def gateway_service(settings: GatewaySettings) -> Service:
+    """Return what the runtime needs to run the gateway."""
+
+    def configure(app: Flask, runtime: Runtime) -> None:
+        app.config[THREADS_KEY] = settings.http_threads
+        writer = OrderWriter(
+            runtime.database,
+            on_committed=runtime.wake_relay,
+            max_orders=settings.accept_batch_max_orders,
+            timeout_seconds=settings.accept_timeout_seconds,
+        )
+        writer.start()
+        runtime.health.add_liveness(lambda: writer.dead)
+        add_routes(
+            app,
+            database=runtime.database,
+            writer=writer,
+            fleet=Fleet(settings.service_urls),
+            wake_relay=runtime.wake_relay,
+        )
+
+    return Service(
+        name=SERVICE, group=GATEWAY_GROUP, handles=HANDLES, handler=follow, configure=configure
+    )

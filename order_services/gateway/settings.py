@@ -1,0 +1,56 @@
+"""The gateway's settings."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, Field
+
+from order_services.runtime.settings import Port, PositiveInt, PositiveSeconds, ServiceSettings
+
+_URL: Final = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+(/[^\s,?#]*)?")
+
+
+def _urls(text: str) -> str:
+    for url in text.split(","):
+        if not _URL.fullmatch(url.strip()):
+            raise ValueError("must be http://HOST:PORT, or several with commas between them")
+    return text
+
+
+Urls = Annotated[str, AfterValidator(_urls)]
+
+
+class GatewaySettings(ServiceSettings):
+    """What the gateway reads beside what all services read."""
+
+    port: Port = 4000
+    kafka_client_id: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")] = (
+        "gateway-service"
+    )
+    # each thread serves one request: as many as can share one transaction
+    http_threads: PositiveInt = 32
+    # how many orders one transaction takes at most
+    accept_batch_max_orders: Annotated[int, Field(ge=1, le=1_000)] = 200
+    # after this a client hears that its order was not accepted in time
+    accept_timeout_seconds: PositiveSeconds = 10.0
+    # where /api/services/status asks; with replicas, one address for each
+    payment_url: Urls = "http://127.0.0.1:4001"
+    inventory_url: Urls = "http://127.0.0.1:4002"
+    shipping_url: Urls = "http://127.0.0.1:4003"
+    analytics_url: Urls = "http://127.0.0.1:4004"
+
+    @property
+    def service_urls(self) -> dict[str, tuple[str, ...]]:
+        """The base addresses of each service's replicas."""
+        texts = {
+            "payment": self.payment_url,
+            "inventory": self.inventory_url,
+            "shipping": self.shipping_url,
+            "analytics": self.analytics_url,
+        }
+        return {
+            name: tuple(url.strip().rstrip("/") for url in text.split(","))
+            for name, text in texts.items()
+        }

@@ -1,0 +1,438 @@
+"""What every service answers over HTTP, and the server that carries it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+import socket
+import threading
+import time
+import uuid
+from concurrent.futures import Future
+from functools import cache
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import orjson
+import structlog
+from cheroot import wsgi
+from cheroot.server import HTTPConnection, HTTPRequest
+from flask import Flask, Response, g, request
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
+from prometheus_client.exposition import choose_encoder
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.routing import WebsocketMismatch
+from wsproto.utilities import generate_accept_token
+
+from order_services.runtime import instrumentation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+CORRELATION_HEADER: Final = "X-Correlation-Id"
+MAX_BODY_BYTES: Final = 64 * 1024
+MAX_HEADER_BYTES: Final = 32 * 1024
+# A client that is still sending when the connection closes gets a reset instead of the 413.
+MAX_DRAINED_BYTES: Final = 1024 * 1024
+RETRY_AFTER_SECONDS: Final = 2
+SHUTDOWN_SECONDS: Final = 5.0
+SOCKET_TIMEOUT_SECONDS: Final = 10
+MAX_IDLE_CONNECTIONS: Final = 1000
+# A service that needs another number of request threads sets it in its app's configuration.
+THREADS_KEY: Final = "HTTP_THREADS"
+DEFAULT_THREADS: Final = 8
+
+# with its label the id must fit into an exemplar, which OpenMetrics limits to 128 characters
+_SAFE_ID: Final = re.compile(r"[A-Za-z0-9._:\-]{1,64}\Z")
+_TRACEPARENT: Final = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
+_ON_UPGRADE: Final = "order_services.on_upgrade"
+
+_log = structlog.get_logger(__name__)
+
+
+class Health(Protocol):
+    """What a service says about itself; each answer lists reasons, none when all is well."""
+
+    def alive(self) -> Sequence[str]:
+        """Say why the process should be restarted."""
+
+    def ready(self) -> Sequence[str]:
+        """Say why no work should be sent here."""
+
+
+class ApiError(Exception):
+    """A refusal with the status and the JSON body that the client gets."""
+
+    def __init__(
+        self,
+        status: HTTPStatus,
+        message: str,
+        *,
+        field: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.field = field
+        self.headers = dict(headers or {})
+
+
+class PortTakenError(OSError):
+    """The port that a server should listen on cannot be had."""
+
+
+def json_response(
+    body: Any, status: int = HTTPStatus.OK, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Answer with JSON; `body` is anything that orjson writes."""
+    return Response(
+        orjson.dumps(body), status=status, mimetype="application/json", headers=dict(headers or {})
+    )
+
+
+def error_response(error: ApiError) -> Response:
+    """Answer with the one shape that all errors have."""
+    content: dict[str, str] = {"message": error.message}
+    if error.field is not None:
+        content["field"] = error.field
+    return json_response({"error": content}, error.status, error.headers)
+
+
+def correlation_id() -> str:
+    """Return the id that ties this request's logs, events and answers together."""
+    return str(g.correlation_id)
+
+
+def traceparent() -> str | None:
+    """Return the trace that the client follows (W3C Trace Context), when it names one properly."""
+    given = request.headers.get("traceparent", "")
+    return given if _TRACEPARENT.match(given) else None
+
+
+def json_body() -> Any:
+    """Parse the request's body.
+
+    Raises `ApiError` 415 for another content type and 400 for what is not JSON.
+    """
+    if request.content_type is not None and request.mimetype != "application/json":
+        raise ApiError(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the content type must be application/json"
+        )
+    data = request.get_data(cache=False)
+    if request.content_length is None and len(data) >= MAX_BODY_BYTES:
+        # a chunked body is cut at the limit without an error
+        raise RequestEntityTooLarge
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        message = f"the body is not valid JSON: {error.msg} at character {error.pos}"
+        raise ApiError(HTTPStatus.BAD_REQUEST, message, field="body") from None
+
+
+def query_integer(name: str, default: int, *, low: int, high: int) -> int:
+    """Read a bounded integer from the query string; raises `ApiError` 400 that names it."""
+    text = request.args.get(name)
+    if text is None:
+        return default
+    # int() also takes "1_0", " 1" and other alphabets' digits
+    if not re.fullmatch(r"-?[0-9]{1,9}", text) or not low <= int(text) <= high:
+        raise ApiError(
+            HTTPStatus.BAD_REQUEST, f"{name} must be an integer from {low} to {high}", field=name
+        )
+    return int(text)
+
+
+def database_away() -> ApiError:
+    """Return the refusal for a request that the database cannot serve at the moment."""
+    return ApiError(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "the database is not available at the moment; try again",
+        headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+    )
+
+
+def service_app(name: str, health: Health, *, registry: CollectorRegistry = REGISTRY) -> Flask:
+    """Return an app with /health, /ready and /metrics, and JSON for every error."""
+    app = Flask(name, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.config[THREADS_KEY] = DEFAULT_THREADS
+    _add_probes(app, name, health)
+    _add_metrics(app, registry)
+    _add_request_hooks(app)
+    _add_error_handlers(app)
+    return app
+
+
+def _add_probes(app: Flask, name: str, health: Health) -> None:
+    def answer(reasons: Sequence[str], good: str, bad: str) -> Response:
+        body = {"service": name, "status": bad if reasons else good, "reasons": list(reasons)}
+        status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
+        return json_response(body, status)
+
+    @app.get("/health")
+    def alive() -> Response:
+        return answer(health.alive(), "alive", "stuck")
+
+    @app.get("/ready")
+    def ready() -> Response:
+        return answer(health.ready(), "ready", "not ready")
+
+
+def _add_metrics(app: Flask, registry: CollectorRegistry) -> None:
+    @app.get("/metrics")
+    def metrics() -> Response:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return Response(encode(registry), content_type=content_type)
+
+
+def _add_request_hooks(app: Flask) -> None:
+    @app.before_request
+    def begin() -> None:
+        g.started = time.perf_counter()
+        given = request.headers.get(CORRELATION_HEADER, "")
+        # an id of any other shape could forge log lines or bloat every event
+        g.correlation_id = given if _SAFE_ID.match(given) else str(uuid.uuid4())
+
+    @app.after_request
+    def end(response: Response) -> Response:
+        _count(response.status_code)
+        response.headers[CORRELATION_HEADER] = g.correlation_id
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+
+def _count(status: int) -> None:
+    # the pattern, not the path: every order id would make a series of its own
+    route = request.url_rule.rule if request.url_rule is not None else "unmatched"
+    requests, seconds = _children(request.method if route != "unmatched" else "any", route, status)
+    requests.inc()
+    seconds.observe(time.perf_counter() - g.started, {"correlation_id": g.correlation_id})
+
+
+@cache
+def _children(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+    return (
+        instrumentation.HTTP_REQUESTS.labels(method, route, str(status)),
+        instrumentation.HTTP_SECONDS.labels(method, route),
+    )
+
+
+def _add_error_handlers(app: Flask) -> None:
+    @app.errorhandler(ApiError)
+    def refused(error: ApiError) -> Response:
+        return error_response(error)
+
+    @app.errorhandler(RequestEntityTooLarge)
+    def too_large(_error: RequestEntityTooLarge) -> Response:
+        _drain(request.environ)
+        message = f"the body is larger than {MAX_BODY_BYTES} bytes"
+        return error_response(ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message, field="body"))
+
+    @app.errorhandler(WebsocketMismatch)
+    def wrong_protocol(_error: WebsocketMismatch) -> Response:
+        connection = request.headers.get("Connection", "").lower()
+        if "upgrade" in connection and request.headers.get("Upgrade", "").lower() == "websocket":
+            return error_response(ApiError(HTTPStatus.BAD_REQUEST, "this address speaks HTTP only"))
+        return error_response(_upgrade_required())
+
+    @app.errorhandler(HTTPException)
+    def http_error(error: HTTPException) -> Response:
+        status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
+        # keeps Allow on 405 and Location on redirects; the body and its type become ours
+        headers = {k: v for k, v in error.get_headers() if k.lower() != "content-type"}
+        messages = {
+            HTTPStatus.NOT_FOUND: f"there is nothing at {request.path}",
+            HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not allowed here",
+        }
+        message = messages.get(status, status.phrase)
+        return error_response(ApiError(status, message, headers=headers))
+
+    @app.errorhandler(OperationalError)
+    @app.errorhandler(InterfaceError)
+    @app.errorhandler(PoolTimeoutError)
+    def no_database(error: Exception) -> Response:
+        # the driver's text names host and user: it belongs in the log, not in the answer
+        _log.warning("database away", path=request.path, error=type(error).__name__)
+        return error_response(database_away())
+
+    @app.errorhandler(Exception)
+    def unexpected(_error: Exception) -> Response:
+        _log.exception("request failed", path=request.path, correlation_id=correlation_id())
+        message = "an unexpected error happened; the log has it under the correlation id"
+        return error_response(ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, message))
+
+
+def _drain(environ: Mapping[str, Any]) -> None:
+    stream, left = environ["wsgi.input"], MAX_DRAINED_BYTES
+    try:
+        while left > 0 and (chunk := stream.read(min(left, 65536))):
+            left -= len(chunk)
+    except (OSError, ValueError):
+        return  # a client that went away needs no answer
+
+
+def _upgrade_required() -> ApiError:
+    return ApiError(
+        HTTPStatus.UPGRADE_REQUIRED,
+        "this address speaks WebSocket, version 13",
+        headers={"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"},
+    )
+
+
+def websocket_response(on_connected: Callable[[socket.socket], None]) -> Response:
+    """Complete the WebSocket handshake (RFC 6455, 4.2) of a route with `websocket=True`.
+
+    `on_connected` gets the connected socket, non-blocking and its own to close, once the answer is
+    on its way; the thread that served the request is free again. Raises `ApiError` 400, 403 or 426
+    for a request that is no proper handshake.
+    """
+    headers = request.headers
+    if headers.get("Sec-WebSocket-Version") != "13":
+        raise _upgrade_required()
+    key = headers.get("Sec-WebSocket-Key", "")
+    try:
+        proper = len(base64.b64decode(key, validate=True)) == 16
+    except (binascii.Error, ValueError):
+        proper = False
+    if not proper:
+        raise ApiError(
+            HTTPStatus.BAD_REQUEST, "the key must be 16 bytes in base64", field="Sec-WebSocket-Key"
+        )
+    origin = headers.get("Origin")
+    # browsers let any page open a WebSocket to any host: only the header tells them apart
+    if origin is not None and origin.split("://", 1)[-1] != request.host:
+        raise ApiError(HTTPStatus.FORBIDDEN, "this origin is not allowed", field="Origin")
+    request.environ[_ON_UPGRADE] = on_connected
+    response = Response(status=HTTPStatus.SWITCHING_PROTOCOLS)
+    response.headers["Upgrade"] = "websocket"
+    response.headers["Connection"] = "Upgrade"
+    response.headers["Sec-WebSocket-Accept"] = generate_accept_token(key.encode()).decode()
+    return response
+
+
+class _Request(HTTPRequest):
+    """Answers in JSON also what is refused before the app sees it."""
+
+    def simple_response(self, status: str, msg: str = "") -> None:
+        body = json.dumps({"error": {"message": msg or str(status)[4:]}})
+        head = (
+            f"{self.server.protocol} {status}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        self.close_connection = True
+        self.conn.wfile.write((head + body).encode("latin-1"))
+
+
+class _Connection(HTTPConnection):
+    """A connection that can be handed over to WebSocket."""
+
+    RequestHandlerClass = _Request
+    handed_over = False
+
+    def _close_kernel_socket(self) -> None:
+        # shutting down would reach through to the duplicate that the new owner holds
+        if not self.handed_over:
+            super()._close_kernel_socket()  # type: ignore[misc]  # missing in cheroot's stubs
+
+
+class _Gateway(wsgi.Gateway_10):
+    """Hands the socket over after an answer with 101."""
+
+    def respond(self) -> None:
+        super().respond()
+        on_connected = self.env.get(_ON_UPGRADE)
+        if on_connected is None or not self.req.status.startswith(b"101"):
+            return
+        connection = self.req.conn
+        self.req.close_connection = True
+        duplicate = connection.socket.dup()
+        duplicate.setblocking(False)
+        connection.handed_over = True
+        on_connected(duplicate)
+
+
+class _Server(wsgi.Server):
+    """Cheroot with our limits, and its messages in the structured log."""
+
+    ConnectionClass = _Connection
+    max_request_header_size = MAX_HEADER_BYTES
+    keep_alive_conn_limit = MAX_IDLE_CONNECTIONS
+
+    @staticmethod
+    def bind_socket(socket_: socket.socket, bind_addr: Any) -> socket.socket:
+        try:
+            socket_.bind(bind_addr)
+        except OSError:
+            socket_.close()  # cheroot forgets a socket that it could not bind
+            raise
+        return socket_
+
+    def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:  # noqa: FBT001, FBT002  # cheroot's signature
+        _log.log(level, msg, exc_info=traceback)
+
+
+class WebServer:
+    """Serves a WSGI app on threads of its own."""
+
+    def __init__(self, app: Flask, host: str, port: int) -> None:
+        self._server = _Server(
+            (host, port),
+            app,
+            numthreads=app.config.get(THREADS_KEY, DEFAULT_THREADS),
+            request_queue_size=256,
+            timeout=SOCKET_TIMEOUT_SECONDS,
+            shutdown_timeout=int(SHUTDOWN_SECONDS),
+            server_name="order-services",
+        )
+        self._server.gateway = _Gateway
+        self._address = (host, port)
+        # Daemon, and so are the workers that it starts: a request that never ends must not keep
+        # the process from exiting.
+        self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
+        self._bound: Future[None] = Future()
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on, also when 0 was asked for."""
+        return int(self._server.bind_addr[1])
+
+    def start(self) -> None:
+        """Listen, and return; raises `PortTakenError` that names the port and its setting."""
+        self._thread.start()
+        try:
+            self._bound.result()
+        except OSError as error:
+            host, port = self._address
+            raise PortTakenError(
+                f"cannot listen on {host} port {port}: {_cause(error)}; set PORT to another port"
+            ) from error
+
+    def stop(self, timeout_seconds: float = SHUTDOWN_SECONDS) -> None:
+        """Finish the requests in flight and stop; gives up waiting after `timeout_seconds`."""
+        self._server.shutdown_timeout = timeout_seconds
+        # joins its workers without a limit once their sockets are shut: not on our thread
+        stopper = threading.Thread(target=self._server.stop, name="http-stop", daemon=True)
+        stopper.start()
+        stopper.join(timeout_seconds + 1)
+        if stopper.is_alive():
+            _log.warning("requests still running at shutdown", waited_seconds=timeout_seconds)
+
+    def _serve(self) -> None:
+        try:
+            self._server.prepare()
+        except OSError as error:
+            self._bound.set_exception(error)
+            return
+        self._bound.set_result(None)
+        self._server.serve()
+
+
+def _cause(error: OSError) -> str:
+    """Take the reason out of "No socket could be created -- (address: [Errno 98] reason)"."""
+    match = re.search(r"\[Errno -?\d+\] ([^)]*)", str(error))
+    return (match.group(1) if match else str(error)).lower()

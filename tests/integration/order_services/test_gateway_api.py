@@ -1,0 +1,367 @@
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+import pytest
+from flask.testing import FlaskClient
+from prometheus_client import CollectorRegistry
+from sqlalchemy import func, select, text
+from werkzeug.test import TestResponse
+
+from order_services import tables
+from order_services.cancellation import dispatch
+from order_services.catalogue import PRODUCT_OF
+from order_services.events import Event, EventType, decode
+from order_services.gateway.accepting import NotAcceptedInTimeError, OrderWriter
+from order_services.gateway.fleet import Fleet
+from order_services.gateway.following import follow
+from order_services.gateway.routes import add_routes
+from order_services.gateway.settings import GatewaySettings
+from order_services.gateway.validation import parse_order
+from order_services.runtime.database import Database
+from order_services.runtime.health import Health
+from order_services.runtime.http import service_app
+
+ORDER = {"customerId": "c-1", "items": [{"productId": "PROD-002", "quantity": 3}]}
+MISSING_ID = "0192f0c1-2345-7000-8000-000000000000"
+
+
+@pytest.fixture
+def settings(database: Any) -> GatewaySettings:
+    return GatewaySettings(
+        db_host=database.host,
+        db_port=database.port,
+        db_name=database.name,
+        db_user=database.user,
+        db_password=database.password,
+        db_pool_timeout_seconds=1,
+        accept_timeout_seconds=5,
+    )
+
+
+@pytest.fixture
+def connected(settings: GatewaySettings) -> Iterator[Database]:
+    database = Database(settings)
+    tables.create_schema(database.engine)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def wakes() -> list[None]:
+    return []
+
+
+@pytest.fixture
+def writer(connected: Database, settings: GatewaySettings, wakes: list[None]) -> OrderWriter:
+    writer = OrderWriter(
+        connected,
+        on_committed=lambda: wakes.append(None),
+        max_orders=settings.accept_batch_max_orders,
+        timeout_seconds=settings.accept_timeout_seconds,
+    )
+    writer.start()
+    return writer
+
+
+@pytest.fixture
+def client(
+    connected: Database, writer: OrderWriter, settings: GatewaySettings, wakes: list[None]
+) -> FlaskClient:
+    app = service_app("gateway", Health(), registry=CollectorRegistry())
+    add_routes(
+        app,
+        database=connected,
+        writer=writer,
+        fleet=Fleet(settings.service_urls),
+        wake_relay=lambda: wakes.append(None),
+    )
+    return app.test_client()
+
+
+def counts(database: Database) -> dict[str, int]:
+    with database.begin() as connection:
+        return {
+            table.name: connection.execute(select(func.count()).select_from(table)).scalar_one()
+            for table in (tables.orders, tables.order_events, tables.outbox)
+        }
+
+
+def published(database: Database) -> list[Event]:
+    with database.begin() as connection:
+        rows = connection.execute(text("SELECT value FROM outbox ORDER BY id")).scalars().all()
+    return [decode(bytes(row)) for row in rows]
+
+
+def accept(client: FlaskClient, **headers: str) -> str:
+    answer = client.post("/api/orders", json=ORDER, headers=headers)
+    assert answer.status_code == HTTPStatus.ACCEPTED
+    assert answer.json is not None
+    return str(answer.json["orderId"])
+
+
+def report(database: Database, order_id: str, *event_types: EventType) -> None:
+    with database.begin() as connection:
+        events = [Event(kind, order_id, {"amountCents": 1}, "test", "c") for kind in event_types]
+        follow(events, connection)
+
+
+def test_an_accepted_order_is_written_with_its_event_and_its_message(
+    client: FlaskClient, connected: Database, wakes: list[None]
+) -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    answer = client.post(
+        "/api/orders", json=ORDER, headers={"X-Correlation-Id": "shop-7", "traceparent": trace}
+    )
+    assert answer.status_code == HTTPStatus.ACCEPTED
+    assert answer.json is not None
+    order_id = answer.json["orderId"]
+    assert answer.headers["Location"] == f"/api/orders/{order_id}"
+    assert answer.headers["X-Correlation-Id"] == "shop-7"
+    assert answer.json["status"] == "accepted"
+    assert answer.json["totalCents"] == 3 * PRODUCT_OF["PROD-002"].price_cents
+    assert counts(connected) == {"orders": 1, "order_events": 1, "outbox": 1}
+    [event] = published(connected)
+    assert event.event_type is EventType.ORDER_CREATED
+    assert event.order_id == order_id
+    assert event.correlation_id == "shop-7"
+    assert event.payload["totalCents"] == answer.json["totalCents"]
+    with connected.begin() as connection:
+        row = connection.execute(text("SELECT topic, key, headers FROM outbox")).one()
+    assert row.topic == "orders"
+    assert bytes(row.key).decode() == order_id
+    assert orjson.loads(row.headers)["traceparent"] == trace
+    assert wakes
+    # what GET says is what POST said
+    got = client.get(answer.headers["Location"]).json
+    assert got is not None
+    assert {**got, **answer.json} == got
+    history = client.get(f"/api/orders/{order_id}/events").json
+    assert history is not None
+    assert [event["eventType"] for event in history["events"]] == ["ORDER_CREATED"]
+
+
+def test_a_bad_order_leaves_nothing(client: FlaskClient, connected: Database) -> None:
+    bad = {"customerId": "c-1", "items": [{"productId": "PROD-002", "quantity": 0}]}
+    answer = client.post("/api/orders", json=bad)
+    assert answer.status_code == HTTPStatus.BAD_REQUEST
+    assert answer.json is not None
+    assert answer.json["error"]["field"] == "items[0].quantity"
+    assert counts(connected) == {"orders": 0, "order_events": 0, "outbox": 0}
+
+
+@pytest.mark.parametrize("path", ["", "/events"])
+@pytest.mark.parametrize("order_id", [MISSING_ID, "42", "%00", MISSING_ID.upper(), "x" * 5000])
+def test_an_unknown_order_is_not_found(client: FlaskClient, order_id: str, path: str) -> None:
+    answer = client.get(f"/api/orders/{order_id}{path}")
+    assert answer.status_code == HTTPStatus.NOT_FOUND
+    assert answer.json is not None
+    assert answer.json["error"]["field"] == "orderId"
+    assert client.post(f"/api/orders/{order_id}/cancel").status_code == HTTPStatus.NOT_FOUND
+
+
+def test_the_same_key_twice_gives_the_same_order_once(
+    client: FlaskClient, connected: Database
+) -> None:
+    first = accept(client, **{"Idempotency-Key": "k-1"})
+    report(connected, first, EventType.PAYMENT_PROCESSING)
+    again = client.post("/api/orders", json=ORDER, headers={"Idempotency-Key": "k-1"})
+    assert again.status_code == HTTPStatus.ACCEPTED
+    assert again.json is not None
+    assert again.json["orderId"] == first
+    assert again.json["status"] == "processing"
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert counts(connected)["orders"] == 1
+    assert len(published(connected)) == 1
+    assert accept(client, **{"Idempotency-Key": "k-2"}) != first
+
+
+def test_the_same_key_with_another_order_is_refused(
+    client: FlaskClient, connected: Database
+) -> None:
+    accept(client, **{"Idempotency-Key": "k-1"})
+    other = {**ORDER, "customerId": "c-2"}
+    answer = client.post("/api/orders", json=other, headers={"Idempotency-Key": "k-1"})
+    assert answer.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
+    assert answer.json is not None
+    assert answer.json["error"]["field"] == "Idempotency-Key"
+    assert counts(connected) == {"orders": 1, "order_events": 1, "outbox": 1}
+
+
+def test_the_same_keys_at_the_same_time_on_two_replicas_give_each_order_once(
+    connected: Database, settings: GatewaySettings
+) -> None:
+    replicas = [
+        OrderWriter(connected, on_committed=lambda: None, max_orders=7, timeout_seconds=30)
+        for _ in range(2)
+    ]
+    for replica in replicas:
+        replica.start()
+    order = parse_order(ORDER)
+    keys = [f"key-{n}" for n in range(20)]
+    barrier = threading.Barrier(16)
+
+    def ask(number: int) -> list[tuple[str, bool]]:
+        barrier.wait(20)
+        # each in another order: locks are taken by key, not by arrival
+        turn = keys[number:] + keys[:number]
+        results = []
+        for key in turn if number % 4 else turn[::-1]:
+            got = replicas[number % 2].accept(order, key=key, correlation_id="c")
+            results.append((f"{key}={got.order_id}", got.repeated))
+        return results
+
+    with ThreadPoolExecutor(16) as pool:
+        results = [result for results in pool.map(ask, range(16)) for result in results]
+    assert len(results) == 16 * 20
+    assert len({name for name, _ in results}) == 20
+    assert sum(not repeated for _, repeated in results) == 20
+    assert counts(connected) == {"orders": 20, "order_events": 20, "outbox": 20}
+
+
+def test_one_order_that_the_database_refuses_does_not_cost_the_others_theirs(
+    connected: Database,
+) -> None:
+    writer = OrderWriter(connected, on_committed=lambda: None, max_orders=50, timeout_seconds=30)
+    good = parse_order(ORDER)
+    with connected.begin() as connection:
+        connection.execute(
+            text("ALTER TABLE orders ADD CONSTRAINT nobody CHECK (customer_id <> 'nobody')")
+        )
+    bad = parse_order({**ORDER, "customerId": "nobody"})
+    with ThreadPoolExecutor(9) as pool:
+        futures = [
+            pool.submit(writer.accept, bad if n == 4 else good, key=None, correlation_id="c")
+            for n in range(9)
+        ]
+        writer.start()  # only now: all nine are one batch, or few
+        failed = [n for n, future in enumerate(futures) if future.exception(30) is not None]
+    assert failed == [4]
+    assert counts(connected)["orders"] == 8
+
+
+def test_an_order_that_nobody_waits_for_any_more_is_not_accepted(connected: Database) -> None:
+    writer = OrderWriter(connected, on_committed=lambda: None, max_orders=50, timeout_seconds=0.05)
+    with pytest.raises(NotAcceptedInTimeError):
+        writer.accept(parse_order(ORDER), key=None, correlation_id="c")
+    writer.start()
+    writer._timeout_seconds = 30
+    writer.accept(parse_order(ORDER), key=None, correlation_id="c")
+    assert counts(connected)["orders"] == 1
+
+
+def test_pages_are_newest_first_and_stay_put_while_orders_come_in(client: FlaskClient) -> None:
+    ids = [accept(client) for _ in range(5)]
+
+    def page(**query: Any) -> dict[str, Any]:
+        answer = client.get("/api/orders", query_string=query)
+        assert answer.status_code == HTTPStatus.OK
+        assert answer.json is not None
+        return dict(answer.json)
+
+    newest_first = sorted(ids, reverse=True)
+    first = page(limit=2)
+    assert [order["orderId"] for order in first["orders"]] == newest_first[:2]
+    accept(client)
+    second = page(limit=2, cursor=first["nextCursor"])
+    assert [order["orderId"] for order in second["orders"]] == newest_first[2:4]
+    third = page(limit=2, cursor=second["nextCursor"])
+    assert [order["orderId"] for order in third["orders"]] == newest_first[4:]
+    assert third["nextCursor"] is None
+    assert len(page()["orders"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [("limit=0", "limit"), ("limit=201", "limit"), ("limit=x", "limit"), ("cursor=x", "cursor")],
+)
+def test_a_bad_page_is_refused_by_name(client: FlaskClient, query: str, field: str) -> None:
+    answer = client.get(f"/api/orders?{query}")
+    assert answer.status_code == HTTPStatus.BAD_REQUEST
+    assert answer.json is not None
+    assert answer.json["error"]["field"] == field
+
+
+def test_a_cancel_is_published_once_and_is_idempotent(
+    client: FlaskClient, connected: Database, wakes: list[None]
+) -> None:
+    order_id = accept(client)
+    del wakes[:]
+    for _ in range(2):
+        answer = client.post(f"/api/orders/{order_id}/cancel")
+        assert answer.status_code == HTTPStatus.OK
+        assert answer.json is not None
+        assert answer.json["status"] == "cancelling"
+        assert answer.json["cancelReason"] == "customer"
+    assert len(wakes) == 1
+    events = [event.event_type for event in published(connected)]
+    assert events == [EventType.ORDER_CREATED, EventType.ORDER_CANCELLED]
+    history = client.get(f"/api/orders/{order_id}/events").json
+    assert history is not None
+    assert [event["eventType"] for event in history["events"]] == events
+
+
+def test_a_cancel_after_the_dispatch_is_refused(client: FlaskClient, connected: Database) -> None:
+    order_id = accept(client)
+    with connected.begin() as connection:
+        assert dispatch(connection, [order_id]) == {order_id}
+    answer = client.post(f"/api/orders/{order_id}/cancel")
+    assert answer.status_code == HTTPStatus.CONFLICT
+    assert [event.event_type for event in published(connected)] == [EventType.ORDER_CREATED]
+    got = client.get(f"/api/orders/{order_id}").json
+    assert got is not None
+    assert got["status"] == "accepted"
+
+
+def test_inventory_shows_the_catalogue(client: FlaskClient) -> None:
+    answer = client.get("/api/inventory").json
+    assert answer is not None
+    assert {product["productId"] for product in answer["products"]} == set(PRODUCT_OF)
+    for product in answer["products"]:
+        assert product["priceCents"] == PRODUCT_OF[product["productId"]].price_cents
+        assert product["available"] == product["stocked"] - product["taken"]
+
+
+def test_services_that_do_not_answer_are_shown_as_such(client: FlaskClient) -> None:
+    answer = client.get("/api/services/status")
+    assert answer.status_code == HTTPStatus.OK
+    assert answer.json is not None
+    states = {service["service"]: service for service in answer.json["services"]}
+    assert set(states) == {"payment", "inventory", "shipping", "analytics"}
+
+
+@pytest.mark.parametrize("path", ["/api/orders", f"/api/orders/{MISSING_ID}", "/api/inventory"])
+def test_reading_without_a_database_asks_to_retry(settings: GatewaySettings, path: str) -> None:
+    assert_asks_to_retry(away_client(settings).get(path))
+
+
+def test_accepting_without_a_database_asks_to_retry(settings: GatewaySettings) -> None:
+    client = away_client(settings)
+    assert_asks_to_retry(client.post("/api/orders", json=ORDER))
+    keyed = {"Idempotency-Key": str(uuid.uuid4())}
+    assert_asks_to_retry(client.post("/api/orders", json=ORDER, headers=keyed))
+    assert_asks_to_retry(client.post(f"/api/orders/{MISSING_ID}/cancel"))
+
+
+def away_client(settings: GatewaySettings) -> FlaskClient:
+    away = settings.model_copy(update={"db_port": 1})
+    database = Database(away)
+    writer = OrderWriter(database, on_committed=lambda: None, max_orders=50, timeout_seconds=20)
+    writer.start()
+    app = service_app("gateway", Health(), registry=CollectorRegistry())
+    add_routes(app, database=database, writer=writer, fleet=Fleet({}), wake_relay=lambda: None)
+    return app.test_client()
+
+
+def assert_asks_to_retry(answer: TestResponse) -> None:
+    assert answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE
+    assert int(answer.headers["Retry-After"]) > 0
+    assert answer.json is not None
+    assert "127.0.0.1" not in answer.text
+    assert "postgres" not in answer.text
