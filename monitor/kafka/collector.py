@@ -88,7 +88,7 @@ class Collector:
         self._metadata: ClusterMetadata | None = None
         self._metadata_due_at = 0.0
         self._start_offsets_due_at = 0.0
-        self._leaders: Mapping[int, Mapping[str, tuple[int, ...]]] = {}
+        self._offset_questions: dict[int, list[tuple[int, ListOffsets]]] = {}
         self._unknown_topics: frozenset[str] = frozenset()
         self._suspects: frozenset[int] = frozenset()
         self._last = Snapshot(None, taken_at=0.0, monotonic_at=0.0)
@@ -164,9 +164,21 @@ class Collector:
         if found is None:
             assert known is not None  # noqa: S101  # find_cluster returns or raises
             return known
-        self._metadata = found
         self._metadata_due_at = self._monotonic() + self._intervals.metadata
-        self._leaders = _by_leader(found, self._wants_topic)
+        if known is not None and found.topics == known.topics:
+            # the same objects as before: what was made of them (questions, text) is still right
+            found = replace(found, topics=known.topics)
+        else:
+            leaders = _by_leader(found, self._wants_topic)
+            self._offset_questions = {
+                at: [
+                    (leader, ListOffsets(wanted))
+                    for leader, topics in leaders.items()
+                    for wanted in _batches(topics, at)
+                ]
+                for at in (LATEST, EARLIEST)
+            }
+        self._metadata = found
         return found
 
     def _collect_groups(self, poll: _Poll, metadata: ClusterMetadata) -> Mapping[str, Group]:
@@ -269,11 +281,7 @@ class Collector:
     # -- offsets ------------------------------------------------------------------------------
 
     def _list_offsets(self, poll: _Poll, at: int, last: Offsets) -> Offsets:
-        asks = [
-            Ask(leader, ListOffsets(wanted))
-            for leader, topics in self._leaders.items()
-            for wanted in _batches(topics, at)
-        ]
+        asks = [Ask(leader, question) for leader, question in self._offset_questions[at]]
         self._ask(poll, asks)
         answered = [(ask, ask.answer) for ask in asks if ask.answer is not None]
         if any(answer.leader_moved for _, answer in answered):
@@ -281,7 +289,7 @@ class Collector:
         values = _merge([answer for _, answer in answered])
         seen_at = min((ask.answered_at for ask, _ in answered), default=last.seen_at)
         earlier = self._keep_unanswered(values, last)
-        return Offsets(values, seen_at, earlier)
+        return Offsets(last.values if values == last.values else values, seen_at, earlier)
 
     def _keep_unanswered(
         self, values: dict[str, dict[int, int]], last: Offsets

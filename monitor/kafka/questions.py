@@ -22,6 +22,10 @@ EARLIEST: Final = -2
 class UnreachableError(Exception):
     """No bootstrap server could be asked; the message names each address and its cause."""
 
+    def __init__(self, causes: Mapping[str, str]) -> None:
+        self.causes = causes
+        super().__init__("; ".join(f"{address}: {cause}" for address, cause in causes.items()))
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -140,12 +144,17 @@ class FindCoordinators(Question[dict[str, int]]):
     groups: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class ListOffsets(Question[FoundOffsets]):
-    """The offset of each partition at LATEST, EARLIEST or a timestamp in milliseconds."""
+    """The offset of each partition at LATEST, EARLIEST or a timestamp in milliseconds.
+
+    The same question is asked at every poll, so `encoded` is for the wire to keep it as bytes:
+    encoding 10,000 partitions costs as much CPU as reading the reply. `wanted` must not change.
+    """
 
     wanted: Mapping[str, Mapping[int, int]]
     read_committed: bool = False
+    encoded: tuple[int, bytes] | None = None
 
 
 class Brokers(Protocol):

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import ssl
+import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,6 +65,10 @@ _log.propagate = False
 _log.setLevel(logging.CRITICAL + 1)
 
 
+class OptionsError(ValueError):
+    """Settings that kafka-python refuses; the message says which."""
+
+
 class ConsumerGroupDescribeRequest(ApiMessage, load_json=messages):  # type: ignore[misc,call-arg]  # untyped base
     """KIP-848's description of groups, which kafka-python lacks."""
 
@@ -79,8 +86,9 @@ class KafkaWire:
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         self._counts: Counter[str] = Counter()
+        options = connection_options(settings)
         self._net = NetworkSelector(client_id=CLIENT_ID, slow_task_threshold_secs=0)
-        self._manager = KafkaConnectionManager(self._net, **connection_options(settings))
+        self._manager = KafkaConnectionManager(self._net, **options)
         self._net.start()
 
     def find_cluster(self, timeout_s: float) -> ClusterMetadata:
@@ -98,10 +106,10 @@ class KafkaWire:
             if ask.answer is not None:
                 return ask.answer
         raise UnreachableError(
-            "; ".join(
-                f"{server.host}:{server.port}: {ask.failure.cause if ask.failure else 'no answer'}"
+            {
+                _address(server): ask.failure.cause if ask.failure else "no answer"
                 for server, ask in zip(servers, asks, strict=True)
-            )
+            }
         )
 
     def ask(
@@ -206,7 +214,7 @@ class KafkaWire:
 
 
 def connection_options(settings: KafkaSettings) -> dict[str, Any]:
-    """Return kafka-python's options for these settings."""
+    """Return kafka-python's options for these settings; raises OptionsError."""
     options: dict[str, Any] = {
         "bootstrap_servers": list(settings.bootstrap_servers),
         "client_id": CLIENT_ID,
@@ -217,13 +225,9 @@ def connection_options(settings: KafkaSettings) -> dict[str, Any]:
         "max_in_flight_requests_per_connection": 1_000_000,
     }
     if settings.security_protocol.endswith("SSL"):
-        options |= {
-            "ssl_cafile": settings.ssl_cafile and str(settings.ssl_cafile),
-            "ssl_certfile": settings.ssl_certfile and str(settings.ssl_certfile),
-            "ssl_keyfile": settings.ssl_keyfile and str(settings.ssl_keyfile),
-            "ssl_password": settings.ssl_password and settings.ssl_password.get_secret_value(),
-            "ssl_check_hostname": settings.ssl_check_hostname,
-        }
+        options["ssl_context"] = _tls_context(settings)
+    if settings.sasl_mechanism == "GSSAPI" and find_spec("gssapi") is None:
+        raise OptionsError("KAFKA_SASL_MECHANISM=GSSAPI needs the Python package gssapi")
     if settings.security_protocol.startswith("SASL"):
         options |= {
             "sasl_mechanism": settings.sasl_mechanism,
@@ -235,6 +239,25 @@ def connection_options(settings: KafkaSettings) -> dict[str, Any]:
         if settings.sasl_oauth_token_file is not None:
             options["sasl_oauth_token_provider"] = _TokenFile(settings.sasl_oauth_token_file)
     return options
+
+
+def _tls_context(settings: KafkaSettings) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=settings.ssl_cafile)
+    except (OSError, ssl.SSLError):
+        raise OptionsError(f"KAFKA_SSL_CAFILE={settings.ssl_cafile} holds no certificate") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = settings.ssl_check_hostname
+    if settings.ssl_certfile is not None:
+        password = settings.ssl_password.get_secret_value() if settings.ssl_password else ""
+        try:
+            # without a password, an encrypted key would have OpenSSL ask the terminal for one
+            context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, password=password)
+        except (OSError, ssl.SSLError):
+            raise OptionsError(
+                "KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE and KAFKA_SSL_PASSWORD do not fit together"
+            ) from None
+    return context
 
 
 class _TokenFile(AbstractTokenProvider):  # type: ignore[misc]  # untyped base
@@ -309,10 +332,17 @@ def _commit_requests(question: FetchCommits, version_of: _VersionOf) -> list[Any
     ]
 
 
-def _offsets_requests(question: ListOffsets, _version_of: _VersionOf) -> list[Any]:
+def _offsets_requests(question: ListOffsets, version_of: _VersionOf) -> list[Any]:
+    version = version_of(ListOffsetsRequest)
+    if question.encoded is None or question.encoded[0] != version:
+        question.encoded = (version, _offsets_request(question).encode(version=version))
+    return [_EncodedRequest(ListOffsetsRequest, *question.encoded)]
+
+
+def _offsets_request(question: ListOffsets) -> Any:
     topic_of = ListOffsetsRequest.ListOffsetsTopic
     partition_of = topic_of.ListOffsetsPartition
-    request = ListOffsetsRequest(
+    return ListOffsetsRequest(
         replica_id=-1,
         isolation_level=int(question.read_committed),
         topics=[
@@ -325,10 +355,33 @@ def _offsets_requests(question: ListOffsets, _version_of: _VersionOf) -> list[An
             )
             for topic, partitions in question.wanted.items()
         ],
-        # no version 0: it has many offsets per partition in another shape
-        min_version=1,
     )
-    return [request]
+
+
+class _EncodedRequest:
+    """A request whose body is bytes already; kafka-python adds only its header."""
+
+    def __init__(self, message: Any, version: int, body: bytes) -> None:
+        self.name = message.name
+        self.API_VERSION = version
+        self._body = body
+        self._empty = message(version=version)
+        self._flexible = message.flexible_version_q(version)
+
+    @property
+    def header(self) -> Any:
+        return self._empty.header
+
+    def with_header(self, correlation_id: int, client_id: str) -> None:
+        self._empty.with_header(correlation_id=correlation_id, client_id=client_id)
+
+    def encode(self, *, framed: bool, header: bool) -> bytes:
+        assert framed and header  # noqa: S101, PT018  # how kafka-python sends every request
+        head = self._empty.encode_header(flexible=self._flexible)
+        return struct.pack(">i", len(head) + len(self._body)) + bytes(head) + self._body
+
+    def expect_response(self) -> bool:
+        return True
 
 
 # -- replies as answers ----------------------------------------------------------------------------
@@ -377,6 +430,12 @@ _ANSWERS: Final[dict[type[Question[Any]], Callable[[Any, list[Any]], Any]]] = {
     FetchCommits: _commits,
     ListOffsets: _offsets,
 }
+
+
+def _address(server: Any) -> str:
+    return (
+        f"[{server.host}]:{server.port}" if ":" in server.host else f"{server.host}:{server.port}"
+    )
 
 
 # -- failures in words -----------------------------------------------------------------------------
