@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +17,26 @@ from order_services.local.kafka import EmbeddedKafka
 from order_services.local.postgres import EmbeddedPostgres
 
 _numbers = itertools.count(1)
+_own_basetemp: Path | None = None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each run a temporary directory of its own.
+
+    pytest's shared one is closed to other users again whenever another run starts, and PostgreSQL,
+    which refuses to run as root, would lose its data directory in the middle.
+    """
+    global _own_basetemp  # noqa: PLW0603  # pytest offers no state between these two hooks
+    if config.option.basetemp is None:
+        _own_basetemp = Path(tempfile.mkdtemp(prefix="pytest-run-"))
+        config.option.basetemp = str(_own_basetemp)
+
+
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """Keep the directory, with the servers' logs, only where something failed."""
+    if _own_basetemp is not None and exitstatus == pytest.ExitCode.OK:
+        atexit.register(shutil.rmtree, _own_basetemp, ignore_errors=True)
 
 
 @dataclass(frozen=True)

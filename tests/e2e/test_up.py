@@ -59,7 +59,7 @@ def test_an_order_can_be_placed_and_followed_until_it_is_delivered(system: Runni
     order_id = answer["orderId"]
 
     def shipped() -> bool:
-        return get_json(f"{gateway}/api/orders/{order_id}")["status"] in ("SHIPPED", "DELIVERED")
+        return get_json(f"{gateway}/api/orders/{order_id}")["status"] in ("shipped", "delivered")
 
     wait_for("shipped order", shipped)
 
