@@ -20,11 +20,11 @@ from order_services.gateway.following import advance
 from order_services.gateway.status import OrderStatus
 from order_services.gateway.validation import parse_idempotency_key, parse_order
 from order_services.runtime import instrumentation, outbox
+from order_services.runtime.direct import DirectAnswer, DirectRequest, add_direct_route
 from order_services.runtime.http import (
     ApiError,
     correlation_id,
     database_away,
-    json_body,
     json_response,
     query_integer,
     traceparent,
@@ -59,13 +59,15 @@ def add_routes(
 
 
 def _add_accept(app: Flask, database: Database, writer: OrderWriter) -> None:
-    @app.post("/api/orders")
-    def accept() -> Response:
-        key = parse_idempotency_key(request.headers.get("Idempotency-Key"))
-        order = parse_order(json_body())
+    def accept(request: DirectRequest) -> DirectAnswer:
+        key = parse_idempotency_key(request.header("Idempotency-Key"))
+        order = parse_order(request.json())
         try:
             accepted = writer.accept(
-                order, key=key, correlation_id=correlation_id(), traceparent=traceparent()
+                order,
+                key=key,
+                correlation_id=request.correlation_id,
+                traceparent=request.traceparent,
             )
         except KeyReusedError:
             raise ApiError(
@@ -79,14 +81,16 @@ def _add_accept(app: Flask, database: Database, writer: OrderWriter) -> None:
             "orderId": accepted.order_id,
             "status": OrderStatus.ACCEPTED,
             **order.payload(),
-            "correlationId": correlation_id(),
+            "correlationId": request.correlation_id,
         }
         headers = {"Location": f"/api/orders/{accepted.order_id}"}
         if accepted.repeated:
             with database.begin() as connection:
                 body = reading.order(connection, accepted.order_id) or body
             headers["Idempotency-Replayed"] = "true"
-        return json_response(body, HTTPStatus.ACCEPTED, headers)
+        return DirectAnswer(HTTPStatus.ACCEPTED, body, headers)
+
+    add_direct_route(app, "POST", "/api/orders", accept)
 
 
 def _add_orders(app: Flask, database: Database) -> None:

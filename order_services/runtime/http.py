@@ -81,6 +81,13 @@ class ApiError(Exception):
         self.field = field
         self.headers = dict(headers or {})
 
+    def body(self) -> dict[str, Any]:
+        """Return the one shape that all errors have."""
+        content = {"message": self.message}
+        if self.field is not None:
+            content["field"] = self.field
+        return {"error": content}
+
 
 class PortTakenError(OSError):
     """The port that a server should listen on cannot be had."""
@@ -95,12 +102,15 @@ def json_response(
     )
 
 
-def error_response(error: ApiError) -> Response:
-    """Answer with the one shape that all errors have."""
-    content: dict[str, str] = {"message": error.message}
-    if error.field is not None:
-        content["field"] = error.field
-    return json_response({"error": content}, error.status, error.headers)
+def correlation_id_of(given: str) -> str:
+    """Return the client's id when it has a safe shape, else a new one."""
+    # an id of any other shape could forge log lines or bloat every event
+    return given if _SAFE_ID.match(given) else str(uuid.uuid4())
+
+
+def traceparent_of(given: str) -> str | None:
+    """Return a trace's header (W3C Trace Context) when it is proper."""
+    return given if _TRACEPARENT.match(given) else None
 
 
 def correlation_id() -> str:
@@ -109,29 +119,30 @@ def correlation_id() -> str:
 
 
 def traceparent() -> str | None:
-    """Return the trace that the client follows (W3C Trace Context), when it names one properly."""
-    given = request.headers.get("traceparent", "")
-    return given if _TRACEPARENT.match(given) else None
+    """Return the trace that the client follows, when it names one properly."""
+    return traceparent_of(request.headers.get("traceparent", ""))
 
 
-def json_body() -> Any:
-    """Parse the request's body.
+def parse_json(data: bytes, content_type: str | None) -> Any:
+    """Parse a request's body.
 
     Raises `ApiError` 415 for another content type and 400 for what is not JSON.
     """
-    if request.content_type is not None and request.mimetype != "application/json":
+    if content_type and content_type.partition(";")[0].strip().lower() != "application/json":
         raise ApiError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the content type must be application/json"
         )
-    data = request.get_data(cache=False)
-    if request.content_length is None and len(data) >= MAX_BODY_BYTES:
-        # a chunked body is cut at the limit without an error
-        raise RequestEntityTooLarge
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:
         message = f"the body is not valid JSON: {error.msg} at character {error.pos}"
         raise ApiError(HTTPStatus.BAD_REQUEST, message, field="body") from None
+
+
+def body_too_large() -> ApiError:
+    """Return the refusal of a body past the limit."""
+    message = f"the body is larger than {MAX_BODY_BYTES} bytes"
+    return ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message, field="body")
 
 
 def query_integer(name: str, default: int, *, low: int, high: int) -> int:
@@ -194,51 +205,66 @@ def _add_request_hooks(app: Flask) -> None:
     @app.before_request
     def begin() -> None:
         g.started = time.perf_counter()
-        given = request.headers.get(CORRELATION_HEADER, "")
-        # an id of any other shape could forge log lines or bloat every event
-        g.correlation_id = given if _SAFE_ID.match(given) else str(uuid.uuid4())
+        g.correlation_id = correlation_id_of(request.headers.get(CORRELATION_HEADER, ""))
 
     @app.after_request
     def end(response: Response) -> Response:
-        _count(response.status_code)
+        # the pattern, not the path: every order id would make a series of its own
+        rule = request.url_rule
+        method, route = (request.method, rule.rule) if rule is not None else ("any", "unmatched")
+        count_request(method, route, response.status_code, g.started, g.correlation_id)
         response.headers[CORRELATION_HEADER] = g.correlation_id
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 
 
-def _count(status: int) -> None:
-    # the pattern, not the path: every order id would make a series of its own
-    route = request.url_rule.rule if request.url_rule is not None else "unmatched"
-    requests, seconds = _children(request.method if route != "unmatched" else "any", route, status)
+def count_request(method: str, route: str, status: int, started: float, correlation: str) -> None:
+    """Count a request that began at `started` (perf_counter) and is answered now."""
+    requests, seconds = _children(method, route, status)
     requests.inc()
-    seconds.observe(time.perf_counter() - g.started, {"correlation_id": g.correlation_id})
+    seconds.observe(time.perf_counter() - started, {"correlation_id": correlation})
 
 
 @cache
 def _children(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
     return (
-        instrumentation.HTTP_REQUESTS.labels(method, route, str(status)),
+        instrumentation.HTTP_REQUESTS.labels(method, route, str(int(status))),
         instrumentation.HTTP_SECONDS.labels(method, route),
     )
 
 
+def refusal_of(error: Exception, path: str, correlation: str) -> ApiError:
+    """Return what the client hears of an error; the log has the rest."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, (OperationalError, InterfaceError, PoolTimeoutError)):
+        # the driver's text names host and user: it belongs in neither the answer nor the log
+        _log.warning("database away", path=path, error=type(error).__name__)
+        return database_away()
+    _log.error("request failed", path=path, correlation_id=correlation, exc_info=error)
+    message = "an unexpected error happened; the log has it under the correlation id"
+    return ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, message)
+
+
 def _add_error_handlers(app: Flask) -> None:
-    @app.errorhandler(ApiError)
-    def refused(error: ApiError) -> Response:
-        return error_response(error)
+    def answer(error: ApiError) -> Response:
+        return json_response(error.body(), error.status, error.headers)
+
+    @app.errorhandler(Exception)
+    def failed(error: Exception) -> Response:
+        return answer(refusal_of(error, request.path, correlation_id()))
 
     @app.errorhandler(RequestEntityTooLarge)
     def too_large(_error: RequestEntityTooLarge) -> Response:
-        _drain(request.environ)
-        message = f"the body is larger than {MAX_BODY_BYTES} bytes"
-        return error_response(ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message, field="body"))
+        drain(request.environ)
+        return answer(body_too_large())
 
     @app.errorhandler(WebsocketMismatch)
     def wrong_protocol(_error: WebsocketMismatch) -> Response:
         connection = request.headers.get("Connection", "").lower()
         if "upgrade" in connection and request.headers.get("Upgrade", "").lower() == "websocket":
-            return error_response(ApiError(HTTPStatus.BAD_REQUEST, "this address speaks HTTP only"))
-        return error_response(_upgrade_required())
+            return answer(ApiError(HTTPStatus.BAD_REQUEST, "this address speaks HTTP only"))
+        return answer(_upgrade_required())
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
@@ -250,24 +276,11 @@ def _add_error_handlers(app: Flask) -> None:
             HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not allowed here",
         }
         message = messages.get(status, status.phrase)
-        return error_response(ApiError(status, message, headers=headers))
-
-    @app.errorhandler(OperationalError)
-    @app.errorhandler(InterfaceError)
-    @app.errorhandler(PoolTimeoutError)
-    def no_database(error: Exception) -> Response:
-        # the driver's text names host and user: it belongs in the log, not in the answer
-        _log.warning("database away", path=request.path, error=type(error).__name__)
-        return error_response(database_away())
-
-    @app.errorhandler(Exception)
-    def unexpected(_error: Exception) -> Response:
-        _log.exception("request failed", path=request.path, correlation_id=correlation_id())
-        message = "an unexpected error happened; the log has it under the correlation id"
-        return error_response(ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, message))
+        return answer(ApiError(status, message, headers=headers))
 
 
-def _drain(environ: Mapping[str, Any]) -> None:
+def drain(environ: Mapping[str, Any]) -> None:
+    """Read what is left of a body that is refused, up to `MAX_DRAINED_BYTES`."""
     stream, left = environ["wsgi.input"], MAX_DRAINED_BYTES
     try:
         while left > 0 and (chunk := stream.read(min(left, 65536))):

@@ -15,6 +15,7 @@ from websockets.sync.client import connect
 
 from order_services.analytics.websocket import Hub
 from order_services.runtime import http
+from order_services.runtime.direct import DirectAnswer, DirectRequest, add_direct_route
 
 
 class Fine:
@@ -38,9 +39,10 @@ def app() -> Flask:
 
     app.config[http.THREADS_KEY] = 2
 
-    @app.post("/echo")
-    def echo() -> Response:
-        return http.json_response(http.json_body())
+    def echo(request: DirectRequest) -> DirectAnswer:
+        return DirectAnswer(HTTPStatus.OK, request.json(), {})
+
+    add_direct_route(app, "POST", "/echo", echo)
 
     return app
 

@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from order_services.runtime import http
+from order_services.runtime.direct import DirectAnswer, DirectRequest, add_direct_route
 
 
 @dataclass
@@ -40,9 +41,10 @@ def registry() -> CollectorRegistry:
 def app(health: StatedHealth, registry: CollectorRegistry) -> Flask:
     app = http.service_app("payment-service", health, registry=registry)
 
-    @app.post("/echo")
-    def echo() -> Response:
-        return http.json_response(http.json_body())
+    def echo(request: DirectRequest) -> DirectAnswer:
+        return DirectAnswer(HTTPStatus.OK, request.json(), {})
+
+    add_direct_route(app, "POST", "/echo", echo)
 
     @app.get("/number")
     def number() -> Response:
