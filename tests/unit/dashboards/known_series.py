@@ -1,0 +1,45 @@
+"""What a dashboard may ask for: everything that a program declares, or Prometheus adds."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from monitor.database import metrics as database
+from tests.support.declared_metrics import declared_metrics
+
+_PROMETHEUS: Final = Path(__file__).resolve().parents[3] / "prometheus"
+_TARGET: Final = frozenset({"job", "instance"})
+
+# Python's client adds the first three to every process, Prometheus the others to every target.
+_GIVEN: Final = (
+    "process_start_time_seconds",
+    "process_cpu_seconds_total",
+    "process_resident_memory_bytes",
+    "up",
+    "scrape_duration_seconds",
+    "scrape_samples_scraped",
+)
+
+
+@cache
+def known_series() -> dict[str, frozenset[str]]:
+    """Return series name -> its labels, those that a scrape adds included."""
+    found = {
+        name: series.labels | _TARGET for name, series in declared_metrics(_PROMETHEUS).items()
+    }
+    for metric in database.METRICS:
+        found[metric.name] = frozenset(metric.labels) | _TARGET
+    for name, labels in _AGREED.items():
+        found.setdefault(name, frozenset(labels) | _TARGET)
+    found["ALERTS"] = frozenset({"alertname", "alertstate", "severity"})
+    return {**dict.fromkeys(_GIVEN, _TARGET), **found}
+
+
+# Names of the monitor's measures that others were promised.
+_AGREED: Final = {
+    "kafka_consumergroup_status": ("consumergroup", "status"),
+    "kafka_consumergroup_idle_members": ("consumergroup",),
+    "kafka_consumergroup_time_to_catch_up_seconds": ("consumergroup", "topic"),
+}
