@@ -1,0 +1,1 @@
+"""Asks PostgreSQL, PgBouncer and the services' pools how many connections there are."""

@@ -1,0 +1,88 @@
+"""Where the databases and the services' pools are: environment variables `MONITOR_<NAME>`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from monitor.database.address import Address
+from monitor.database.model import CONSOLE
+from monitor.database.services import ServiceTarget
+from monitor.settings import SettingsError
+
+PREFIX: Final = "MONITOR_"
+
+
+class DatabaseSettings(BaseSettings):
+    """What of the databases is watched; nothing unless set.
+
+    `database_url` is PostgreSQL itself, not PgBouncer in front of it; `pgbouncer_url` the admin
+    console, whatever database the URL names; `service_urls` are `[NAME=]URL`, separated by commas.
+    `pool_max` is assumed of replicas whose own pool can't be read. `database_timeout` in seconds
+    bounds one look at all of them.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", hide_input_in_errors=True)
+
+    database_url: SecretStr | None = None
+    pgbouncer_url: SecretStr | None = None
+    service_urls: Annotated[tuple[str, ...], NoDecode] = ()
+    pool_max: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    database_timeout: Annotated[float, Field(ge=0.1, le=60)] = 2.0
+
+    @field_validator("service_urls", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("service_urls")
+    @classmethod
+    def _urls(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            ServiceTarget.parse(text)
+        return value
+
+    @field_validator("database_url", "pgbouncer_url")
+    @classmethod
+    def _addresses(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value().strip():
+            return None
+        Address.parse(value.get_secret_value())
+        return value
+
+    @property
+    def postgres_address(self) -> Address | None:
+        """Where PostgreSQL is, None when it is not watched."""
+        url = self.database_url
+        return None if url is None else Address.parse(url.get_secret_value())
+
+    @property
+    def pgbouncer_address(self) -> Address | None:
+        """Where PgBouncer's admin console is, None when it is not watched."""
+        url = self.pgbouncer_url
+        return None if url is None else Address.parse(url.get_secret_value(), database=CONSOLE)
+
+    @property
+    def is_empty(self) -> bool:
+        """Say whether nothing is watched."""
+        return not (self.database_url or self.pgbouncer_url or self.service_urls)
+
+
+def read_database_settings(**given: Any) -> DatabaseSettings:
+    """Read the environment; `given` (None is not given) goes first.
+
+    Raises SettingsError with one line per fault, which names it without repeating its value.
+    """
+    try:
+        return DatabaseSettings(**{name: v for name, v in given.items() if v is not None})
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_input=False, include_context=False)
+        lines = [
+            f"{PREFIX}{str(fault['loc'][0]).upper()}: {fault['msg'].removeprefix('Value error, ')}"
+            for fault in faults
+        ]
+        raise SettingsError("\n".join(lines)) from None
