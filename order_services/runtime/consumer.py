@@ -22,6 +22,7 @@ from order_services.runtime.backoff import Backoff
 from order_services.runtime.batch import BatchProcessor, Outcome
 from order_services.runtime.database import is_transient
 from order_services.runtime.dead_letters import DeadLetterLimitError, describe
+from order_services.runtime.logs import KafkaLog
 from order_services.runtime.messages import ReceivedMessage
 from order_services.runtime.settings import GroupProtocol, ServiceSettings
 from order_services.topics import ConsumerGroup
@@ -330,6 +331,7 @@ def client_settings(group: ConsumerGroup, settings: ServiceSettings) -> dict[str
         "fetch.wait.max.ms": 100,
         "queued.min.messages": 4 * settings.batch_max_messages,
         "log_level": 4,
+        "logger": KafkaLog(),
     }
     if settings.group_protocol is GroupProtocol.CONSUMER:
         config["group.protocol"] = "consumer"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+import orjson
 from sqlalchemy import Connection
 
 from order_services.events import Event
@@ -29,7 +30,8 @@ def admit(connection: Connection, group_id: str, events: Sequence[Event]) -> lis
     """Return the events that the group has not handled yet, each once, and mark them handled."""
     if not events:
         return []
-    times = "{" + ",".join([event.timestamp.isoformat() for event in events]) + "}"
+    # a JSON list is an array literal but for its brackets, and the quickest way to write times
+    times = "{" + orjson.dumps([event.timestamp for event in events])[1:-1].decode() + "}"
     ids = "{" + ",".join([event.event_id for event in events]) + "}"
     rows = connection.exec_driver_sql(_INSERT, (group_id, times, ids))
     new = set(rows.scalars())

@@ -30,6 +30,14 @@ def configure(level: str, **always: str) -> None:
     )
 
 
+class KafkaLog:
+    """Takes the lines of the Kafka client, which would go to standard error as they are."""
+
+    def log(self, level: int, line: str, *arguments: object) -> None:
+        """Log one line as the standard library's loggers do."""
+        structlog.get_logger("kafka").log(level, line % arguments if arguments else line)
+
+
 def _adder(fields: Mapping[str, str]) -> structlog.types.Processor:
     def add(
         _logger: object, _method: str, event: structlog.types.EventDict

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 import orjson
@@ -29,12 +30,12 @@ _length = struct.Struct("!i").pack
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message to publish."""
+    """One message to publish; headers are texts, or what orjson writes as one."""
 
     topic: str
     key: bytes | None
     value: bytes | None
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str | datetime] = field(default_factory=dict)
 
 
 def write(connection: Connection, source: str, events: Iterable[Event]) -> int:
@@ -50,7 +51,7 @@ def write(connection: Connection, source: str, events: Iterable[Event]) -> int:
                 event.topic,
                 event.key(),
                 event.encode(),
-                {name: value.decode() for name, value in event.headers()},
+                event.header_fields(),
             )
             for event in events
         ),

@@ -27,6 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from order_services.runtime import instrumentation
 from order_services.runtime.backoff import Backoff
 from order_services.runtime.database import Database
+from order_services.runtime.logs import KafkaLog
 from order_services.runtime.settings import ServiceSettings
 
 LOCK_CLASS: Final = 0x6F75_7462  # the first key of the advisory locks on slices
@@ -256,4 +257,5 @@ def producer_settings(settings: ServiceSettings) -> dict[str, Any]:
         "linger.ms": 5,
         "compression.type": "lz4",
         "log_level": 4,
+        "logger": KafkaLog(),
     }

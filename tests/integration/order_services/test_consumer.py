@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import psycopg2
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from order_services import topics
+from order_services.events import Event
+from order_services.runtime.settings import GroupProtocol
+from tests.integration.order_services.conftest import Lab, Notebook, order_created
+from tests.support.waiting import wait_for
+
+
+def away() -> OperationalError:
+    return OperationalError("statement", None, psycopg2.OperationalError("gone"))
+
+
+@pytest.mark.parametrize("protocol", list(GroupProtocol))
+def test_every_event_is_handled_once_and_its_offset_committed(
+    lab: Lab, protocol: GroupProtocol
+) -> None:
+    group = lab.group()
+    lab.send(group.topics[0], [order_created() for _ in range(50)])
+    consumer = lab.consumer(group, Notebook(), group_protocol=protocol)
+    wait_for("committed offsets", lambda: lab.committed(group) == 50)
+    assert lab.noted() == 50
+    assert lab.number("SELECT count(*) FROM outbox") == 50
+    assert consumer.not_ready() is None
+    assert consumer.not_alive() is None
+
+
+def test_nothing_is_written_or_committed_until_the_database_is_back(lab: Lab) -> None:
+    group = lab.group()
+    database_is_away = threading.Event()
+    database_is_away.set()
+    notebook = Notebook(lambda _event: away() if database_is_away.is_set() else None)
+    lab.send(group.topics[0], [order_created() for _ in range(5)])
+    lab.consumer(group, notebook, retry_first_seconds=0.01, retry_max_seconds=0.05)
+    wait_for("retries", lambda: len(notebook.calls) > 3)
+    assert (lab.noted(), lab.committed(group)) == (0, 0)
+    assert lab.number("SELECT count(*) FROM inbox") == 0
+    # arrives while all is paused
+    lab.send(group.topics[0], [order_created() for _ in range(5)])
+    database_is_away.clear()
+    wait_for("committed offsets", lambda: lab.committed(group) == 10)
+    assert lab.noted() == 10
+
+
+def test_an_event_delivered_again_changes_nothing(lab: Lab) -> None:
+    group = lab.group()
+    first, second = order_created(), order_created()
+    lab.send(group.topics[0], [first, first, second])
+    lab.consumer(group, Notebook())
+    wait_for("committed offsets", lambda: lab.committed(group) == 3)
+    lab.send(group.topics[0], [second, first])
+    wait_for("committed offsets", lambda: lab.committed(group) == 5)
+    assert lab.noted() == 2
+    assert lab.number("SELECT count(*) FROM outbox") == 2
+
+
+def test_a_poison_message_goes_to_the_dead_letters_and_the_others_are_handled(lab: Lab) -> None:
+    group = lab.group(1)
+    events = [order_created() for _ in range(20)]
+    poison = events[7].event_id
+
+    def fail(event: Event) -> Exception | None:
+        return ValueError("cannot read\nthis") if event.event_id == poison else None
+
+    lab.send(group.topics[0], [*events[:10], b"no json", *events[10:]])
+    lab.consumer(group, Notebook(fail), batch_linger_seconds=1)
+    wait_for("committed offsets", lambda: lab.committed(group, 1) == 21)
+    assert lab.noted() == 19
+    relay = lab.relay()
+    wait_for("an empty outbox", lambda: relay.publish_once() == 0)
+    letters = {letter.offset(): letter for letter in lab.read(group.dead_letter_topic, 2)}
+    headers = [dict(letter.headers() or []) for letter in letters.values()]
+    by_offset: dict[bytes, Any] = {h["dead-letter-offset"]: h for h in headers}  # type: ignore[misc]
+    assert by_offset[b"7"]["dead-letter-error"] == b"ValueError: cannot read this"
+    assert by_offset[b"7"]["dead-letter-topic"] == group.topics[0].encode()
+    assert by_offset[b"7"]["event-type"] == b"ORDER_CREATED"
+    assert int(by_offset[b"7"]["dead-letter-attempts"]) > 1
+    assert b"not JSON" in by_offset[b"10"]["dead-letter-error"]
+    assert {letter.value() for letter in letters.values()} == {events[7].encode(), b"no json"}
+
+
+def test_a_dead_letter_that_is_sent_again_is_let_in(lab: Lab) -> None:
+    group = lab.group(1)
+    event = order_created()
+    broken = threading.Event()
+    broken.set()
+    lab.send(group.topics[0], [event])
+    lab.consumer(group, Notebook(lambda _e: ValueError("bug") if broken.is_set() else None))
+    wait_for("committed offsets", lambda: lab.committed(group, 1) == 1)
+    assert lab.noted() == 0
+    broken.clear()
+    lab.send(group.topics[0], [event])
+    wait_for("the event handled", lambda: lab.noted() == 1)
+
+
+def test_past_the_limit_of_dead_letters_the_consumer_stops_and_says_why(lab: Lab) -> None:
+    group = lab.group(1)
+    lab.send(group.topics[0], [order_created() for _ in range(30)])
+    consumer = lab.consumer(group, Notebook(lambda _e: ValueError("bad deploy")), limit=3)
+    reason = wait_for("a stop", lambda: (r := consumer.not_ready()) and "stopped" in r and r)
+    assert "DEAD_LETTER_LIMIT" in str(reason)
+    assert consumer.not_alive() is None
+    assert lab.committed(group, 1) == 0
+    assert lab.number("SELECT count(*) FROM outbox") == 0
+
+
+def test_members_that_join_and_leave_lose_nothing_and_handle_nothing_twice(lab: Lab) -> None:
+    group = lab.group(3)
+    topic = group.topics[0]
+    small_batches = {"batch_max_messages": 10}
+    first = lab.consumer(group, Notebook(), **small_batches)
+    lab.send(topic, [order_created() for _ in range(300)])
+    wait_for("a first batch", lambda: lab.noted() > 0)
+    second = lab.consumer(group, Notebook(), **small_batches)
+    lab.send(topic, [order_created() for _ in range(300)])
+    wait_for("a second member", lambda: second.not_ready() is None)
+    lab.send(topic, [order_created() for _ in range(300)])
+    assert first.stop(10)
+    wait_for("all events", lambda: lab.committed(group) == 900)
+    assert lab.noted() == 900
+    assert lab.number("SELECT count(DISTINCT event_id) FROM notebook") == 900
+
+
+def test_a_stop_commits_what_was_handled(lab: Lab) -> None:
+    group = lab.group()
+    consumer = lab.consumer(group, Notebook(), batch_max_messages=5)
+    lab.send(group.topics[0], [order_created() for _ in range(200)])
+    wait_for("a first batch", lambda: lab.noted() > 0)
+    assert consumer.stop(10)
+    assert lab.noted() == lab.committed(group)
+
+
+def test_replays_and_events_for_others_are_passed_over(lab: Lab) -> None:
+    group = lab.group(1)
+    event = order_created()
+    replay = order_created(isReplay=True)
+    other = event.follow(event.event_type.ORDER_CANCELLED, {}, "gateway")
+    lab.send(group.topics[0], [replay, other, event])
+    lab.consumer(group, Notebook())
+    wait_for("committed offsets", lambda: lab.committed(group, 1) == 3)
+    assert lab.noted() == 1
+
+
+def test_a_topic_that_is_created_late_is_found(lab: Lab) -> None:
+    group = lab.group(1)
+    late = type(group)(group.group_id, (lab.unique("late"),))
+    consumer = lab.consumer(late, Notebook())
+    assert "not a member" in str(consumer.not_ready())
+    admin = topics.admin_client(lab.kafka.bootstrap_servers)
+    topics.create(admin, [topics.Topic(late.topics[0], 1)])
+    lab.send(late.topics[0], [order_created()])
+    wait_for("the event handled", lambda: lab.noted() == 1)

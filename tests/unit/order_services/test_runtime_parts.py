@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+
+from order_services.runtime.backoff import Backoff
+from order_services.runtime.dead_letters import (
+    MAX_ERROR_LENGTH,
+    DeadLetterLimit,
+    DeadLetterLimitError,
+    dead_letter,
+    describe,
+)
+from order_services.runtime.health import Health
+from order_services.runtime.messages import ReceivedMessage
+from order_services.topics import PAYMENT_GROUP
+
+
+def test_waits_grow_to_their_bound_and_begin_anew_after_a_success() -> None:
+    backoff = Backoff(1, 8)
+    waits = [backoff.next_seconds() for _ in range(6)]
+    for wait, step in zip(waits, (1, 2, 4, 8, 8, 8), strict=True):
+        assert step / 2 <= wait <= step
+    backoff.reset()
+    assert backoff.next_seconds() <= 1
+
+
+def test_dead_letters_are_limited_within_a_window() -> None:
+    now = [0.0]
+    limit = DeadLetterLimit(3, 60, clock=lambda: now[0])
+    limit.check(3)
+    limit.record(2)
+    limit.check(1)
+    with pytest.raises(DeadLetterLimitError, match="more than 3 messages"):
+        limit.check(2)
+    now[0] = 60
+    limit.check(3)
+
+
+def test_a_dead_letter_keeps_the_message_and_tells_of_its_last_failure() -> None:
+    headers = [("event-type", b"X"), ("dead-letter-offset", b"1"), ("odd", b"\xff")]
+    message = ReceivedMessage("orders", 2, 7, b"k", b"\x00v", headers)
+    letter = dead_letter(message, PAYMENT_GROUP, ValueError("no"), attempts=3)
+    assert (letter.topic, letter.key, letter.value) == (
+        "payment-service-group.dead-letters",
+        b"k",
+        b"\x00v",
+    )
+    assert letter.headers["event-type"] == "X"
+    assert letter.headers["odd"] == "\\xff"
+    assert letter.headers["dead-letter-offset"] == "7"
+    assert letter.headers["dead-letter-attempts"] == "3"
+
+
+def test_an_error_is_described_on_one_short_line() -> None:
+    text = describe(ValueError("a\nb" + "x" * 10_000))
+    assert text.startswith("ValueError: a b")
+    assert len(text) == MAX_ERROR_LENGTH
+
+
+def test_health_gives_every_reason() -> None:
+    health = Health()
+    health.add_readiness(lambda: None)
+    health.add_readiness(lambda: "first")
+    health.add_readiness(lambda: "second")
+    assert health.ready() == ["first", "second"]
+    assert health.alive() == []
