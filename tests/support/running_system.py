@@ -47,6 +47,11 @@ class RunningSystem:
     process: subprocess.Popen[bytes] | None = None
 
     @property
+    def _out(self) -> Path:
+        # of this start only: what an earlier one in the same directory printed must not count
+        return self.data_dir / f"up-{id(self)}.out"
+
+    @property
     def command(self) -> list[str]:
         return [
             *(sys.executable, "-m", "order_services", "up"),
@@ -57,7 +62,7 @@ class RunningSystem:
 
     def start(self) -> RunningSystem:
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        with (self.data_dir / "up.out").open("ab") as out:
+        with self._out.open("wb") as out:
             self.process = subprocess.Popen(self.command, stdout=out, stderr=subprocess.STDOUT)
         return self
 
@@ -71,14 +76,17 @@ class RunningSystem:
         return "Ctrl-C stops everything" in self.output()
 
     def output(self) -> str:
-        path = self.data_dir / "up.out"
-        return path.read_text() if path.exists() else ""
+        return self._out.read_text() if self._out.exists() else ""
 
     def stop(self, number: int = signal.SIGTERM, timeout_s: float = 60) -> int:
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(timeout_s)
+        try:
+            return self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill_supervisor()
+            raise
 
     def service_url(self, service: str, replica: int = 1) -> str:
         port = self.base_port + SERVICES.index(service) + 10 * (replica - 1)
@@ -91,6 +99,16 @@ class RunningSystem:
     @property
     def bootstrap_servers(self) -> str:
         return f"{LOOPBACK}:{self.kafka_port}"
+
+    def places(self) -> dict[str, Any]:
+        """Return what another start needs to take over this one's data and ports."""
+        return {
+            "data_dir": self.data_dir,
+            "base_port": self.base_port,
+            "monitor_port": self.monitor_port,
+            "kafka_port": self.kafka_port,
+            "postgres_port": self.postgres_port,
+        }
 
     def programs(self) -> dict[str, int]:
         """Return the process id of each program that the supervisor remembers."""
