@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+
+from order_services import topics
+from order_services.events import Event, EventType, decode
+from order_services.gateway.service import gateway_service
+from order_services.gateway.settings import GatewaySettings
+from order_services.local.ports import free_port
+from order_services.runtime.service import run_until
+from order_services.topics import ConsumerGroup
+from tests.integration.order_services.conftest import Lab
+from tests.support.waiting import wait_for
+
+ORDER = {"customerId": "c-1", "items": [{"productId": "PROD-002", "quantity": 3}]}
+
+
+@contextmanager
+def running(lab: Lab, group: ConsumerGroup) -> Iterator[str]:
+    """Run the gateway reading topics of its own; yields its address."""
+    port = free_port()
+    settings = GatewaySettings(
+        **{**lab.settings.model_dump(exclude={"port", "kafka_client_id"}), "port": port},
+        payment_url=f"http://127.0.0.1:{port}",  # any service that answers will do
+        inventory_url="http://127.0.0.1:1",
+        shipping_url=f"http://127.0.0.1:{port},http://127.0.0.1:1",
+        analytics_url=f"http://127.0.0.1:{port}/elsewhere",
+    )
+    service = replace(gateway_service(settings), group=group)
+    stop = threading.Event()
+    results: list[int] = []
+    thread = threading.Thread(target=lambda: results.append(run_until(stop, service, settings)))
+    thread.start()
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_for("readiness", lambda: is_ready(url))
+        yield url
+    finally:
+        stop.set()
+        thread.join(30)
+        assert results == [0]
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/ready", timeout=5).status_code == HTTPStatus.OK
+    except httpx.HTTPError:
+        return False
+
+
+def on_orders_topic(lab: Lab, order_id: str) -> list[EventType]:
+    messages = lab.read(topics.ORDERS, 10_000, timeout_s=3)
+    key = order_id.encode()
+    return [decode(message.value()).event_type for message in messages if message.key() == key]
+
+
+def accept(url: str) -> dict[str, Any]:
+    answer = httpx.post(f"{url}/api/orders", json=ORDER)
+    assert answer.status_code == HTTPStatus.ACCEPTED
+    return dict(answer.json())
+
+
+def test_an_order_goes_out_to_kafka_and_what_comes_back_shows_in_its_status(lab: Lab) -> None:
+    group = lab.group()
+    topics.create(topics.admin_client(lab.kafka.bootstrap_servers))
+    with running(lab, group) as url:
+        good, bad = accept(url), accept(url)
+
+        def happened(order: dict[str, Any], kind: EventType) -> Event:
+            payload = {"amountCents": order["totalCents"]}
+            return Event(kind, order["orderId"], payload, "test", order["correlationId"])
+
+        def status(order: dict[str, Any]) -> str:
+            return str(httpx.get(f"{url}/api/orders/{order['orderId']}").json()["status"])
+
+        wait_for(
+            "ORDER_CREATED on the topic",
+            lambda: on_orders_topic(lab, good["orderId"]) == [EventType.ORDER_CREATED],
+        )
+        steps = [
+            happened(good, EventType.SHIPMENT_DISPATCHED),
+            happened(good, EventType.PAYMENT_PROCESSED),
+            happened(good, EventType.INVENTORY_RESERVED),
+            happened(bad, EventType.PAYMENT_FAILED),
+        ]
+        lab.send(group.topics[0], [*steps, *steps])
+        wait_for("shipped", lambda: status(good) == "shipped")
+        wait_for("cancelling", lambda: status(bad) == "cancelling")
+        wait_for(
+            "one ORDER_CANCELLED on the topic",
+            lambda: (
+                on_orders_topic(lab, bad["orderId"])
+                == [EventType.ORDER_CREATED, EventType.ORDER_CANCELLED]
+            ),
+        )
+        lab.send(group.topics[0], [happened(bad, EventType.INVENTORY_RELEASED)])
+        wait_for("cancelled", lambda: status(bad) == "cancelled")
+        metrics = httpx.get(f"{url}/metrics").text
+        assert 'http_requests_total{method="POST",route="/api/orders",status="202"}' in metrics
+
+
+def test_the_status_of_each_replica_is_asked(lab: Lab) -> None:
+    with running(lab, lab.group()) as url:
+        services = httpx.get(f"{url}/api/services/status", timeout=10).json()["services"]
+    states = [(service["service"], service["status"]) for service in services]
+    assert states == [
+        ("payment", "ready"),
+        ("inventory", "unreachable"),
+        ("shipping", "ready"),
+        ("shipping", "unreachable"),
+        ("analytics", "unreachable"),
+    ]
+    assert services[1]["reasons"] == ["connection refused"]
