@@ -1,0 +1,1 @@
+"""What all services share: consume loop, outbox, inbox, dead letters, database, health, settings."""

@@ -64,11 +64,21 @@ class Notebook:
 class Lab:
     """Makes parts for one test and stops them at its end."""
 
-    kafka: EmbeddedKafka
     settings: ServiceSettings
     database: Database
     unique: Callable[[str], str]
+    # called when it is first needed: most tests of a service's rules need no broker
+    start_kafka: Callable[[], EmbeddedKafka]
     _stops: list[Callable[[], object]] = field(default_factory=list)
+
+    @property
+    def kafka(self) -> EmbeddedKafka:
+        return self.start_kafka()
+
+    @property
+    def kafka_settings(self) -> ServiceSettings:
+        brokers = self.kafka.bootstrap_servers
+        return self.settings.model_copy(update={"kafka_brokers": brokers})
 
     def group(self, partitions: int = 3) -> ConsumerGroup:
         group = ConsumerGroup(self.unique("group"), (self.unique("topic"),))
@@ -86,7 +96,7 @@ class Lab:
             if isinstance(event, bytes):
                 producer.produce(topic, event, b"raw", headers=[("mark", b"\xff")])
             else:
-                producer.produce(topic, event.encode(), event.key(), headers=event.headers())
+                producer.produce(topic, event.encode(), event.key(), headers=dict(event.headers()))
         assert producer.flush(20) == 0
 
     def processor(
@@ -107,7 +117,7 @@ class Lab:
     ) -> Consumer:
         consumer = Consumer(
             group=group,
-            settings=self.settings.model_copy(update=settings),
+            settings=self.kafka_settings.model_copy(update=settings),
             processor=self.processor(group, handler, limit=limit),
             on_written=lambda: None,
         )
@@ -116,7 +126,7 @@ class Lab:
         return consumer
 
     def relay(self, **settings: Any) -> Relay:
-        relay = Relay("test", self.settings.model_copy(update=settings), self.database)
+        relay = Relay("test", self.kafka_settings.model_copy(update=settings), self.database)
         self._stops.append(lambda: relay.stop(0.1))
         return relay
 
@@ -167,10 +177,9 @@ class Lab:
 
 
 @pytest.fixture
-def lab_settings(kafka: EmbeddedKafka, database: Any) -> ServiceSettings:
+def lab_settings(database: Any) -> ServiceSettings:
     return ServiceSettings(
         port=0,
-        kafka_brokers=kafka.bootstrap_servers,
         kafka_client_id="lab",
         db_host=database.host,
         db_port=database.port,
@@ -184,13 +193,13 @@ def lab_settings(kafka: EmbeddedKafka, database: Any) -> ServiceSettings:
 
 @pytest.fixture
 def lab(
-    kafka: EmbeddedKafka, lab_settings: ServiceSettings, unique: Callable[[str], str]
+    request: pytest.FixtureRequest, lab_settings: ServiceSettings, unique: Callable[[str], str]
 ) -> Iterator[Lab]:
     connected = Database(lab_settings)
     tables.create_schema(connected.engine)
     with connected.begin() as connection:
         connection.execute(text("CREATE TABLE notebook (event_id uuid)"))
-    lab = Lab(kafka, lab_settings, connected, unique)
+    lab = Lab(lab_settings, connected, unique, lambda: request.getfixturevalue("kafka"))
     yield lab
     lab.stop()
     connected.close()

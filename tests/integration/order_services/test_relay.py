@@ -84,7 +84,7 @@ def test_rows_are_deleted_only_after_their_delivery_report(lab: Lab) -> None:
         def _publish(self, rows: Sequence[Any], cycle: Any) -> None:
             super()._publish(rows, type(cycle)())
 
-    relay = Unheard("test", lab.settings, lab.database)
+    relay = Unheard("test", lab.kafka_settings, lab.database)
     with pytest.raises(PublishError):
         relay.publish_once()
     assert waiting(lab) == 1
@@ -101,7 +101,7 @@ def test_two_relays_never_publish_a_slice_at_the_same_time(lab: Lab) -> None:
             assert go_on.wait(20)
             super()._publish(rows, cycle)
 
-    slow = Slow("test", lab.settings, lab.database)
+    slow = Slow("test", lab.kafka_settings, lab.database)
     thread = threading.Thread(target=slow.publish_once)
     thread.start()
     assert publishing.wait(20)

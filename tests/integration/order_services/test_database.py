@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from order_services import tables
+from order_services.catalogue import PRODUCTS
+from order_services.events import Event, EventType, new_id
+from order_services.local.ports import free_port
+from order_services.runtime import inbox, inbox_partitions
+from order_services.runtime.database import Database, close_idle, is_transient
+from order_services.runtime.settings import ServiceSettings
+from tests.integration.order_services.conftest import Lab
+
+
+@pytest.fixture
+def pool_of_two(lab_settings: ServiceSettings) -> Iterator[Database]:
+    settings = lab_settings.model_copy(update={"db_pool_max": 2, "db_pool_timeout_seconds": 0.2})
+    database = Database(settings)
+    yield database
+    database.close()
+
+
+def test_waiting_for_a_connection_fails_after_its_time(pool_of_two: Database) -> None:
+    with ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(pool_of_two.begin())
+        started = time.monotonic()
+        with pytest.raises(PoolTimeoutError) as timed_out:
+            stack.enter_context(pool_of_two.begin())
+        assert time.monotonic() - started >= 0.2
+        assert "pool" in str(pool_of_two.unreachable())
+    assert is_transient(timed_out.value)
+
+
+def test_idle_connections_are_closed_down_to_the_minimum(pool_of_two: Database) -> None:
+    with pool_of_two.begin(), pool_of_two.begin():
+        pass
+    pool = pool_of_two.pool
+    assert close_idle(pool, minimum=1, idle_seconds=60) == 0
+    assert close_idle(pool, minimum=1, idle_seconds=0) == 1
+    assert pool.checkedout() == 0
+    assert close_idle(pool, minimum=1, idle_seconds=0) == 0
+
+
+def test_looking_for_idle_connections_does_not_make_them_look_used(pool_of_two: Database) -> None:
+    with pool_of_two.begin(), pool_of_two.begin():
+        pass
+    closed = 0
+    deadline = time.monotonic() + 20
+    # each look would begin the second anew if it counted as use
+    while not closed and time.monotonic() < deadline:
+        closed = close_idle(pool_of_two.pool, minimum=1, idle_seconds=0.5)
+    assert closed == 1
+
+
+def test_a_connection_that_the_server_ended_is_a_transient_error(pool_of_two: Database) -> None:
+    with pytest.raises(DBAPIError) as ended, pool_of_two.begin() as connection:
+        connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+    assert is_transient(ended.value)
+    with pool_of_two.begin() as connection:
+        assert connection.execute(text("SELECT 1")).scalar_one() == 1
+
+
+@pytest.mark.parametrize("statement", ["SELECT 1/0", "SELECT 'x'::uuid", "SELECT nothing"])
+def test_an_error_of_the_statement_is_not_transient(pool_of_two: Database, statement: str) -> None:
+    with pytest.raises(DBAPIError) as failed, pool_of_two.begin() as connection:
+        connection.execute(text(statement))
+    assert not is_transient(failed.value)
+
+
+@pytest.mark.parametrize("via_pgbouncer", [True, False])
+def test_timeouts_and_name_hold_with_and_without_a_pooler(
+    lab_settings: ServiceSettings, *, via_pgbouncer: bool
+) -> None:
+    changes = {"db_via_pgbouncer": via_pgbouncer, "db_statement_timeout_seconds": 7}
+    database = Database(lab_settings.model_copy(update=changes))
+    with database.begin() as connection:
+        settings = {
+            name: connection.execute(text(f"SHOW {name}")).scalar_one()
+            for name in ("statement_timeout", "lock_timeout", "application_name")
+        }
+    database.close()
+    assert settings == {
+        "statement_timeout": "7s",
+        "lock_timeout": "10s",
+        "application_name": "lab",
+    }
+
+
+def test_a_database_that_is_away_is_told_without_its_address(lab_settings: ServiceSettings) -> None:
+    port = free_port()
+    database = Database(lab_settings.model_copy(update={"db_port": port}))
+    reason = str(database.unreachable())
+    database.close()
+    assert "not reachable" in reason
+    assert str(port) not in reason
+
+
+def test_many_services_create_the_schema_at_once(lab_settings: ServiceSettings) -> None:
+    database = Database(lab_settings)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(tables.create_schema, [database.engine] * 4))
+    with database.begin() as connection:
+        connection.execute(text("UPDATE inventory SET taken = 5 WHERE product_id = 'PROD-001'"))
+    tables.create_schema(database.engine)
+    with database.begin() as connection:
+        rows = connection.execute(text("SELECT product_id, taken FROM inventory")).all()
+    database.close()
+    assert {row[0] for row in rows} == {product.product_id for product in PRODUCTS}
+    assert dict(tuple(row) for row in rows)["PROD-001"] == 5
+
+
+def event_of(day: date) -> Event:
+    moment = datetime.combine(day, datetime.min.time(), UTC) + timedelta(hours=12)
+    return Event(EventType.ORDER_CREATED, new_id(), {}, "s", "c", timestamp=moment)
+
+
+def test_the_inbox_recognises_events_of_every_day(lab: Lab) -> None:
+    today = datetime.now(UTC).date()
+    events = [event_of(today + timedelta(days=n)) for n in (-400, -1, 0, 3, 400)]
+    for expected in (5, 0):
+        with lab.database.begin() as connection:
+            assert len(inbox.admit(connection, "group", events)) == expected
+    with lab.database.begin() as connection:
+        assert len(inbox.admit(connection, "other", events)) == 5
+
+
+def test_old_days_of_the_inbox_are_dropped_and_young_ones_kept(lab: Lab) -> None:
+    today = datetime.now(UTC).date()
+    ancient = today - timedelta(days=400)
+    with lab.database.begin() as connection:
+        inbox.admit(connection, "group", [event_of(today), event_of(ancient)])
+        later = today + timedelta(days=5)
+        inbox_partitions.create(connection, later)
+        dropped = inbox_partitions.drop_old(connection, today=later, retention_days=5)
+        assert dropped == [f"inbox_{today - timedelta(days=1):%Y%m%d}"]
+        left = connection.execute(text("SELECT event_time::date FROM inbox")).scalars().all()
+        assert left == [today]
+        # nothing is old any more
+        assert inbox_partitions.drop_old(connection, today=later, retention_days=5) == []
+
+
+def test_a_day_whose_events_came_first_stays_in_the_default_partition(lab: Lab) -> None:
+    far = datetime.now(UTC).date() + timedelta(days=30)
+    event = event_of(far)
+    with lab.database.begin() as connection:
+        assert inbox.admit(connection, "group", [event]) == [event]
+        inbox_partitions.create(connection, far)
+        assert inbox.admit(connection, "group", [event]) == []
