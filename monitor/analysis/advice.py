@@ -1,0 +1,293 @@
+"""What the person on call should know and do, in plain sentences, from the facts of one group.
+
+Deterministic: the same facts give the same advice, worst first. The numbers behind "how many
+partitions" are the scaling guide's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from math import ceil
+from typing import TYPE_CHECKING
+
+from monitor.analysis.rates import NEVER
+from monitor.analysis.status import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from monitor.analysis.rates import CatchUp
+
+IMBALANCE_EXCESS = 0.2  # the scaling guide's limit of "Partition Balance"
+SILENT_SECONDS = 300.0  # a live consumer that commits nothing for this long is suspect
+RETENTION_WARNING_SECONDS = 6 * 3600.0
+REBALANCES_PER_HOUR = 6  # more is a storm
+
+
+class Severity(IntEnum):
+    """How soon somebody should look."""
+
+    INFO = 1
+    WARNING = 2
+    CRITICAL = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """One finding: a stable cause for programs, what is so, and what to do about it."""
+
+    severity: Severity
+    cause: str
+    finding: str
+    action: str
+    topic: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TopicPicture:
+    """What is known of a group on one topic; None for what is not known.
+
+    `hottest` is (partition, share of the produced messages), `excess` values are those of
+    `balance`, rates are messages per second.
+    """
+
+    topic: str
+    partitions: int
+    lag: int = 0
+    lag_seconds: float | None = None
+    produced: float | None = None
+    consumed: float | None = None
+    catch_up: CatchUp = None
+    commit_age_seconds: float | None = None
+    hottest: tuple[int, float] | None = None
+    production_excess: float | None = None
+    assignment_excess: float | None = None
+    unread_deleted: int = 0
+    retention_remaining_seconds: float | None = None
+    past_end: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GroupPicture:
+    """What is known of one group; None for what is not known. `idle` and `members` are counts."""
+
+    group: str
+    status: Status = Status.OK
+    members: int | None = None
+    idle: int | None = None
+    unassigned: int | None = None
+    rebalances_last_hour: int | None = None
+    topics: Sequence[TopicPicture] = field(default_factory=tuple)
+
+
+def advise(group: GroupPicture) -> list[Advice]:
+    """Return what there is to say about a group, worst first; empty when all is well."""
+    found = [
+        *_about_group(group),
+        *(a for topic in group.topics for a in _about_topic(group, topic)),
+    ]
+    return sorted(found, key=lambda a: (-a.severity, a.cause, a.topic or ""))
+
+
+def _about_group(group: GroupPicture) -> Iterator[Advice]:
+    lag = sum(topic.lag for topic in group.topics)
+    if group.members == 0 and lag:
+        yield Advice(
+            Severity.CRITICAL,
+            "no_members",
+            f"Nobody consumes: the group has no members and {lag} unread messages.",
+            "Start the consumer. If the group is retired, delete it.",
+        )
+    if group.idle and group.members:
+        partitions = max((topic.partitions for topic in group.topics), default=0)
+        yield Advice(
+            Severity.INFO if not lag else Severity.WARNING,
+            "idle_members",
+            f"{group.idle} of {group.members} members are idle: "
+            + (
+                f"the largest topic has only {partitions} partitions."
+                if partitions < group.members
+                else "they were assigned nothing."
+            ),
+            "More replicas will not help: add partitions, or run fewer replicas."
+            if partitions < group.members
+            else "Look at the assignor and at the members' subscriptions.",
+        )
+    if group.unassigned:
+        yield Advice(
+            Severity.CRITICAL,
+            "unassigned_partitions",
+            f"{group.unassigned} partitions of consumed topics are assigned to nobody: their "
+            "messages are not read.",
+            "Look at the members' logs for failed assignments, and restart those that hold on to old "
+            "ones.",
+        )
+    if (group.rebalances_last_hour or 0) > REBALANCES_PER_HOUR:
+        yield Advice(
+            Severity.WARNING,
+            "rebalance_storm",
+            f"{group.rebalances_last_hour} rebalances in the last hour: consumption pauses at each.",
+            "Look for restarts, for handlers slower than max.poll.interval.ms, and for deploys; use "
+            "static membership or cooperative rebalancing.",
+        )
+
+
+def _about_topic(group: GroupPicture, topic: TopicPicture) -> Iterator[Advice]:
+    name = topic.topic
+    if topic.unread_deleted:
+        yield Advice(
+            Severity.CRITICAL,
+            "messages_lost",
+            f"{topic.unread_deleted} messages of {name} were deleted before they were read.",
+            "Raise retention.ms before anything else; the messages are gone from Kafka, restore "
+            "them from their source.",
+            name,
+        )
+    remaining = topic.retention_remaining_seconds
+    if topic.lag and remaining is not None and remaining < RETENTION_WARNING_SECONDS:
+        yield Advice(
+            Severity.CRITICAL,
+            "retention_risk",
+            f"The oldest unread message of {name} may be deleted in {_duration(remaining)}.",
+            "Raise retention.ms of the topic now, then see to the lag.",
+            name,
+        )
+    if topic.past_end:
+        yield Advice(
+            Severity.WARNING,
+            "committed_past_end",
+            f"On {topic.past_end} partitions of {name} the committed offset is past the log end: "
+            "the topic was truncated or re-created.",
+            "Reset the group's offsets on them, or it will skip what is produced until then.",
+            name,
+        )
+    yield from _about_consumption(group, topic)
+    if (
+        topic.production_excess is not None
+        and topic.production_excess > IMBALANCE_EXCESS
+        and topic.hottest
+    ):
+        partition, share = topic.hottest
+        yield Advice(
+            Severity.WARNING,
+            "hot_partition",
+            f"Partition {partition} of {name} gets {share:.0%} of the messages, "
+            f"{1 / topic.partitions:.0%} would be even: a hot key.",
+            "Find the key; spread it over several, or give it a topic of its own. More replicas or "
+            "partitions will not split one key.",
+            name,
+        )
+    if topic.assignment_excess is not None and topic.assignment_excess > IMBALANCE_EXCESS:
+        yield Advice(
+            Severity.WARNING,
+            "uneven_assignment",
+            f"The busiest member holds {topic.assignment_excess:.0%} more partitions of {name} than "
+            "need be.",
+            "Use the cooperative-sticky or round-robin assignor, or the consumer protocol (KIP-848).",
+            name,
+        )
+
+
+def _about_consumption(group: GroupPicture, topic: TopicPicture) -> Iterator[Advice]:
+    """Lag while somebody is there to consume."""
+    if not topic.lag or not group.members:
+        return
+    age = topic.commit_age_seconds
+    if age is not None and age >= SILENT_SECONDS:
+        yield Advice(
+            Severity.CRITICAL,
+            "consumer_stuck",
+            f"The consumer of {topic.topic} is alive but has committed nothing for "
+            f"{_duration(age)}, with {topic.lag} unread messages.",
+            "Look for a wedged handler or a message that fails again and again; take a thread dump, "
+            "then restart it.",
+            topic.topic,
+        )
+        return
+    if group.status is Status.ERR:
+        yield Advice(
+            Severity.CRITICAL,
+            "partition_in_error",
+            f"The group is in ERR with {topic.lag} unread messages on {topic.topic}: a partition "
+            "stands still or was rewound.",
+            "See the group's partitions and who holds them; other partitions may be fine.",
+            topic.topic,
+        )
+    if topic.catch_up != NEVER or not topic.produced or not topic.consumed:
+        return
+    if topic.consumed >= topic.produced:
+        yield Advice(
+            Severity.WARNING,
+            "partition_falls_behind",
+            f"{topic.topic} as a whole keeps up, but at least one partition never catches up.",
+            "See which partition lags and who holds it: a slow member, or a hot key.",
+            topic.topic,
+        )
+        return
+    active = min(group.members - (group.idle or 0), topic.partitions) or 1
+    needed = replicas_needed(topic.produced, topic.consumed / active)
+    wanted = recommended_partitions(topic.produced, topic.consumed / active, needed)
+    more = (
+        f"and at least {wanted} partitions: it has {topic.partitions}, so add partitions first."
+        if wanted > topic.partitions
+        else f"the {topic.partitions} partitions are enough for that."
+    )
+    yield Advice(
+        Severity.CRITICAL,
+        "never_catches_up",
+        f"At this rate the lag on {topic.topic} never ends: {topic.produced:.0f} messages/s come, "
+        f"{topic.consumed:.0f} are consumed by {active} active members.",
+        f"Run at least {needed} replicas; {more} Or make the handler faster.",
+        topic.topic,
+    )
+
+
+def replicas_needed(throughput: float, throughput_per_consumer: float) -> int:
+    """Return the fewest consumers that consume more than is produced (messages per second)."""
+    return int(throughput // throughput_per_consumer) + 1
+
+
+def recommended_partitions(throughput: float, throughput_per_consumer: float, replicas: int) -> int:
+    """Return the scaling guide's count: max(throughput / throughput per consumer, replicas).
+
+    Raises ValueError unless the throughput per consumer is positive.
+    """
+    if throughput_per_consumer <= 0:
+        raise ValueError(f"throughput per consumer is {throughput_per_consumer}: must be positive")
+    return max(ceil(throughput / throughput_per_consumer), replicas, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """A row of the scaling guide's table; None for "or more"."""
+
+    partitions: int
+    more_partitions: bool
+    least_replicas: int
+    most_replicas: int | None
+
+
+_SIZING_BY_ORDERS_PER_DAY = (
+    (9_999, Sizing(3, more_partitions=False, least_replicas=1, most_replicas=2)),
+    (100_000, Sizing(6, more_partitions=False, least_replicas=2, most_replicas=4)),
+    (1_000_000, Sizing(12, more_partitions=False, least_replicas=4, most_replicas=8)),
+)
+_LARGEST_SIZING = Sizing(24, more_partitions=True, least_replicas=8, most_replicas=None)
+
+
+def sizing(orders_per_day: int) -> Sizing:
+    """Return the scaling guide's partitions and replicas for a number of orders per day."""
+    if orders_per_day < 0:
+        raise ValueError(f"orders per day is {orders_per_day}: must not be negative")
+    return next(
+        (row for most, row in _SIZING_BY_ORDERS_PER_DAY if orders_per_day <= most), _LARGEST_SIZING
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"

@@ -1,0 +1,134 @@
+"""Members and assignments of a group, and the rebalances that polls have seen of it.
+
+Only what a stable group shows is called idle or unassigned: while it rebalances, members hold
+nothing for a moment. Topics that a group is subscribed to are not told by the brokers; a topic
+counts as consumed when a member holds a partition of it, which leaves out the commits that remain
+of topics no longer consumed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from monitor.model import Group, Member
+
+# States in which members may hold nothing for the moment; brokers differ in how they spell them.
+REBALANCING: Final = frozenset(
+    {"preparingrebalance", "completingrebalance", "assigning", "reconciling", "notready"}
+)
+
+
+def is_rebalancing(state: str | None) -> bool:
+    """Tell whether a group in this state is between two assignments."""
+    return state is not None and state.replace("_", "").replace(" ", "").lower() in REBALANCING
+
+
+_NOTHING: Final[Mapping[str, tuple[int, ...]]] = MappingProxyType({})
+
+
+class GroupFacts(NamedTuple):
+    """Who is in a group and what they hold; None for what is not known now.
+
+    `idle` are the members that hold nothing and are to get nothing; `unassigned` the (topic,
+    partition) pairs of consumed topics that no member holds: None for a group without members,
+    which consumes nothing. `per_member` and `per_topic` count partitions per member, the members'
+    order being the group's.
+    """
+
+    state: str | None
+    members: int | None
+    idle: tuple[str, ...] | None = None
+    unassigned: tuple[tuple[str, int], ...] | None = None
+    per_member: tuple[int, ...] = ()
+    per_topic: Mapping[str, tuple[int, ...]] = _NOTHING
+
+
+def group_facts(group: Group, partitions_of: Mapping[str, Collection[int]]) -> GroupFacts:
+    """Return the facts of a group; `partitions_of` holds topic -> partitions that exist."""
+    members = group.members
+    if not members:
+        return GroupFacts(group.state, None if members is None else 0)
+    held: dict[str, set[int]] = {}
+    for member in members:
+        for topic, partitions in member.assignment.items():
+            held.setdefault(topic, set()).update(partitions)
+    per_member = tuple(member.partition_count for member in members)
+    per_topic = {
+        topic: tuple(len(member.assignment.get(topic, ())) for member in members) for topic in held
+    }
+    if is_rebalancing(group.state):
+        return GroupFacts(group.state, len(members), None, None, per_member, per_topic)
+    return GroupFacts(
+        group.state,
+        len(members),
+        tuple(member.id for member in members if not member.partition_count and not member.target),
+        tuple(
+            (topic, partition)
+            for topic, owned in held.items()
+            for partition in sorted(partitions_of.get(topic, ()))
+            if partition not in owned
+        ),
+        per_member,
+        per_topic,
+    )
+
+
+@dataclass(slots=True)
+class _Seen:
+    rebalances: int
+    epoch: int | None
+    rebalancing: bool
+    assignment: frozenset[object]
+
+
+class RebalanceCounter:
+    """Counts the rebalances of each group that can be told from one poll to the next.
+
+    Groups of the newer protocols tell their epoch, and each step of it counts. DescribeGroups tells
+    no generation: there a change of the members or of what they hold counts as one rebalance, and
+    so does a rebalancing state, once until it is stable again. What comes and goes between two
+    polls is not seen, so the count is a lower bound. A static member that restarts keeps its
+    instance id and its partitions, and does not rebalance the group.
+    """
+
+    def __init__(self) -> None:
+        self._groups: dict[str, _Seen] = {}
+
+    def observe(self, groups: Iterable[Group]) -> None:
+        """Take in one poll: all groups that exist, those that could not be described too."""
+        seen = {}
+        for group in groups:
+            before = self._groups.get(group.id)
+            if group.members is None or group.stale:
+                if before is not None:
+                    seen[group.id] = before
+                continue
+            seen[group.id] = self._next(group, group.members, before)
+        self._groups = seen
+
+    @staticmethod
+    def _next(group: Group, members: tuple[Member, ...], before: _Seen | None) -> _Seen:
+        rebalancing = is_rebalancing(group.state)
+        assignment: frozenset[object] = frozenset(
+            (member.instance_id or member.id, topic, partitions)
+            for member in members
+            for topic, partitions in (member.assignment or {"": ()}).items()
+        )
+        if before is None:
+            return _Seen(0, group.epoch, rebalancing, assignment)
+        if group.epoch is not None and before.epoch is not None:
+            steps = max(0, group.epoch - before.epoch)
+        elif before.rebalancing:
+            steps = 0  # counted when it began
+        else:
+            steps = int(rebalancing or assignment != before.assignment)
+        return _Seen(before.rebalances + steps, group.epoch, rebalancing, assignment)
+
+    def counts(self) -> dict[str, int]:
+        """Return group -> rebalances seen since the first poll that described it."""
+        return {group: seen.rebalances for group, seen in self._groups.items()}

@@ -1,0 +1,159 @@
+"""Produce, consume and commit rates, lag velocity, and the time to catch up, over the last polls.
+
+All are differences between polls that were made, divided by the monotonic time between them: a
+missed poll makes the window's step longer, a wall clock that jumps changes nothing, and nothing is
+guessed for what a broker did not answer. A log end that moved back starts the produce rate anew; a
+committed offset that moved back (rewind, reset) starts the consume rate anew at that commit, so a
+rate is never negative.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
+
+from monitor.analysis.windows import is_single, progress
+
+if TYPE_CHECKING:
+    from array import array
+    from collections.abc import Mapping
+
+    from monitor.analysis.windows import CommitWindows, EndWindows, PartitionOffsets
+
+NEVER: Final = "never"
+CatchUp: TypeAlias = float | Literal["never"] | None
+"""Seconds until nothing is unread; NEVER at this rate; None when the rates are not known."""
+
+
+class TopicRates(NamedTuple):
+    """What a group does on one topic, summed over the partitions it has committed.
+
+    Rates are messages (commits) per second over the window, None until two polls saw the topic.
+    `commit_rate` counts at most one commit per partition and poll. `commit_age_seconds` is the time
+    since any of its committed offsets changed, at least: from the first poll on, when none has.
+    """
+
+    produced: float | None
+    consumed: float | None
+    lag_velocity: float | None
+    commit_rate: float | None
+    commit_age_seconds: float
+    catch_up: CatchUp
+    consumed_by_partition: Mapping[int, float]
+
+
+def produce_rates(windows: EndWindows, topic: str) -> dict[int, float]:
+    """Return partition -> messages appended per second; without partitions seen only once."""
+    rates = {}
+    for partition, packed in windows.packed(topic).items():
+        elapsed = packed[-2] - packed[0]
+        if elapsed > 0:
+            rates[partition] = (packed[-1] - packed[1]) * 1000 / elapsed
+    return rates
+
+
+def produced_messages(windows: EndWindows, topic: str) -> dict[int, int]:
+    """Return partition -> messages appended within the window."""
+    return {p: packed[-1] - packed[1] for p, packed in windows.packed(topic).items()}
+
+
+def group_rates(
+    group: str,
+    commits: PartitionOffsets,
+    log_ends: PartitionOffsets,
+    commit_windows: CommitWindows,
+    end_windows: EndWindows,
+    *,
+    now: float,
+    produced: Mapping[str, Mapping[int, float]],
+) -> dict[str, TopicRates]:
+    """Return the rates of a group by topic, after this poll's ends and commits were observed.
+
+    `produced` holds `produce_rates` of each topic: reckoned once, used by all its groups.
+    """
+    now_ms = int(now * 1000)
+    return {
+        topic: _topic_rates(
+            partitions,
+            log_ends.get(topic, {}),
+            commit_windows.packed(group, topic),
+            end_windows.packed(topic),
+            produced.get(topic, {}),
+            now_ms=now_ms,
+        )
+        for topic, partitions in commits.items()
+        if partitions
+    }
+
+
+def _topic_rates(
+    commits: Mapping[int, int],
+    log_ends: Mapping[int, int],
+    windows: Mapping[int, array[int]],
+    end_windows: Mapping[int, array[int]],
+    produced: Mapping[int, float],
+    *,
+    now_ms: int,
+) -> TopicRates:
+    sum_produced = sum_consumed = commit_rate = 0.0
+    known = 0
+    newest = 0
+    catch_up: CatchUp = 0.0
+    by_partition = {}
+    for partition, committed in commits.items():
+        packed = windows.get(partition)
+        if packed is None:
+            continue
+        changed = packed[-3]
+        newest = max(newest, changed)
+        rate = produced.get(partition)
+        end = log_ends.get(partition)
+        if rate is None or end is None:
+            if end is None or end > committed:
+                catch_up = _slower(catch_up, None)
+            continue
+        known += 1
+        sum_produced += rate
+        consumed = 0.0
+        seen = end_windows[partition]
+        since = seen[0]
+        if changed > since and not is_single(packed):
+            messages, commits_seen, since_ms = progress(packed, since)
+            if now_ms > since_ms:
+                elapsed = (now_ms - since_ms) / 1000
+                consumed = by_partition[partition] = messages / elapsed
+                sum_consumed += consumed
+                commit_rate += commits_seen / elapsed
+        if end > committed:
+            interval = (seen[-2] - since) / 1000 / (len(seen) // 2 - 1)
+            catch_up = _slower(
+                catch_up, time_to_catch_up(end - committed, rate, consumed, interval)
+            )
+    age = (now_ms - newest) / 1000
+    if not known:
+        return TopicRates(None, None, None, None, age, catch_up, by_partition)
+    velocity = sum_produced - sum_consumed
+    return TopicRates(
+        sum_produced, sum_consumed, velocity, commit_rate, age, catch_up, by_partition
+    )
+
+
+def time_to_catch_up(lag: int, produced: float, consumed: float, interval: float) -> CatchUp:
+    """Return the seconds until a partition's lag is gone at these rates (messages per second).
+
+    A consumer that keeps pace always has some messages in flight: a lag that it works off within
+    one poll interval counts as that time, not as never.
+    """
+    if not lag:
+        return 0.0
+    if consumed > 0 and lag <= consumed * interval:
+        return lag / consumed
+    return lag / (consumed - produced) if consumed > produced else NEVER
+
+
+def _slower(one: CatchUp, other: CatchUp) -> CatchUp:
+    """Return the later of two: a topic is caught up when its last partition is."""
+    if NEVER in (one, other):
+        return NEVER
+    if one is None or other is None:
+        return None
+    return max(float(one), float(other))

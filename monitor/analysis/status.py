@@ -1,0 +1,244 @@
+"""Burrow's status of a partition and of a group, by its rules and without thresholds.
+
+The rules are those of Burrow's evaluator (core/internal/evaluator/caching.go), evaluated over a
+window of the last commits. What differs is where the commits come from: Burrow reads each from
+__consumer_offsets, we see them by polling (`windows`). Therefore:
+
+- A window's times are those of polls, all late by up to one interval: differences stay right.
+- *complete* is the share of a full window's polls in which the partition was watched, since a
+  partition without a commit in ten polls was watched completely. Until then it is OK
+  (`minimum_complete` 1): the time of the commit that the first poll found is not known, and Burrow's
+  rules would call every quiet consumer stopped right after a start. Burrow's own default is 0.
+- A consumer that commits the same offset over and over looks like one that does not commit: it is
+  STOP here where Burrow says STALL, unless the caller has evidence of such commits. Both make
+  the group ERR; its members tell whether somebody is there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+from monitor.analysis.windows import NO_LAG_KNOWN, WINDOW, CommitWindow
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from monitor.analysis.windows import CommitWindows, EndWindows, PartitionOffsets
+
+
+class Status(IntEnum):
+    """Burrow's status constants (core/protocol/evaluator.go), in its order: higher is worse."""
+
+    NOTFOUND = 0
+    OK = 1
+    WARN = 2
+    ERR = 3
+    STOP = 4
+    STALL = 5
+    REWIND = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A commit observed; `time` in monotonic seconds, `lag` at that time, None if not known."""
+
+    offset: int
+    time: float
+    lag: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionStatus:
+    """The status of one partition, with the first and last commit of its window."""
+
+    topic: str
+    partition: int
+    status: Status
+    complete: float
+    current_lag: int
+    start: Commit | None
+    end: Commit | None
+
+
+class GroupStatus(NamedTuple):
+    """The status of a group: its worst partition's, capped to ERR.
+
+    `complete` is the share of its partitions whose window is complete; `partitions` are those worse
+    than OK; `max_lag` is (messages, topic, partition) where most are unread.
+    """
+
+    status: Status
+    complete: float
+    partition_count: int = 0
+    total_lag: int = 0
+    max_lag: tuple[int, str, int] | None = None
+    partitions: tuple[PartitionStatus, ...] = ()
+
+
+NOT_FOUND = GroupStatus(Status.NOTFOUND, complete=1.0)
+
+
+def window_status(
+    window: CommitWindow,
+    broker_offsets: Sequence[int],
+    *,
+    current_lag: int,
+    now_ms: int,
+    allowed_lag: int = 0,
+) -> Status:
+    """Return the status of a partition by the commits in its window, oldest first.
+
+    `broker_offsets` are the log ends seen recently, in any order; `current_lag` is the newest log
+    end minus the newest commit, at least 0.
+    """
+    if current_lag <= allowed_lag or not window.offsets:
+        return Status.OK
+    if _stopped(window.times, now_ms) and not _was_read_recently(window.offsets, broker_offsets):
+        return Status.STOP
+    if _rewound(window.offsets):
+        return Status.REWIND
+    known = [lag for lag in window.lags if lag != NO_LAG_KNOWN]
+    if any(lag <= allowed_lag for lag in known):
+        return Status.OK
+    if all(offset == window.offsets[0] for offset in window.offsets):
+        return Status.STALL
+    shrank = any(later < earlier for earlier, later in pairwise(known))
+    return Status.OK if shrank else Status.WARN
+
+
+def _stopped(times: Sequence[int], now_ms: int) -> bool:
+    """Tell whether the silence since the last commit is longer than the window."""
+    return now_ms - times[-1] > times[-1] - times[0]
+
+
+def _was_read_recently(offsets: Sequence[int], broker_offsets: Sequence[int]) -> bool:
+    """Tell whether the last commit had read all that was there in one of the recent polls."""
+    return any(end <= offsets[-1] for end in broker_offsets)
+
+
+def _rewound(offsets: Sequence[int]) -> bool:
+    """Tell whether the first step back has not been made good since."""
+    for i, (before, after) in enumerate(pairwise(offsets), start=1):
+        if after < before:
+            return all(later < before for later in offsets[i:])
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class StatusRules:
+    """Burrow's settings of the evaluation, and its storage's `intervals`."""
+
+    allowed_lag: int = 0
+    minimum_complete: float = 1.0
+    intervals: int = WINDOW
+
+
+DEFAULT_RULES = StatusRules()
+_NO_ENDS: Mapping[int, int] = {}
+
+
+def group_status(
+    group: str,
+    commits: PartitionOffsets,
+    log_ends: PartitionOffsets,
+    commit_windows: CommitWindows,
+    end_windows: EndWindows,
+    *,
+    now: float,
+    rules: StatusRules = DEFAULT_RULES,
+) -> GroupStatus:
+    """Return the status of a group after its commits of this poll were observed.
+
+    A partition whose log end is not known can't be judged: it is left out. A group of which no
+    partition is left is not found.
+    """
+    allowed, now_ms = rules.allowed_lag, int(now * 1000)
+    full = commit_windows.polls - rules.intervals + 1  # watched since this poll or before: complete
+    enough = commit_windows.polls - rules.minimum_complete * rules.intervals + 1
+    count = complete = total_lag = 0
+    most = (-1, "", -1)
+    bad = []
+    for topic, partitions in commits.items():
+        ends = log_ends.get(topic, _NO_ENDS)
+        windows = commit_windows.packed(group, topic)
+        for partition, committed in partitions.items():
+            end = ends.get(partition)
+            packed = windows.get(partition)
+            if end is None or packed is None:
+                continue
+            count += 1
+            first_poll = packed[0]
+            if first_poll <= full:
+                complete += 1
+            lag = end - committed
+            if lag <= 0:
+                continue
+            total_lag += lag
+            if lag > most[0]:
+                most = (lag, topic, partition)
+            if lag <= allowed or first_poll > enough:
+                continue
+            window = commit_windows.unpack(packed)
+            broker_offsets = end_windows.ends(topic, partition)
+            status = window_status(
+                window, broker_offsets, current_lag=lag, now_ms=now_ms, allowed_lag=allowed
+            )
+            if status > Status.OK:
+                found = PartitionStatus(topic, partition, status, 0.0, lag, None, None)
+                bad.append(_with_window(found, window, rules))
+    if not count:
+        return NOT_FOUND
+    worst = min(max((p.status for p in bad), default=Status.OK), Status.ERR)
+    return GroupStatus(
+        worst, complete / count, count, total_lag, most if total_lag else None, tuple(bad)
+    )
+
+
+def _healthy(
+    window: CommitWindow | None, topic: str, partition: int, lag: int, rules: StatusRules
+) -> PartitionStatus:
+    found = PartitionStatus(topic, partition, Status.OK, 0.0, lag, None, None)
+    return found if window is None else _with_window(found, window, rules)
+
+
+def _with_window(
+    found: PartitionStatus, window: CommitWindow, rules: StatusRules
+) -> PartitionStatus:
+    start, end = (
+        Commit(
+            window.offsets[i],
+            window.times[i] / 1000,
+            None if window.lags[i] == NO_LAG_KNOWN else window.lags[i],
+        )
+        for i in (0, -1)
+    )
+    return replace(found, complete=min(1.0, window.polls / rules.intervals), start=start, end=end)
+
+
+def partition_statuses(
+    group: str,
+    commits: PartitionOffsets,
+    log_ends: PartitionOffsets,
+    commit_windows: CommitWindows,
+    found: GroupStatus,
+    *,
+    rules: StatusRules = DEFAULT_RULES,
+) -> tuple[PartitionStatus, ...]:
+    """Return all partitions of a group, the healthy ones too: Burrow's /lag, made when asked for."""
+    bad = {(p.topic, p.partition): p for p in found.partitions}
+    return tuple(
+        bad.get((topic, partition))
+        or _healthy(
+            commit_windows.get(group, topic, partition),
+            topic,
+            partition,
+            max(0, end - committed),
+            rules,
+        )
+        for topic, partitions in commits.items()
+        for partition, committed in partitions.items()
+        if (end := log_ends.get(topic, {}).get(partition)) is not None
+    )

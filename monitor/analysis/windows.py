@@ -1,0 +1,209 @@
+"""What the last polls saw of log ends and commits: the compact memory under status and rates.
+
+OffsetFetch tells the committed offset, not when it was committed. So a committed offset that
+differs from the last poll's is *one commit observed*, at the time of the poll that saw it: late by
+at most one poll interval, and several commits between two polls count as one. Commits that repeat
+the same offset can't be seen (a group without lag makes many of them); who has other evidence of
+one names the partition in `recommitted`. The first sight of a partition enters as a commit too,
+although it may be much older; `polls` tells how long the partition has been watched.
+
+Times are integer milliseconds of a monotonic clock, so a wall clock that jumps disturbs nothing.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+PartitionOffsets: TypeAlias = "Mapping[str, Mapping[int, int]]"
+"""Topic -> partition -> offset."""
+
+Key = TypeVar("Key", str, int)
+Kept = TypeVar("Kept")
+
+WINDOW = 10  # Burrow's `intervals`
+NO_LAG_KNOWN = -1  # the log end was not seen when the commit was
+
+# An array of int64, 20,000 of which stay below 8 MB where tuples would need 32:
+# [number of the first poll, time of the last rewind, time, offset, lag, time, offset, lag, ...],
+# oldest commit first.
+_HEADER = 2
+_ENTRY = 3
+
+
+class CommitWindow:
+    """The last commits observed on one partition by one group; times in ms, oldest first."""
+
+    __slots__ = ("lags", "offsets", "polls", "times")
+
+    def __init__(self, packed: array[int], polls: int) -> None:
+        self.times = packed[_HEADER::_ENTRY].tolist()
+        self.offsets = packed[_HEADER + 1 :: _ENTRY].tolist()
+        self.lags = packed[_HEADER + 2 :: _ENTRY].tolist()
+        self.polls = polls - packed[0] + 1
+
+
+def fresh(offsets: PartitionOffsets, stale: Mapping[str, Collection[int]]) -> PartitionOffsets:
+    """Return the offsets without the partitions whose value is an earlier poll's."""
+    if not stale:
+        return offsets
+    return {
+        topic: {p: offset for p, offset in partitions.items() if p not in stale[topic]}
+        if topic in stale
+        else partitions
+        for topic, partitions in offsets.items()
+    }
+
+
+class CommitWindows:
+    """The last commits observed, by group, topic and partition."""
+
+    def __init__(self, *, window: int = WINDOW, min_distance_seconds: float = 0.0) -> None:
+        self._most = _HEADER + _ENTRY * window
+        self._min_distance_ms = int(min_distance_seconds * 1000)
+        self._groups: dict[str, dict[str, dict[int, array[int]]]] = {}
+        self.polls = 0  # how many were made
+
+    def start_poll(self, groups: Collection[str]) -> None:
+        """Begin a poll; forget the groups that exist no more."""
+        self.polls += 1
+        for group in self._groups.keys() - groups:
+            del self._groups[group]
+
+    def observe(
+        self,
+        group: str,
+        commits: PartitionOffsets,
+        log_ends: PartitionOffsets,
+        now: float,
+        *,
+        recommitted: Collection[tuple[str, int]] = (),
+    ) -> None:
+        """Take in a group's committed offsets as one poll saw them, at `now` monotonic seconds.
+
+        A commit that is closer than `min_distance_seconds` to the one before replaces it and keeps
+        its time, as in Burrow: with the new time a steady committer would never fill the window.
+        """
+        now_ms = int(now * 1000)
+        topics = self._groups.setdefault(group, {})
+        for topic, partitions in commits.items():
+            windows = topics.setdefault(topic, {})
+            ends = log_ends.get(topic, {})
+            for partition, offset in partitions.items():
+                packed = windows.get(partition)
+                if packed is None:
+                    packed = windows[partition] = array("q", (self.polls, 0))
+                elif packed[-2] == offset and (
+                    not recommitted or (topic, partition) not in recommitted
+                ):
+                    continue
+                end = ends.get(partition)
+                lag = NO_LAG_KNOWN if end is None else max(0, end - offset)
+                self._append(packed, now_ms, offset, lag)
+            _drop_others(windows, partitions)
+        _drop_others(topics, commits)
+
+    def _append(self, packed: array[int], now_ms: int, offset: int, lag: int) -> None:
+        if len(packed) > _HEADER and now_ms - packed[-3] < self._min_distance_ms:
+            if offset < packed[-2]:
+                packed[1] = packed[-3]
+            packed[-2], packed[-1] = offset, lag
+            return
+        if len(packed) > _HEADER and offset < packed[-2]:
+            packed[1] = now_ms
+        packed.extend((now_ms, offset, lag))
+        if len(packed) > self._most:
+            del packed[_HEADER : _HEADER + _ENTRY]
+
+    def get(self, group: str, topic: str, partition: int) -> CommitWindow | None:
+        """Return the window of one partition, None when no commit was seen."""
+        packed = self._groups.get(group, {}).get(topic, {}).get(partition)
+        return None if packed is None else CommitWindow(packed, self.polls)
+
+    def packed(self, group: str, topic: str) -> Mapping[int, array[int]]:
+        """Return partition -> packed window, for loops over all partitions.
+
+        What such a loop may read of a packed window: [0] is the number of the first poll that saw
+        the partition, [-3] the time in ms of the newest commit observed, and what `is_single` and
+        `progress` tell.
+        """
+        return self._groups.get(group, {}).get(topic, {})
+
+    def unpack(self, packed: array[int]) -> CommitWindow:
+        """Return a packed window in full."""
+        return CommitWindow(packed, self.polls)
+
+
+def _drop_others(kept: dict[Key, Kept], seen: Mapping[Key, object]) -> None:
+    if len(kept) > len(seen):
+        for key in kept.keys() - seen.keys():
+            del kept[key]
+
+
+def is_single(packed: array[int]) -> bool:
+    """Tell whether the committed offset never changed while it was watched."""
+    return len(packed) == _HEADER + _ENTRY
+
+
+def progress(packed: array[int], since_ms: int) -> tuple[int, int, int]:
+    """Return (messages, commits, time in ms from which on they count) since a moment.
+
+    It counts from the moment, from the first sight of the partition, or from the last rewind,
+    whichever was last.
+    """
+    since = max(since_ms, packed[1])
+    at = _HEADER
+    newest = len(packed) - _ENTRY
+    while at < newest and packed[at + _ENTRY] <= since:
+        at += _ENTRY  # the last commit before the moment tells the offset at it
+    return packed[-2] - packed[at + 1], (newest - at) // _ENTRY, max(since, packed[at])
+
+
+class EndWindows:
+    """The log end offsets that the last polls saw, by topic and partition: Burrow's broker offsets.
+
+    A log end that moves back (truncation, a topic re-created) starts its window anew.
+    """
+
+    def __init__(self, *, window: int = WINDOW) -> None:
+        self._most = 2 * window
+        self._topics: dict[str, dict[int, array[int]]] = {}  # [time, end, time, end, ...]
+
+    def observe(self, log_ends: PartitionOffsets, now: float) -> None:
+        """Take in the log ends that one poll saw, of all topics that exist."""
+        now_ms = int(now * 1000)
+        most = self._most
+        for topic, partitions in log_ends.items():
+            windows = self._topics.setdefault(topic, {})
+            for partition, end in partitions.items():
+                packed = windows.get(partition)
+                if packed is None:
+                    windows[partition] = array("q", (now_ms, end))
+                    continue
+                if end < packed[-1]:
+                    del packed[:]
+                packed.append(now_ms)
+                packed.append(end)
+                if len(packed) > most:
+                    del packed[:2]
+
+    def retain(self, topics: Collection[str]) -> None:
+        """Forget the topics that exist no more."""
+        for topic in self._topics.keys() - topics:
+            del self._topics[topic]
+
+    def forget(self, topic: str) -> None:
+        """Drop a topic that was re-created under its name."""
+        self._topics.pop(topic, None)
+
+    def ends(self, topic: str, partition: int) -> list[int]:
+        """Return the log ends seen, oldest first; empty when none was."""
+        packed = self._topics.get(topic, {}).get(partition)
+        return [] if packed is None else packed[1::2].tolist()
+
+    def packed(self, topic: str) -> Mapping[int, array[int]]:
+        """Return partition -> array of (time in ms, log end) pairs, oldest first."""
+        return self._topics.get(topic, {})

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from monitor.analysis.advice import (
+    GroupPicture,
+    Severity,
+    TopicPicture,
+    advise,
+    recommended_partitions,
+    replicas_needed,
+    sizing,
+)
+from monitor.analysis.rates import NEVER
+from monitor.analysis.status import Status
+
+ORDERS = TopicPicture("orders", 6)
+HEALTHY = GroupPicture("g", members=3, idle=0, unassigned=0, topics=(ORDERS,))
+
+
+def with_topic(**known: object) -> GroupPicture:
+    return replace(HEALTHY, topics=(replace(ORDERS, **known),))  # type: ignore[arg-type]  # a test names fields freely
+
+
+def test_a_healthy_group_needs_no_advice() -> None:
+    assert advise(HEALTHY) == []
+    assert advise(GroupPicture("nothing is known")) == []
+
+
+CASES = [
+    (
+        "no_members",
+        Severity.CRITICAL,
+        replace(with_topic(lag=90), members=0),
+        "no members and 90 unread",
+    ),
+    (
+        "idle_members",
+        Severity.INFO,
+        replace(HEALTHY, members=8, idle=2),
+        "2 of 8 members are idle: the largest topic has only 6 partitions.",
+    ),
+    (
+        "idle_members",
+        Severity.WARNING,
+        replace(with_topic(lag=90), idle=1),
+        "1 of 3 members are idle: they were assigned nothing.",
+    ),
+    ("unassigned_partitions", Severity.CRITICAL, replace(HEALTHY, unassigned=2), "2 partitions"),
+    (
+        "rebalance_storm",
+        Severity.WARNING,
+        replace(HEALTHY, rebalances_last_hour=7),
+        "7 rebalances in the last hour",
+    ),
+    ("messages_lost", Severity.CRITICAL, with_topic(unread_deleted=40), "40 messages of orders"),
+    (
+        "retention_risk",
+        Severity.CRITICAL,
+        with_topic(lag=5, retention_remaining_seconds=5400.0),
+        "may be deleted in 90 min",
+    ),
+    ("committed_past_end", Severity.WARNING, with_topic(past_end=3), "On 3 partitions of orders"),
+    (
+        "consumer_stuck",
+        Severity.CRITICAL,
+        with_topic(lag=90, commit_age_seconds=720.0),
+        "alive but has committed nothing for 12 min, with 90 unread messages",
+    ),
+    (
+        "partition_in_error",
+        Severity.CRITICAL,
+        replace(with_topic(lag=90, commit_age_seconds=5.0), status=Status.ERR),
+        "in ERR with 90 unread",
+    ),
+    (
+        "never_catches_up",
+        Severity.CRITICAL,
+        with_topic(lag=9000, catch_up=NEVER, produced=100.0, consumed=60.0),
+        "100 messages/s come, 60 are consumed by 3 active members",
+    ),
+    (
+        "partition_falls_behind",
+        Severity.WARNING,
+        with_topic(lag=9000, catch_up=NEVER, produced=100.0, consumed=110.0),
+        "at least one partition never catches up",
+    ),
+    (
+        "hot_partition",
+        Severity.WARNING,
+        with_topic(production_excess=2.6, hottest=(3, 0.6)),
+        "Partition 3 of orders gets 60% of the messages, 17% would be even",
+    ),
+    (
+        "uneven_assignment",
+        Severity.WARNING,
+        with_topic(assignment_excess=0.5),
+        "holds 50% more partitions",
+    ),
+]
+
+
+@pytest.mark.parametrize(("cause", "severity", "group", "says"), CASES)
+def test_advice(cause: str, severity: Severity, group: GroupPicture, says: str) -> None:
+    (found,) = advise(group)
+    assert (found.cause, found.severity) == (cause, severity)
+    assert says in found.finding
+    assert found.action
+
+
+def test_idle_members_beyond_the_partitions_are_told_that_replicas_do_not_help() -> None:
+    (found,) = advise(replace(HEALTHY, members=8, idle=2))
+    assert "More replicas will not help" in found.action
+
+
+def test_too_slow_a_group_is_told_how_many_replicas_and_partitions_it_needs() -> None:
+    slow = with_topic(lag=9000, catch_up=NEVER, produced=100.0, consumed=60.0)
+    (found,) = advise(slow)
+    assert "at least 6 replicas; the 6 partitions are enough" in found.action
+    (found,) = advise(
+        with_topic(lag=9000, catch_up=NEVER, produced=100.0, consumed=30.0),
+    )
+    assert "at least 11 replicas; and at least 11 partitions: it has 6" in found.action
+
+
+@pytest.mark.parametrize(
+    "quiet",
+    [
+        with_topic(lag=90, commit_age_seconds=299.0),
+        with_topic(lag=0, commit_age_seconds=9999.0),
+        with_topic(production_excess=0.2, hottest=(0, 0.2)),
+        with_topic(assignment_excess=0.2),
+        with_topic(lag=5, retention_remaining_seconds=86_400.0),
+        with_topic(lag=90, catch_up=120.0, produced=1.0, consumed=2.0),
+        replace(HEALTHY, members=0),
+        replace(HEALTHY, rebalances_last_hour=6),
+    ],
+)
+def test_what_is_within_limits_is_not_mentioned(quiet: GroupPicture) -> None:
+    assert advise(quiet) == []
+
+
+def test_the_worst_comes_first_and_the_order_is_stable() -> None:
+    group = replace(
+        with_topic(lag=90, production_excess=2.0, hottest=(3, 0.6), unread_deleted=1),
+        members=8,
+        idle=2,
+    )
+    found = advise(group)
+    assert [a.cause for a in found] == ["messages_lost", "hot_partition", "idle_members"]
+    assert advise(group) == found
+
+
+@pytest.mark.parametrize(
+    ("throughput", "per_consumer", "replicas", "expected"),
+    [(1000, 100, 4, 10), (1000, 300, 2, 4), (10, 100, 6, 6), (0, 1, 0, 1)],
+)
+def test_the_guides_formula(
+    throughput: float, per_consumer: float, replicas: int, expected: int
+) -> None:
+    assert recommended_partitions(throughput, per_consumer, replicas) == expected
+
+
+def test_a_consumer_without_throughput_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be positive"):
+        recommended_partitions(10, 0, 1)
+    with pytest.raises(ValueError, match="must not be negative"):
+        sizing(-1)
+
+
+def test_enough_replicas_consume_more_than_is_produced() -> None:
+    assert replicas_needed(100, 20) == 6
+    assert replicas_needed(99, 20) == 5
+
+
+@pytest.mark.parametrize(
+    ("orders", "partitions", "replicas"),
+    [
+        (0, 3, (1, 2)),
+        (9_999, 3, (1, 2)),
+        (10_000, 6, (2, 4)),
+        (100_000, 6, (2, 4)),
+        (100_001, 12, (4, 8)),
+        (1_000_000, 12, (4, 8)),
+        (1_000_001, 24, (8, None)),
+    ],
+)
+def test_the_guides_table(orders: int, partitions: int, replicas: tuple[int, int | None]) -> None:
+    row = sizing(orders)
+    assert row.partitions == partitions
+    assert (row.least_replicas, row.most_replicas) == replicas
+    assert row.more_partitions == (orders > 1_000_000)

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monitor.analysis.retention import NO_RISK, Retention, RetentionRisk, retention_risk
+
+DAY = Retention(milliseconds=86_400_000)
+
+
+def risk(committed: int, retention: Retention = DAY, **known: float | None) -> RetentionRisk:
+    lag = known.pop("lag_seconds", 3600.0)
+    size = known.pop("log_bytes", None)
+    return retention_risk(
+        committed,
+        100,
+        200,
+        lag_seconds=lag,
+        retention=retention,
+        log_bytes=None if size is None else int(size),
+        produced_per_second=known.pop("produced_per_second", None),
+    )
+
+
+def test_nothing_unread_is_no_risk() -> None:
+    assert risk(200) == NO_RISK
+    assert risk(250) == NO_RISK  # past the end
+
+
+def test_messages_deleted_before_they_were_read_are_counted() -> None:
+    assert risk(60) == RetentionRisk(40, 1.0, 82_800.0)
+    assert risk(100).unread_deleted == 0
+
+
+def test_the_share_of_the_retained_log_that_is_unread() -> None:
+    assert risk(150).unread_share == 0.5
+    assert risk(199).unread_share == pytest.approx(0.01)
+
+
+def test_an_empty_log_whose_unread_messages_are_all_gone() -> None:
+    found = retention_risk(50, 200, 200, lag_seconds=None, retention=DAY)
+    assert found == RetentionRisk(150, 0.0, None)
+
+
+@pytest.mark.parametrize(
+    "retention",
+    [Retention(), Retention(86_400_000, deletes=False)],
+    ids=["unlimited", "compacted only"],
+)
+def test_what_is_kept_for_ever_is_never_deleted(retention: Retention) -> None:
+    assert risk(150, retention).remaining_seconds is None
+
+
+def test_an_age_that_is_not_known_leaves_the_time_unknown() -> None:
+    assert risk(150, lag_seconds=None).remaining_seconds is None
+
+
+def test_what_is_over_age_has_no_time_left() -> None:
+    assert risk(150, lag_seconds=90_000.0).remaining_seconds == 0
+
+
+def test_retention_by_size_counts_when_sizes_are_known() -> None:
+    by_size = Retention(bytes_per_partition=100_000)
+    known = {"log_bytes": 100_000.0, "produced_per_second": 0.5}
+    # 50 % of 100 kB lie ahead of it, 50 kB of room, 500 B/s come in
+    assert risk(150, by_size, **known).remaining_seconds == pytest.approx(100)
+    assert risk(150, by_size).remaining_seconds is None
+    both = Retention(86_400_000, 100_000)
+    assert risk(150, both, **known).remaining_seconds == pytest.approx(100)
+    assert risk(150, both).remaining_seconds == 82_800
+
+
+@given(st.integers(0, 300), st.integers(0, 200), st.integers(0, 100))
+def test_shares_are_shares(committed: int, start: int, length: int) -> None:
+    found = retention_risk(committed, start, start + length, lag_seconds=1.0, retention=DAY)
+    assert 0 <= found.unread_share <= 1
+    assert found.unread_deleted >= 0
