@@ -44,6 +44,10 @@ requirements: $(VENV)/dev.stamp ## pin the newest versions, with hashes
 	  $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-annotate --custom-compile-command "make requirements" \
 	    --extra local --output-file requirements/$$out pyproject.toml "$$@"; done
+	@# the image's set: the same versions, without the embedded broker and database
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-annotate --custom-compile-command "make requirements" \
+	  --constraint requirements/run.txt --output-file requirements/services.txt pyproject.toml requirements/run.in
 
 pictures: $(VENV)/dev.stamp ## draw the pictures of the README from a running system (needs chromium)
 	@$(BIN)/python -m scripts.pictures
