@@ -1,0 +1,1 @@
+"""What follows from snapshots, and nothing else: pure logic, injected clocks, no I/O."""

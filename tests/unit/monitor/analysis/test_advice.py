@@ -133,6 +133,7 @@ def test_too_slow_a_group_is_told_how_many_replicas_and_partitions_it_needs() ->
         with_topic(production_excess=0.2, hottest=(0, 0.2)),
         with_topic(assignment_excess=0.2),
         with_topic(lag=5, retention_remaining_seconds=86_400.0),
+        with_topic(lag=0, retention_remaining_seconds=60.0),
         with_topic(lag=90, catch_up=120.0, produced=1.0, consumed=2.0),
         replace(HEALTHY, members=0),
         replace(HEALTHY, rebalances_last_hour=6),
