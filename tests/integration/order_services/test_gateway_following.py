@@ -17,6 +17,7 @@ from order_services.gateway.following import follow
 from order_services.gateway.settings import GatewaySettings
 from order_services.gateway.validation import parse_order
 from order_services.runtime.database import Database
+from tests.support.waiting import wait_for
 
 E = EventType
 ORDER = parse_order({"customerId": "c", "items": [{"productId": "PROD-001", "quantity": 1}]})
@@ -107,6 +108,12 @@ def test_a_fact_never_goes_back(connected: Database, writer: OrderWriter) -> Non
         with connected.begin() as connection:
             follow([happened(order_id, kind)], connection)
     assert status(connected, order_id)["payment"] == "refunded"
+    # late news of one fact together with fresh news of another
+    late = [happened(order_id, kind) for kind in (E.PAYMENT_PROCESSED, E.INVENTORY_RELEASED)]
+    with connected.begin() as connection:
+        follow(late, connection)
+    order = status(connected, order_id)
+    assert (order["payment"], order["inventory"]) == ("refunded", "released")
 
 
 @pytest.mark.parametrize(
@@ -140,6 +147,33 @@ def test_events_of_orders_that_are_not_ours_change_nothing(
     with connected.begin() as connection:
         follow([happened(new_id(), E.PAYMENT_PROCESSED)], connection)
     assert status(connected, order_id)["status"] == "accepted"
+
+
+def test_orders_are_locked_by_id_and_not_by_where_they_lie(
+    connected: Database, writer: OrderWriter
+) -> None:
+    first, second = sorted(new_order(writer) for _ in range(2))
+    with connected.begin() as connection:
+        # its new version lies behind the other one
+        follow([happened(first, E.PAYMENT_PROCESSING)], connection)
+    events = [happened(order_id, E.PAYMENT_PROCESSED) for order_id in (second, first)]
+
+    def apply() -> None:
+        with connected.begin() as connection:
+            follow(events, connection)
+
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    lock = text("SELECT 1 FROM orders WHERE order_id = :id FOR UPDATE NOWAIT")
+    with ThreadPoolExecutor(1) as pool:
+        with connected.begin() as holder:
+            holder.execute(lock, {"id": first})
+            applied = pool.submit(apply)
+            wait_for("somebody who waits", lambda: holder.execute(waiting).scalar_one())
+            with connected.begin() as other:
+                # who waits for the first one does not hold the second one yet
+                other.execute(lock, {"id": second})
+        applied.result(20)
+    assert status(connected, second)["payment"] == "processed"
 
 
 def test_replicas_that_share_orders_do_not_deadlock(
