@@ -12,6 +12,7 @@ from typing import Any, Final
 GENERATED: Final = Path(__file__).resolve().parent / "generated"
 
 _VARIABLE: Final = re.compile(r"\$(?:(\w+)|\{(\w+)(?::\w+)?\})")
+_LEGEND_LABEL: Final = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 LABEL_VALUES: Final = re.compile(r"label_values\((?P<selector>.+),\s*(?P<label>\w+)\)$")
 
 
@@ -43,7 +44,11 @@ class Query:
     @property
     def legend_labels(self) -> list[str]:
         """The labels that the legend shows."""
-        return re.findall(r"\{\{\s*(\w+)\s*\}\}", self.legend)
+        return _LEGEND_LABEL.findall(self.legend)
+
+    def legend_text(self, labels: Mapping[str, str]) -> str:
+        """Return the name of a series with these labels."""
+        return _LEGEND_LABEL.sub(lambda match: labels.get(match[1], ""), self.legend)
 
 
 def panel_queries(name: str, panel: Mapping[str, Any]) -> Iterator[Query]:

@@ -30,7 +30,7 @@ _TARGET_LABELS: Final = ("job", "instance")
 # Prometheus makes this series of alerts: its job is the alert's, where it has one at all.
 _WITHOUT_TARGET: Final = frozenset({"ALERTS"})
 _WITH_LEGEND: Final = frozenset({"timeseries", "state-timeline", "bargauge", "heatmap"})
-_WITHOUT_UNIT: Final = frozenset({"table", "text", "state-timeline", "heatmap"})
+_WITHOUT_UNIT: Final = frozenset({"table", "state-timeline", "heatmap"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +102,6 @@ def _panels(dashboard: Mapping[str, Any]) -> Iterator[Finding]:
         where = repr(panel["title"])
         if not panel["title"] or not panel.get("description"):
             yield Finding("panel-title-description-rule", where)
-        if panel["type"] == "text":
-            continue
         if not panel.get("targets"):
             yield Finding("panel-no-targets-rule", where)
         if panel["datasource"]["uid"] != "${datasource}":

@@ -34,7 +34,7 @@ SERIES: Final[Mapping[str, Mapping[str, str]]] = {
         "^(gateway|order-status|orders)": COLOURS["blue"],
         "^payment": COLOURS["orange"],
         "^inventory": COLOURS["green"],
-        "^shipping": COLOURS["purple"],
+        "^ship(ping|ment)": COLOURS["purple"],
         "^analytics": COLOURS["sky"],
         "^monitor": COLOURS["grey"],
     },

@@ -144,7 +144,7 @@ def _transformations(builder: Any, value: Sequence[Mapping[str, Any]], where: st
 
 
 def _legend(builder: Any, value: Mapping[str, Any], where: str) -> None:
-    builder.legend(apply(sdk.common.VizLegendOptions(), value, where))
+    builder.legend(apply(sdk.common.VizLegendOptions(), {"showLegend": True, **value}, where))
 
 
 def _tooltip(builder: Any, value: Mapping[str, Any], where: str) -> None:
@@ -217,7 +217,6 @@ class Panel(PanelsItemBase):
 _LEGEND_BELOW: Final = {
     "displayMode": "list",
     "placement": "bottom",
-    "showLegend": True,
     "calcs": [],
 }
 _TOOLTIP: Final = {"mode": "multi", "sort": "desc"}
@@ -231,7 +230,7 @@ class Timeseries(Panel):
     style: ClassVar = {
         "min": 0,
         "lineWidth": 2,
-        "fillOpacity": 8,
+        "fillOpacity": 0,  # areas of many series would hide each other
         "showPoints": "never",
         "legend": _LEGEND_BELOW,
         "tooltip": _TOOLTIP,
@@ -248,13 +247,6 @@ class Stat(Panel):
         """Return the panel, coloured only where levels say what a colour means."""
         coloured = {"colorMode": "background"} if "levels" in data or "mappings" in data else {}
         return super().gen_json_from_data({**coloured, **data}, _context)
-
-
-class Gauge(Panel):
-    """A value between its limits."""
-
-    builder = sdk.gauge.Panel
-    style: ClassVar = {"reduceOptions": _LAST}
 
 
 class BarGauge(Panel):
@@ -311,9 +303,3 @@ class Heatmap(Panel):
         "color": {"mode": "scheme", "scheme": "Cividis", "steps": 64, "reverse": False},
     }
     setters: ClassVar = {**_SETTERS, "color": _heat, "yAxis": _heat_axis}
-
-
-class Text(Panel):
-    """Words of explanation, in Markdown."""
-
-    builder = sdk.text.Panel

@@ -13,13 +13,11 @@ with warnings.catch_warnings():
         bargauge,
         common,
         dashboard,
-        gauge,
         heatmap,
         prometheus,
         stat,
         statetimeline,
         table,
-        text,
         timeseries,
     )
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
@@ -34,13 +32,11 @@ __all__ = [
     "common_models",
     "dashboard",
     "dashboard_models",
-    "gauge",
     "heatmap",
     "prometheus",
     "stat",
     "statetimeline",
     "table",
-    "text",
     "timeseries",
 ]
 

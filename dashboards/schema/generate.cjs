@@ -7,8 +7,8 @@ const { JSDOM } = require('jsdom');
 const target = process.argv[2];
 const types = 'node_modules/@grafana/schema/dist/types/raw';
 const PANELS = {
-  timeseries: 'timeseries', stat: 'stat', gauge: 'gauge', bargauge: 'bargauge', table: 'table',
-  heatmap: 'heatmap', 'state-timeline': 'statetimeline', text: 'text',
+  timeseries: 'timeseries', stat: 'stat', bargauge: 'bargauge', table: 'table',
+  heatmap: 'heatmap', 'state-timeline': 'statetimeline',
 };
 
 function schema(file, type) {

@@ -11,6 +11,7 @@ import pytest
 
 from dashboards import grafana
 from dashboards.answers import View, problem, problems
+from dashboards.drawing.page import page
 from dashboards.prometheus import LocalPrometheus
 from tests.integration.dashboards.simulated_history import HISTORY_S, STEP_S, history
 from tests.support.programs import program
@@ -86,3 +87,12 @@ def test_a_selection_narrows_every_query_of_the_consumer_groups(view: View) -> N
                 "payment-service-group"
             )
             assert series.labels.get("topic", "orders") == "orders"
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_a_dashboard_can_be_drawn_with_every_panel_filled(view: View, name: str) -> None:
+    document, height = page(name, DASHBOARDS[name], view)
+    for panel in grafana.panels(DASHBOARDS[name]):
+        assert f"<h2>{panel['title']}<i>" in document
+    assert "No data" not in document
+    assert height > 1000
