@@ -214,8 +214,8 @@ def _narrow_table(
     shown = slice(COLUMNS.index("TOPIC"), COLUMNS.index("CONSUMER-ID") + 1)
     topic, *numbers, consumer = widths[shown]
     spare = width - sum(numbers) - len(numbers) - 1
-    consumer = max(MIN_ID_WIDTH, min(consumer, spare - topic))
-    topic = max(MIN_ID_WIDTH, min(topic, spare - consumer))
+    consumer = min(consumer, max(MIN_ID_WIDTH, spare - topic))
+    topic = min(topic, max(MIN_ID_WIDTH, spare - consumer))
     fitted = [topic, *numbers, consumer]
     parts = []
     for report, rows in zip(found, groups, strict=True):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kafka import errors
+from kafka.net.inet import KafkaNetSocket
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.sasl.oauth import AbstractTokenProvider
 from kafka.net.selector import NetworkSelector
@@ -213,11 +214,30 @@ class KafkaWire:
         return Failure(cause_of(error), broker_down=True)
 
 
+class _ClosingSocket(KafkaNetSocket):  # type: ignore[misc]  # untyped base
+    """Closes a socket that fails to connect; kafka-python leaves it to the garbage collector.
+
+    It is chosen as proxies are, by the scheme of the proxy's URL.
+    """
+
+    SCHEMES = ("direct",)
+
+    async def sock_connect(
+        self, net: Any, sock: Any, sockaddr: Any, timeout_at: float | None = None
+    ) -> Any:
+        try:
+            return await super().sock_connect(net, sock, sockaddr, timeout_at=timeout_at)
+        except BaseException:
+            sock.close()
+            raise
+
+
 def connection_options(settings: KafkaSettings) -> dict[str, Any]:
     """Return kafka-python's options for these settings; raises OptionsError."""
     options: dict[str, Any] = {
         "bootstrap_servers": list(settings.bootstrap_servers),
         "client_id": CLIENT_ID,
+        "proxy_url": f"{_ClosingSocket.SCHEMES[0]}://",
         "security_protocol": settings.security_protocol,
         "receive_message_max_bytes": MAX_REPLY_BYTES,
         "reconnect_backoff_max_ms": MAX_RECONNECT_BACKOFF_S * 1_000,
@@ -455,6 +475,7 @@ _KINDS: Final[tuple[tuple[type[BaseException], str], ...]] = (
         "it does not offer the SASL mechanism that KAFKA_SASL_MECHANISM names",
     ),
     (errors.KafkaProtocolError, "its answer is not Kafka's protocol"),
+    (errors.IllegalSaslStateError, "it does not ask for SASL on this port"),
     (errors.NodeNotReadyError, "not connected since its last failure"),
 )
 

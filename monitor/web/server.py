@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import signal
+import socket
 import threading
 from types import FrameType
 from typing import Final
@@ -28,11 +29,11 @@ class WebServer:
     def bind(self) -> int:
         """Take the port and return it (a free one for port 0); raises AddressError."""
         try:
+            _try_address(self._host, self._port)
             self._server.prepare()
         except OSError as error:
             where = f"{self._host}:{self._port}"
-            # cheroot joins the causes of all its attempts in one message
-            if error.errno == errno.EADDRINUSE or "in use" in str(error):
+            if error.errno == errno.EADDRINUSE:
                 raise AddressError(
                     f"{where} is taken by another program; choose another port with --port or "
                     "MONITOR_PORT"
@@ -56,3 +57,10 @@ class WebServer:
         stopped.wait()
         self._server.stop()
         thread.join()
+
+
+def _try_address(host: str, port: int) -> None:
+    """Raise what is wrong with an address: the server's own attempt joins causes into one text."""
+    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.create_server(address[:2], family=family):
+        pass

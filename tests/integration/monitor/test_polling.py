@@ -1,0 +1,157 @@
+"""The collector on a real broker: what it costs, and what a frozen or restarted broker does to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from monitor.kafka.collector import Collector, Intervals
+from monitor.kafka.questions import UnreachableError
+from monitor.kafka.wire import KafkaWire
+from monitor.model import Snapshot
+from monitor.settings import KafkaSettings
+from order_services.local.kafka import EmbeddedKafka
+
+REQUEST_TIMEOUT_S = 2.0
+
+
+@pytest.fixture
+def wire(kafka: EmbeddedKafka) -> Iterator[KafkaWire]:
+    wire = KafkaWire(KafkaSettings(bootstrap_servers=(kafka.bootstrap_servers,)))
+    yield wire
+    wire.close()
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[EmbeddedKafka]:
+    broker = EmbeddedKafka(tmp_path / "kafka")
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+def fill(broker: EmbeddedKafka, topic: str, group: str) -> None:
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
+    admin.create_topics([NewTopic(topic, 2, 1)])[topic].result()
+    producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
+    for number in range(10):
+        producer.produce(topic, str(number), partition=number % 2)
+    producer.flush(30)
+    commit(broker, group, TopicPartition(topic, 0, 2))
+
+
+def commit(broker: EmbeddedKafka, group: str, wanted: TopicPartition) -> None:
+    consumer = Consumer(
+        {"bootstrap.servers": broker.bootstrap_servers, "group.id": group, "log_level": 0}
+    )
+    deadline = time.monotonic() + 60
+    try:
+        while True:
+            try:
+                consumer.commit(offsets=[wanted], asynchronous=False)
+            except KafkaException:
+                # a new broker is nobody's coordinator for a moment
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            else:
+                return
+    finally:
+        consumer.close()
+
+
+def poll_until(collector: Collector, met: Callable[[Snapshot], bool]) -> Snapshot:
+    deadline = time.monotonic() + 60
+    while True:
+        snapshot = collector.poll()
+        if met(snapshot):
+            return snapshot
+        assert time.monotonic() < deadline, snapshot
+        time.sleep(0.1)
+
+
+def test_the_second_poll_costs_three_requests(
+    kafka: EmbeddedKafka, wire: KafkaWire, unique: Callable[[str], str]
+) -> None:
+    topic, group = unique("few-requests"), unique("few-requests")
+    fill(kafka, topic, group)
+    collector = Collector(wire, Intervals(), wants_group=lambda name: name == group)
+    first = collector.poll()
+    assert first.requests == {"Metadata": 1, "ListGroups": 1, "OffsetFetch": 1, "ListOffsets": 2}
+    second = collector.poll()
+    assert second.requests == {"ListGroups": 1, "OffsetFetch": 1, "ListOffsets": 1}
+    assert second.end_offsets.values[topic] == {0: 5, 1: 5}
+    assert second.start_offsets.values[topic] == {0: 0, 1: 0}
+    assert second.groups[group].commits == {topic: {0: 2}}
+    assert second.topics is first.topics
+
+
+def test_a_broker_that_freezes_leaves_stale_numbers_in_bounded_time_and_recovers(
+    own_broker: EmbeddedKafka,
+) -> None:
+    fill(own_broker, "t", "g")
+    wire = KafkaWire(KafkaSettings(bootstrap_servers=(own_broker.bootstrap_servers,)))
+    collector = Collector(wire, Intervals(request_timeout=REQUEST_TIMEOUT_S))
+    try:
+        before = collector.poll()
+        own_broker.pause()
+        try:
+            for _ in range(2):
+                started = time.monotonic()
+                frozen = collector.poll()
+                # a bound, not a speed: it may not hang for the sum of all its questions
+                assert time.monotonic() - started < 5 * REQUEST_TIMEOUT_S
+                assert 1 in frozen.broker_errors
+                assert frozen.end_offsets.values == before.end_offsets.values
+                assert frozen.end_offsets.is_stale("t", 0)
+                assert frozen.end_offsets.time_of("t", 0) == before.end_offsets.seen_at
+                assert frozen.groups["g"].stale
+                assert frozen.groups["g"].commits == {"t": {0: 2}}
+        finally:
+            own_broker.resume()
+        poll_until(collector, lambda s: not s.broker_errors and not s.end_offsets.seen_earlier)
+        own_broker.kill()
+        assert 1 in collector.poll().broker_errors
+        own_broker.start()
+        back = poll_until(
+            collector,
+            lambda s: not s.broker_errors and "g" in s.groups and not s.groups["g"].stale,
+        )
+        assert back.end_offsets.values["t"] == {0: 5, 1: 5}
+    finally:
+        wire.close()
+
+
+def test_an_old_broker_gets_one_request_per_group_and_the_same_numbers(
+    kafka: EmbeddedKafka, unique: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = unique("old")
+    groups = [unique("old"), unique("old")]
+    fill(kafka, topic, groups[0])
+    commit(kafka, groups[1], TopicPartition(topic, 1, 3))
+    # the versions that a broker of Kafka 2.8 offers
+    options = "monitor.kafka.wire.connection_options"
+    from monitor.kafka.wire import connection_options  # noqa: PLC0415
+
+    monkeypatch.setattr(options, lambda s: connection_options(s) | {"api_version": (2, 8)})
+    wire = KafkaWire(KafkaSettings(bootstrap_servers=(kafka.bootstrap_servers,)))
+    try:
+        snapshot = Collector(wire, Intervals(), wants_group=groups.__contains__).poll()
+    finally:
+        wire.close()
+    assert snapshot.requests["OffsetFetch"] == 2
+    assert snapshot.groups[groups[0]].commits == {topic: {0: 2}}
+    assert snapshot.groups[groups[1]].commits == {topic: {1: 3}}
+
+
+def test_a_port_where_nobody_listens_is_told_with_its_cause() -> None:
+    wire = KafkaWire(KafkaSettings(bootstrap_servers=("127.0.0.1:1",)))
+    try:
+        with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:1: connection refused"):
+            wire.find_cluster(5)
+    finally:
+        wire.close()

@@ -1,0 +1,112 @@
+"""A cluster in memory, put in the place of the wire."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from monitor.kafka.questions import (
+    Ask,
+    ClusterMetadata,
+    DescribeClassicGroups,
+    DescribeConsumerGroups,
+    DescribedGroup,
+    Failure,
+    FetchCommits,
+    FindCoordinators,
+    FoundOffsets,
+    GroupCommits,
+    ListedGroup,
+    ListGroups,
+    ListOffsets,
+    Metadata,
+    UnreachableError,
+)
+from monitor.model import Broker, Partition, Topic
+
+
+@dataclass
+class FakeBrokers:
+    """Two brokers; topic "t" has partition 0 on broker 1 and partition 1 on broker 2."""
+
+    down: set[int] = field(default_factory=set)
+    groups: dict[int, list[ListedGroup]] = field(default_factory=dict)
+    commits: dict[str, GroupCommits] = field(default_factory=dict)
+    described: dict[str, DescribedGroup] = field(default_factory=dict)
+    coordinators: dict[str, int] = field(default_factory=dict)
+    ends: dict[tuple[str, int], int] = field(default_factory=lambda: {("t", 0): 10, ("t", 1): 20})
+    errors: dict[tuple[str, int], str] = field(default_factory=dict)
+    topics: dict[str, Topic] = field(
+        default_factory=lambda: {
+            "t": Topic("t", {0: Partition(1, (1, 2), (1, 2)), 1: Partition(2, (2, 1), (2,))})
+        }
+    )
+    asked: list[list[tuple[int, str]]] = field(default_factory=list)
+    not_awaited: list[Collection[int]] = field(default_factory=list)
+    now: float = 1_000.0
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def find_cluster(self, timeout_s: float) -> ClusterMetadata:
+        assert timeout_s > 0
+        if self.down >= {1, 2}:
+            raise UnreachableError({"one:9092": "connection refused"})
+        return self._metadata()
+
+    def ask(
+        self, asks: Sequence[Ask[Any]], timeout_s: float, not_awaited: Collection[int] = ()
+    ) -> None:
+        assert timeout_s > 0
+        self.asked.append([(ask.broker, type(ask.question).__name__) for ask in asks])
+        self.not_awaited.append(not_awaited)
+        for ask in asks:
+            self.counts[type(ask.question).__name__] += 1
+            if ask.broker in self.down:
+                ask.failure = Failure("timed out", broker_down=True)
+            else:
+                ask.answer = self._answer(ask.broker, ask.question)
+                ask.answered_at = self.now
+
+    def take_request_counts(self) -> dict[str, int]:
+        counts, self.counts = self.counts, Counter()
+        return dict(counts)
+
+    def close(self) -> None:
+        pass
+
+    def _metadata(self) -> ClusterMetadata:
+        brokers = {1: Broker(1, "one", 9092), 2: Broker(2, "two", 9092)}
+        return ClusterMetadata("cluster", 1, brokers, dict(self.topics))
+
+    def _answer(self, broker: int, question: Any) -> Any:
+        match question:
+            case Metadata():
+                return self._metadata()
+            case ListGroups():
+                return self.groups.get(broker, [])
+            case FetchCommits(groups):
+                return {
+                    group: GroupCommits(error="NOT_COORDINATOR", moved=True)
+                    if self.coordinators.get(group, broker) != broker
+                    else self.commits.get(group, GroupCommits())
+                    for group in groups
+                }
+            case DescribeClassicGroups(groups) | DescribeConsumerGroups(groups):
+                return {group: self.described[group] for group in groups}
+            case FindCoordinators(groups):
+                return {g: self.coordinators[g] for g in groups if g in self.coordinators}
+            case ListOffsets():
+                return self._offsets(question)
+        raise TypeError(question)
+
+    def _offsets(self, question: ListOffsets) -> FoundOffsets:
+        found = FoundOffsets({})
+        for topic, partitions in question.wanted.items():
+            for index, at in partitions.items():
+                if (topic, index) in self.errors:
+                    found.errors.setdefault(topic, {})[index] = self.errors[topic, index]
+                else:
+                    end = self.ends[topic, index] if at == -1 else 0
+                    found.offsets.setdefault(topic, {})[index] = end
+        return FoundOffsets(found.offsets, {}, found.errors, bool(found.errors))

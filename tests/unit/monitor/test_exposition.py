@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import gzip
+from dataclasses import replace
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from monitor.analysis.lag import lag_of_groups
+from monitor.exposition.metrics import BROKERS, GROUP_LAG, METRICS, MONITOR
+from monitor.exposition.render import Renderer, label_text
+from monitor.exposition.samples import Block, Series, blocks
+from monitor.model import CLASSIC, Broker, Group, Offsets, Partition, Snapshot, Topic
+from monitor.state import State
+
+Sample = tuple[str, tuple[tuple[str, str], ...]]
+
+
+def state(**changes: object) -> State:
+    snapshot = Snapshot(
+        cluster_id="c",
+        taken_at=100.0,
+        monotonic_at=1.0,
+        brokers={1: Broker(1, "one", 9092), 2: Broker(2, "two", 9092)},
+        broker_errors={2: "timed out"},
+        topics={"t": Topic("t", {0: Partition(1, (1, 2), (1,)), 1: Partition(None, (2,), ())})},
+        start_offsets=Offsets({"t": {0: 2}}, 100.0),
+        end_offsets=Offsets({"t": {0: 10, 1: 20}}, 100.0, {"t": {1: 60.0}}),
+        groups={"g": Group("g", CLASSIC, members=(), commits={"t": {0: 4, 1: 30}, "gone": {0: 1}})},
+    )
+    snapshot = replace(snapshot, **changes)  # type: ignore[arg-type]  # any field
+    return State("c", 100.0, snapshot, lag_of_groups(snapshot), None, 100.0)
+
+
+def scrape(page: bytes) -> dict[Sample, float]:
+    found: dict[Sample, float] = {}
+    for family in text_string_to_metric_families(page.decode()):
+        for sample in family.samples:
+            key = sample.name, tuple(sorted(sample.labels.items()))
+            assert key not in found, f"duplicate series {key}"
+            found[key] = sample.value
+    return found
+
+
+def test_a_page_has_kafka_exporters_names_with_lag_never_negative_and_nothing_unknown() -> None:
+    found = scrape(Renderer().render(blocks(state(), 45)).plain)
+
+    def value(name: str, **labels: str) -> float | None:
+        return found.get((name, tuple(sorted(labels.items()))))
+
+    group = {"consumergroup": "g", "topic": "t"}
+    assert value("kafka_consumergroup_lag", partition="0", **group) == 6
+    assert value("kafka_consumergroup_lag", partition="1", **group) == 0  # a commit past the end
+    assert value("kafka_consumergroup_lag_sum", **group) == 6
+    assert value("kafka_consumergroup_current_offset", partition="1", **group) == 30
+    assert value("kafka_consumergroup_current_offset_sum", **group) == 34
+    assert value("kafka_consumergroup_members", consumergroup="g") == 0
+    gone = {"consumergroup": "g", "topic": "gone", "partition": "0"}
+    assert value("kafka_consumergroup_current_offset", **gone) == 1
+    assert value("kafka_consumergroup_lag", **gone) is None
+    assert value("kafka_brokers") == 2
+    assert value("kafka_broker_info", id="1", address="one:9092") == 1
+    assert value("kafka_topic_partitions", topic="t") == 2
+    assert value("kafka_topic_partition_leader", topic="t", partition="0") == 1
+    assert value("kafka_topic_partition_leader", topic="t", partition="1") is None
+    assert value("kafka_topic_partition_oldest_offset", topic="t", partition="1") is None
+    assert value("kafka_topic_partition_under_replicated_partition", topic="t", partition="0") == 1
+    assert value("kafka_monitor_broker_up", broker="2") == 0
+    assert value("kafka_monitor_up", cluster="c") == 1
+    assert value("kafka_monitor_data_age_seconds", cluster="c") == 40
+    assert value("kafka_monitor_stale_partitions", cluster="c") == 1
+
+
+def test_a_value_that_is_stale_for_too_long_is_absent() -> None:
+    series = ("kafka_topic_partition_current_offset", (("partition", "1"), ("topic", "t")))
+    assert series in scrape(Renderer().render(blocks(state(), 45)).plain)
+    assert series not in scrape(Renderer().render(blocks(state(), 30)).plain)
+    old = Group("g", commits={"t": {0: 4}}, stale=True, seen_at=10.0)
+    found = scrape(Renderer().render(blocks(state(groups={"g": old}), 45)).plain)
+    assert not any("consumergroup" in name for name, _ in found)
+
+
+def test_before_the_first_poll_only_the_monitor_speaks() -> None:
+    found = scrape(Renderer().render(blocks(State("c", 1.0, error="refused"), 45)).plain)
+    assert found["kafka_monitor_up", (("cluster", "c"),)] == 0
+    assert {name for name, _ in found} == {"kafka_monitor_up", "kafka_monitor_build_info"}
+
+
+@pytest.mark.parametrize("text", ['a"b', "a\\b", "a\nb", 'all"\\\n', "ünï", "{}=,"])
+def test_label_values_are_escaped_so_that_a_parser_reads_them_back(text: str) -> None:
+    group = Group(text, members=())
+    found = scrape(Renderer().render(blocks(state(groups={text: group}), 45)).plain)
+    assert found["kafka_consumergroup_members", (("consumergroup", text),)] == 0
+
+
+def test_labels_of_another_number_are_refused() -> None:
+    with pytest.raises(ValueError, match="argument"):
+        label_text(("a", "b"), ("1",))
+
+
+def test_a_metric_in_two_blocks_is_refused_as_its_series_could_be_twice() -> None:
+    twice = [Block(None, lambda: {BROKERS: {(): 1}})] * 2
+    with pytest.raises(ValueError, match="kafka_brokers is in two blocks"):
+        Renderer().render(twice)
+
+
+def test_dead_series_leave_the_page_and_the_cache() -> None:
+    renderer = Renderer()
+    labels = GROUP_LAG.labels
+
+    def lag_of(start: int) -> list[Block]:
+        series: Series = {("g", "t", str(n)): 1.0 for n in range(start, start + 500)}
+        return [Block(None, lambda: {GROUP_LAG: series})]
+
+    renderer.render(lag_of(0))
+    page = renderer.render(lag_of(500)).plain
+    assert b'partition="1"' not in page
+    assert len(renderer._labels[labels]) == 500
+
+
+def test_a_block_with_the_same_source_is_not_made_again() -> None:
+    made = []
+    source = object()
+
+    def samples() -> dict[object, dict[tuple[str, ...], float]]:
+        made.append(1)
+        return {BROKERS: {(): len(made)}}
+
+    renderer = Renderer()
+    first = renderer.render([Block(source, samples)])  # type: ignore[arg-type]  # keys are metrics
+    assert renderer.render([Block(source, samples)]).plain == first.plain  # type: ignore[arg-type]
+    assert renderer.render([Block(object(), samples)]).plain != first.plain  # type: ignore[arg-type]
+
+
+def test_families_can_be_chosen_and_the_compressed_page_is_the_same() -> None:
+    page = Renderer(families={MONITOR}).render(blocks(state(), 45))
+    assert b"kafka_monitor_up" in page.plain
+    assert b"kafka_consumergroup" not in page.plain
+    assert gzip.decompress(page.gzipped) == page.plain
+
+
+def test_every_metric_is_declared_once_with_help_and_base_units() -> None:
+    names = [metric.name for metric in METRICS]
+    assert len(names) == len(set(names))
+    for metric in METRICS:
+        assert metric.help.endswith(".")
+        assert (metric.kind == "counter") == metric.name.endswith("_total")
+        assert (metric.unit == "seconds") == ("_seconds" in metric.name)

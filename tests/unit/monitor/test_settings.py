@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from monitor.settings import SettingsError, read_settings, split_address
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        read_settings()
+    return str(caught.value)
+
+
+def test_options_go_before_the_environment_and_defaults_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KAFKA_BROKERS", "a:1,b:2")
+    monkeypatch.setenv("MONITOR_PORT", "9999")
+    kafka, monitor = read_settings(port=9400, poll_interval=None)
+    assert kafka.bootstrap_servers == ("a:1", "b:2")
+    assert (monitor.port, monitor.poll_interval, monitor.stale_after_seconds) == (9400, 15, 45)
+    assert read_settings(bootstrap_servers="c:3")[0].bootstrap_servers == ("c:3",)
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({"KAFKA_BROKERS": "nowhere"}, "'nowhere' is not HOST:PORT"),
+        ({"KAFKA_BROKERS": "http://a:1"}, "is not HOST:PORT"),
+        ({"KAFKA_BROKERS": "a:70000"}, "a port is 1 to 65535"),
+        ({"KAFKA_BROKERS": ","}, "at least one HOST:PORT"),
+        ({"KAFKA_SASL_MECHANISM": "PLAIN"}, "needs KAFKA_SECURITY_PROTOCOL"),
+        ({"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"}, "needs KAFKA_SASL_MECHANISM"),
+        ({"KAFKA_SSL_CAFILE": "/no/such/file"}, "there is no file"),
+        ({"MONITOR_POLL_INTERVAL": "0"}, "MONITOR_POLL_INTERVAL"),
+        ({"MONITOR_POLL_INTERVAL": "60", "MONITOR_STALE_AFTER": "30"}, "must be longer"),
+        ({"MONITOR_PORT": "70000"}, "MONITOR_PORT"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], reason: str
+) -> None:
+    assert reason in refused(monkeypatch, **environment)
+
+
+def test_a_password_in_clear_text_is_refused_but_not_on_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SASL_PLAINTEXT")
+    monkeypatch.setenv("KAFKA_SASL_MECHANISM", "PLAIN")
+    monkeypatch.setenv("KAFKA_SASL_USERNAME", "user")
+    monkeypatch.setenv("KAFKA_SASL_PASSWORD", "hush")
+    assert read_settings(bootstrap_servers="127.0.0.1:9092")[0].sasl_username == "user"
+    message = refused(monkeypatch, KAFKA_BROKERS="kafka.example:9092")
+    assert "clear text" in message
+    assert "hush" not in message
+    monkeypatch.setenv("KAFKA_ALLOW_CLEARTEXT_PASSWORD", "true")
+    kafka, _ = read_settings()
+    assert "hush" not in repr(kafka)
+
+
+def test_a_certificate_that_is_none_is_refused_before_anything_is_sent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from monitor.kafka.wire import OptionsError, connection_options  # noqa: PLC0415
+
+    (tmp_path / "ca.pem").write_text("no certificate")
+    monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SSL")
+    monkeypatch.setenv("KAFKA_SSL_CAFILE", str(tmp_path / "ca.pem"))
+    with pytest.raises(OptionsError, match="holds no certificate"):
+        connection_options(read_settings()[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("kafka:9092", ("kafka", 9092)),
+        ("[::1]:9092", ("::1", 9092)),
+        ("10.0.0.1:1", ("10.0.0.1", 1)),
+    ],
+)
+def test_addresses_are_split(text: str, address: tuple[str, int]) -> None:
+    assert split_address(text) == address
