@@ -27,7 +27,7 @@ def running(lab: Lab, group: ConsumerGroup) -> Iterator[str]:
     """Run the gateway reading topics of its own; yields its address."""
     port = free_port()
     settings = GatewaySettings(
-        **{**lab.settings.model_dump(exclude={"port", "kafka_client_id"}), "port": port},
+        **{**lab.kafka_settings.model_dump(exclude={"port", "kafka_client_id"}), "port": port},
         payment_url=f"http://127.0.0.1:{port}",  # any service that answers will do
         inventory_url="http://127.0.0.1:1",
         shipping_url=f"http://127.0.0.1:{port},http://127.0.0.1:1",
