@@ -15,6 +15,8 @@ from psycopg2.extensions import connection
 from sqlalchemy.pool import QueuePool
 
 from monitor.database.collector import GRACE_SECONDS, DatabaseCollector
+from monitor.database.services import ServiceTarget, read_service
+from monitor.database.session import NO_ANSWER, AskError
 from monitor.database.settings import read_database_settings
 from monitor.pools import WIDTH, pools_command
 from order_services.local.pgbouncer import EmbeddedPgBouncer
@@ -109,6 +111,13 @@ def test_each_service_is_read_and_fails_alone(serve: Serve) -> None:
     assert garbled.error == "its metrics can't be read"
     assert endless.error == "no answer within 0.5 s"
     assert "refused" in str(gone.error)
+
+
+def test_a_page_that_trickles_in_without_end_is_given_up_by_its_reader_itself(serve: Serve) -> None:
+    started = time.monotonic()
+    with pytest.raises(AskError, match=NO_ANSWER):
+        read_service(ServiceTarget.parse(serve(stall=True)), started + 0.3)
+    assert time.monotonic() - started < 0.3 + 3  # a busy machine's slack
 
 
 def test_a_services_real_pool_is_understood(guarded: EmbeddedPostgres, serve: Serve) -> None:

@@ -10,9 +10,11 @@ import pytest
 from psycopg2.extensions import connection
 
 from monitor.analysis.pools import analyse
+from monitor.database.address import Address
 from monitor.database.collector import GRACE_SECONDS, DatabaseCollector
 from monitor.database.metrics import PG_ACTIVITY, PG_BLOCKED, PG_MAX_CONNECTIONS, PG_UP, samples
 from monitor.database.model import IDLE, IDLE_IN_TRANSACTION, Postgres, Reading
+from monitor.database.session import NO_ANSWER, AskError, Session
 from monitor.database.settings import DatabaseSettings, read_database_settings
 from order_services.local.ports import free_port
 from order_services.local.postgres import EmbeddedPostgres
@@ -239,6 +241,21 @@ def test_a_frozen_server_costs_a_bounded_time_connected_or_not(
     for collector in (connected, new):
         wait_for("figures again", partial(answered, collector))
         collector.close()
+
+
+def test_a_session_itself_gives_up_on_a_frozen_server(
+    watcher_url: str, guarded: EmbeddedPostgres
+) -> None:
+    # not only its collector: the thread that asks would be held as long as the server is frozen
+    connected, new = Session(Address.parse(watcher_url)), Session(Address.parse(watcher_url))
+    connected.ask("SELECT 1", time.monotonic() + 10)
+    with frozen(guarded):
+        for session in (connected, new):
+            started = time.monotonic()
+            with pytest.raises(AskError, match=NO_ANSWER):
+                session.ask("SELECT 1", started + 0.3)
+            assert time.monotonic() - started < 0.3 + SLACK_SECONDS
+            assert not session.is_open
 
 
 def test_a_question_that_takes_too_long_is_ended_in_the_server_too(

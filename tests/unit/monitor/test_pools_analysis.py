@@ -141,6 +141,12 @@ def test_one_replica_more_exceeds_exactly_when_its_pool_is_more_than_what_is_lef
     assert str(more) == (f"exceeds PostgreSQL by {by}" if by else "fits, 2 left")
 
 
+def test_a_replica_that_takes_the_very_last_connections_fits() -> None:
+    names = {f"payment-service-{n}": 1 for n in range(18)}
+    more = only(report(postgres(names, superuser_reserved_connections=5), assumed=5)).one_more
+    assert (more.outcome, more.left) == (Outcome.FITS, 0)
+
+
 def test_reserved_connections_are_not_for_services() -> None:
     server = postgres({"payment-service-1": 1}, reserved_connections=10)
     (budget,) = report(server, assumed=5).budgets
