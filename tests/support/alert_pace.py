@@ -60,13 +60,13 @@ class Pace:
             node.offset = promql.parse_duration(self._window(node.offset))
             return promql.parse(str(node))
         if isinstance(node, promql.MatrixSelector):
-            selector = promql.parse(str(node.vector_selector))
+            selector: Any = promql.parse(str(node.vector_selector))
             offset = selector.offset
             selector.offset = None
             text = f"{selector}[{self._window(node.range)}]"
             return promql.parse(text if not offset else f"{text} offset {_display(offset)}")
         if isinstance(node, promql.SubqueryExpr):
-            raise ValueError(f"a subquery is not shortened: {node}")
+            raise NotImplementedError(f"a subquery is not shortened: {node}")
         return None
 
     def _window(self, window: timedelta) -> str:

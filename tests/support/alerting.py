@@ -19,8 +19,9 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -38,7 +39,7 @@ REPOSITORY: Final = Path(__file__).resolve().parent.parent.parent
 START_TIMEOUT_S: Final = 60.0
 HTTP_TIMEOUT_S: Final = 10.0
 
-Targets = Mapping[str, Iterable[Mapping[str, Any]]]
+Targets = Mapping[str, Sequence[Mapping[str, Any]]]
 """Groups of targets by job, as in a file of targets: {"targets": [...], "labels": {...}}."""
 
 
@@ -168,13 +169,15 @@ class Alerting:
         return f"http://{LOOPBACK}:{self.alertmanager_port}"
 
     def start(self) -> Self:
-        """Start all three and wait until they are ready."""
+        """Start all three; rules are judged once every target was scraped.
+
+        Earlier, what has not been scraped yet would be taken for absent.
+        """
         # before anything runs: a missing program is a skip
         alertmanager = program("prometheus-alertmanager", "prometheus-alertmanager")
         prometheus = program("prometheus", "prometheus")
         self.directory.mkdir(parents=True, exist_ok=True)
         self.webhook.start()
-        self._write_rules()
         self.write_targets(self.targets)
         self._run(
             "alertmanager",
@@ -191,9 +194,13 @@ class Alerting:
             f"--config.file={self._write_prometheus_config()}",
             f"--storage.tsdb.path={self.directory / 'prometheus'}",
             f"--web.listen-address={LOOPBACK}:{self.prometheus_port}",
+            "--web.enable-lifecycle",
         )
         for url in (self.alertmanager_url, self.prometheus_url):
-            wait_for(f"answer from {url}", lambda url=url: self._is_ready(url), START_TIMEOUT_S)
+            wait_for(f"answer from {url}", partial(self._is_ready, url), START_TIMEOUT_S)
+        wait_for("scrape of every target", self._all_scraped, START_TIMEOUT_S)
+        self._write_rules()
+        self._reload()
         return self
 
     def stop(self) -> None:
@@ -219,6 +226,10 @@ class Alerting:
     def wait_until_firing(self, name: str, timeout_s: float = 120.0, **labels: str) -> None:
         """Wait until an alert fires in Prometheus, told or not."""
         wait_for(f"{name} {labels} to fire", lambda: self._fires(name, labels), timeout_s)
+
+    def wait_until_not_firing(self, name: str, timeout_s: float = 120.0, **labels: str) -> None:
+        """Wait until no such alert fires in Prometheus, told or not."""
+        wait_for(f"end of {name} {labels}", lambda: not self._fires(name, labels), timeout_s)
 
     def wait_until_quiet(self, timeout_s: float = 120.0) -> None:
         """Wait until no alert is firing or pending in Prometheus."""
@@ -274,6 +285,15 @@ class Alerting:
             and labels.items() <= one["labels"].items()
             for one in self.active()
         )
+
+    def _all_scraped(self) -> bool:
+        wanted = sum(len(group["targets"]) for groups in self.targets.values() for group in groups)
+        return len(self.query("up == 1")) == wanted
+
+    def _reload(self) -> None:
+        request = urllib.request.Request(f"{self.prometheus_url}/-/reload", method="POST")
+        with urllib.request.urlopen(request, timeout=HTTP_TIMEOUT_S):
+            pass
 
     def _write_rules(self) -> None:
         rules = self.directory / "rules"

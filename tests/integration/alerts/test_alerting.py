@@ -1,0 +1,151 @@
+"""The harness of end-to-end tests: a fake target stands for the monitor and the services."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from order_services.local.plan import SERVICES
+from tests.support.alert_pace import Pace
+from tests.support.alerting import Alerting, targets_of
+
+GROUPS = [f"group-{number}" for number in range(40)]
+HEALTHY = [
+    'kafka_monitor_up{cluster="test"} 1',
+    'kafka_monitor_broker_up{broker="1"} 1',
+    *(f'kafka_consumergroup_members{{consumergroup="{group}"}} 1' for group in GROUPS),
+]
+
+
+def lag(messages: int, *groups: str) -> list[str]:
+    return [
+        f'kafka_consumergroup_lag_sum{{consumergroup="{group}",topic="t"}} {messages}'
+        for group in groups
+    ]
+
+
+def wedged(messages: int, *groups: str) -> list[str]:
+    """Lag at a committed offset that does not move."""
+    names = [f'{{consumergroup="{group}",topic="t",partition="0"}}' for group in groups]
+    return [
+        *lag(messages, *groups),
+        *(f"kafka_consumergroup_lag{labels} {messages}" for labels in names),
+        *(f"kafka_consumergroup_current_offset{labels} 7" for labels in names),
+    ]
+
+
+class FakeTarget:
+    """Serves whatever samples a test gives it."""
+
+    def __init__(self) -> None:
+        self.show([])
+        target = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", "text/plain; version=0.0.4")
+                self.end_headers()
+                self.wfile.write(target.page)
+
+            def log_message(self, *_: Any) -> None:
+                """Write nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def show(self, samples: list[str]) -> None:
+        self.page = "".join(f"{line}\n" for line in samples).encode()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def target() -> Iterator[FakeTarget]:
+    fake = FakeTarget()
+    fake.show(HEALTHY + wedged(0, *GROUPS))
+    yield fake
+    fake.stop()
+
+
+@pytest.fixture
+def services() -> Iterator[list[tuple[str, str]]]:
+    fake = FakeTarget()
+    yield [(service, fake.url) for service in SERVICES]
+    fake.stop()
+
+
+@pytest.fixture
+def alerting(
+    target: FakeTarget, services: list[tuple[str, str]], tmp_path: Path
+) -> Iterator[Alerting]:
+    pace = Pace(factor=100.0, scrape_interval_seconds=0.5, shortest_window_seconds=3.0)
+    with Alerting(tmp_path / "alerting", targets_of(target.url, services), pace) as running:
+        yield running
+
+
+def test_an_alert_is_told_when_it_fires_and_when_it_is_resolved(
+    alerting: Alerting, target: FakeTarget
+) -> None:
+    target.show(HEALTHY + wedged(0, *GROUPS[1:]) + lag(1500, "group-0"))
+    notice = alerting.wait_until_told("KafkaConsumerLagHigh", consumergroup="group-0")
+    assert notice.receiver == "chat"
+    assert notice.annotations["runbook_url"] == "alerts/runbooks/KafkaConsumerLagHigh.md"
+    assert "group-0 has 1.5k unread" in notice.annotations["description"]
+    target.show(HEALTHY + wedged(0, *GROUPS))
+    alerting.wait_until_resolved("KafkaConsumerLagHigh", consumergroup="group-0")
+    alerting.wait_until_quiet()
+    assert alerting.fired() == alerting.told() == {"KafkaConsumerLagHigh"}, alerting.describe()
+
+
+def test_of_a_wedged_group_the_cause_is_told_and_not_its_consequences(
+    alerting: Alerting, target: FakeTarget
+) -> None:
+    target.show(HEALTHY + wedged(0, *GROUPS[1:]) + wedged(5000, "group-0"))
+    notice = alerting.wait_until_told("KafkaConsumerStuck", consumergroup="group-0")
+    assert notice.receiver == "pager"
+    alerting.wait_until_firing("KafkaConsumerLagHigh")
+    target.show(HEALTHY + wedged(0, *GROUPS))
+    alerting.wait_until_resolved("KafkaConsumerStuck")
+    alerting.wait_until_quiet()
+    assert alerting.fired() == {"KafkaConsumerLagHigh", "KafkaConsumerStuck"}
+
+
+def test_a_dead_broker_pages_once_and_not_for_each_of_forty_groups(
+    alerting: Alerting, target: FakeTarget
+) -> None:
+    broken = [line.replace('broker="1"} 1', 'broker="1"} 0') for line in HEALTHY]
+    target.show(broken + wedged(0, *GROUPS))
+    alerting.wait_until_told("KafkaBrokerDown", broker="1")
+    target.show(broken + wedged(5000, *GROUPS))
+    alerting.wait_until_firing("KafkaConsumerStuck", consumergroup="group-39")
+    alerting.wait_until_firing("KafkaConsumerLagHigh", consumergroup="group-39")
+    # first the groups, then the broker: what was held back must not be told at the end
+    target.show(broken + wedged(0, *GROUPS))
+    alerting.wait_until_not_firing("KafkaConsumerStuck")
+    alerting.wait_until_not_firing("KafkaConsumerLagHigh")
+    target.show(HEALTHY + wedged(0, *GROUPS))
+    alerting.wait_until_resolved("KafkaBrokerDown")
+    assert alerting.told() == {"KafkaBrokerDown"}, alerting.describe()
+    pages = [m for m in alerting.webhook.messages() if m["status"] == "firing"]
+    assert len(pages) == 1
+
+
+def test_a_target_that_goes_away_is_told_with_its_service(
+    alerting: Alerting, target: FakeTarget, services: list[tuple[str, str]]
+) -> None:
+    gone = "http://127.0.0.1:9"  # the discard port: nobody answers
+    alerting.write_targets(targets_of(target.url, [("gateway", gone), *services[1:]]))
+    notice = alerting.wait_until_told("OrderServiceDown", service="gateway")
+    assert notice.receiver == "pager"
+    alerting.write_targets(targets_of(target.url, services))
+    alerting.wait_until_resolved("OrderServiceDown", service="gateway")
+    assert alerting.told() == {"OrderServiceDown"}, alerting.describe()
