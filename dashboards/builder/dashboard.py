@@ -23,20 +23,8 @@ from dashboards.builder.palette import COLOURS
 GRID_COLUMNS: Final = 24
 SCHEMA_VERSION: Final = 42  # the newest of the classic model: Grafana 11 to 13 load it
 
-_KEYS: Final = frozenset(
-    {
-        "uid",
-        "title",
-        "description",
-        "tags",
-        "time",
-        "refresh",
-        "links",
-        "templates",
-        "annotations",
-        "rows",
-    }
-)
+_REQUIRED: Final = frozenset({"uid", "title", "description", "tags", "rows"})
+_KEYS: Final = _REQUIRED | {"time", "refresh", "links", "templates", "annotations"}
 _BUILT_IN_ANNOTATIONS: Final = {
     "builtIn": 1,
     "datasource": {"type": "grafana", "uid": "-- Grafana --"},
@@ -147,6 +135,9 @@ class Dashboard(dashboards.Dashboard):
         unknown = set(data) - _KEYS
         if unknown:
             raise DefinitionError(f"dashboard {self.name!r}: unknown keys {sorted(unknown)}")
+        missing = _REQUIRED - set(data)
+        if missing:
+            raise DefinitionError(f"dashboard {self.name!r}: missing keys {sorted(missing)}")
         time = data.get("time", {"from": "now-1h", "to": "now"})
         model = sdk.dashboard_models.Dashboard(
             uid=data["uid"],

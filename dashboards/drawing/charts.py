@@ -23,7 +23,7 @@ _CIVIDIS: Final = (
     *("#00224e", "#123570", "#3b496c", "#575d6d", "#707173"),
     *("#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838"),
 )
-_ROUND_S: Final = (60, 120, 300, 600, 900, 1800, 3600, 7200)
+_ROUND_S: Final = (10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,9 @@ class Area:
             at = self.x(time)
             parts.append(svg.line(at, _TOP, at, self.bottom, svg.GRID))
             if at <= self.right - 12:
-                clock = datetime.fromtimestamp(time, UTC).strftime("%H:%M")
+                clock = datetime.fromtimestamp(time, UTC).strftime(
+                    "%H:%M" if step >= 60 else "%H:%M:%S"
+                )
                 parts.append(svg.label(at, self.bottom + 15, clock, anchor="middle"))
             time += step
         for mark in marks:
@@ -319,10 +321,10 @@ def heatmap(
         for time, count in cells:
             if count > 0:
                 colour = _CIVIDIS[min(9, int(math.sqrt(count / most) * 10))]
-                width = area.x(time + step) - area.x(time)
-                parts.append(
-                    svg.box(area.x(time) - width, top + 0.5, width + 0.3, height - 1, colour)
-                )
+                # a bucket's count is of the time before it
+                left = max(area.left, area.x(time - step))
+                width = area.x(time) - left + 0.3
+                parts.append(svg.box(left, top + 0.5, width, height - 1, colour))
     parts.append(area.axis(marks) if marks else "")
     parts.append(area.legend(legend))
     return svg.picture(area.width, area.height, "".join(parts))

@@ -16,8 +16,6 @@ from dashboards.prometheus import Series
 
 def stat(panel: Mapping[str, Any], fields: Sequence[Field], width: float, height: float) -> str:
     """Return one large number, on the colour of its level."""
-    if not fields:
-        return svg.picture(width, height, _centred(width, height, "No data", svg.MUTED))
     field = fields[0]
     value = field.series.last
     level = field.level_colour(value) if panel["options"]["colorMode"] == "background" else None
@@ -27,6 +25,13 @@ def stat(panel: Mapping[str, Any], fields: Sequence[Field], width: float, height
     fill = _readable(level) if level else TEXT
     parts.append(_centred(width, height, field.text(value), fill))
     return svg.picture(width, height, "".join(parts))
+
+
+def nothing(panel: Mapping[str, Any]) -> str:
+    """Return what a panel without data says."""
+    return (
+        f'<p class="empty">{escape(panel["fieldConfig"]["defaults"].get("noValue", "No data"))}</p>'
+    )
 
 
 def _centred(width: float, height: float, text: str, fill: str) -> str:
@@ -106,8 +111,7 @@ def table(
         for row in rows[:lines]
     )
     if not rows:
-        empty = panel["fieldConfig"]["defaults"].get("noValue", "No data")
-        return f'<p class="empty">{escape(empty)}</p>'
+        return nothing(panel)
     return f"<table><tr>{head}</tr>{body}</table>"
 
 

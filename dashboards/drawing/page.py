@@ -112,6 +112,8 @@ def _body(
     if panel["type"] == "table":
         return numbers.table(panel, answers, int(height / _TABLE_ROW) - 1)
     found = fields(panel, answers)
+    if not found:
+        return numbers.nothing(panel)
     if panel["type"] in _VALUES:
         return _VALUES[panel["type"]](panel, found, width, height)
     area = Area(width, height, view.start, view.end)
