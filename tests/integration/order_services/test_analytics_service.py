@@ -27,7 +27,10 @@ from tests.support.waiting import wait_for
 def running(lab: Lab, group: ConsumerGroup, **changes: Any) -> Iterator[str]:
     """Run analytics on topics of its own; yields HOST:PORT."""
     settings = AnalyticsSettings(
-        **{**lab.kafka_settings.model_dump(exclude={"port", "kafka_client_id"}), "port": free_port()},
+        **{
+            **lab.kafka_settings.model_dump(exclude={"port", "kafka_client_id"}),
+            "port": free_port(),
+        },
         stats_interval_seconds=0.05,
         **changes,
     )
