@@ -201,6 +201,8 @@ class Alerting:
         wait_for("scrape of every target", self._all_scraped, START_TIMEOUT_S)
         self._write_rules()
         self._reload()
+        # after a reload Prometheus looks for it anew; until then alerts are dropped for a minute
+        wait_for("Alertmanager that Prometheus knows", self._knows_alertmanager, START_TIMEOUT_S)
         return self
 
     def stop(self) -> None:
@@ -294,6 +296,9 @@ class Alerting:
         request = urllib.request.Request(f"{self.prometheus_url}/-/reload", method="POST")
         with urllib.request.urlopen(request, timeout=HTTP_TIMEOUT_S):
             pass
+
+    def _knows_alertmanager(self) -> bool:
+        return bool(self._get("/api/v1/alertmanagers", {})["activeAlertmanagers"])
 
     def _write_rules(self) -> None:
         rules = self.directory / "rules"
