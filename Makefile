@@ -18,9 +18,11 @@ $(VENV)/run.stamp: requirements/run.txt pyproject.toml
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/dev.stamp: requirements/dev.txt $(VENV)/run.stamp
+$(VENV)/dev.stamp: requirements/dev.txt requirements/dashboards.txt $(VENV)/run.stamp
 	@echo "==> installing what tests, linters and benchmarks need (once)"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@# without its dependencies, which want Kerberos' C libraries for a part that we don't use
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/dashboards.txt
 	@touch $@
 
 run: $(VENV)/run.stamp ## start everything: Kafka, PostgreSQL, five services, the monitor, demo orders
@@ -38,12 +40,18 @@ format: $(VENV)/dev.stamp ## format the code and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+dashboards: $(VENV)/dev.stamp ## rebuild the dashboards' JSON from its YAML
+	@$(BIN)/python -m dashboards
+
 requirements: $(VENV)/dev.stamp ## pin the newest versions, with hashes
 	@for set in "run.txt requirements/run.in" "dev.txt requirements/run.in requirements/dev.in"; do \
 	  set -- $$set; out=$$1; shift; \
 	  $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-annotate --custom-compile-command "make requirements" \
 	    --extra local --output-file requirements/$$out pyproject.toml "$$@"; done
+	@$(BIN)/uv pip compile --quiet --upgrade --no-deps --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-annotate --custom-compile-command "make requirements" \
+	  --output-file requirements/dashboards.txt requirements/dashboards.in
 	@# the image's set: the same versions, without the embedded broker and database
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --custom-compile-command "make requirements" \
@@ -55,4 +63,4 @@ pictures: $(VENV)/dev.stamp ## draw the pictures of the README from a running sy
 clean-data: ## forget the topics, orders and logs of `make run`
 	rm -rf .local/data .local/logs
 
-.PHONY: help run test check format requirements pictures clean-data
+.PHONY: help run test check format dashboards requirements pictures clean-data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import psutil
 import psycopg2
 from psycopg2 import sql
 
@@ -146,15 +148,14 @@ class EmbeddedPostgres:
 
     def pause(self) -> None:
         """Freeze the server and its backends."""
-        for backend in self._backends():
-            os.kill(backend, signal.SIGSTOP)
+        # the postmaster first: it opens no backend behind our back
         self._started().pause()
+        self._signal_backends(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let a frozen server go on."""
         self._started().resume()
-        for backend in self._backends():
-            os.kill(backend, signal.SIGCONT)
+        self._signal_backends(signal.SIGCONT)
 
     def kill(self) -> None:
         """End the server as a power cut would: its backends follow when they notice."""
@@ -166,11 +167,11 @@ class EmbeddedPostgres:
         if self.process is not None:
             self.process.stop(timeout_s=20)
 
-    def _backends(self) -> list[int]:
+    def _signal_backends(self, number: int) -> None:
         # each backend leads a process group of its own: a signal to the postmaster's misses them
-        import psutil  # noqa: PLC0415
-
-        return [child.pid for child in psutil.Process(self.pid).children()]
+        for backend in psutil.Process(self.pid).children():
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended in between
+                backend.send_signal(number)
 
     def _started(self) -> ManagedProcess:
         if self.process is None:

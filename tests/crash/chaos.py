@@ -5,12 +5,24 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from order_services.local.process import ManagedProcess
 from tests.crash.shop import Shop
 
+EVERYTHING: Mapping[str, float] = {
+    "kill": 10,
+    "kill beside a frozen server": 3,
+    "kill broker": 1,
+    "kill postgres": 1.5,
+    "freeze": 3,
+    "freeze server": 0.7,
+    "scale": 3,
+    "stop": 1,
+}
+# A process dies while it waits for the broker or the database: half of what it does is done.
+AT_THE_WORST_MOMENT: Mapping[str, float] = {"kill beside a frozen server": 1}
 SCALABLE = {"gateway": (1, 2), "payment": (1, 3), "inventory": (1, 2), "shipping": (1, 2)}
 
 
@@ -22,6 +34,7 @@ class Chaos:
     seed: int
     kills: int
     pause_s: float = 1.0
+    mishaps: Mapping[str, float] = field(default_factory=lambda: EVERYTHING)
     done: Counter[str] = field(default_factory=Counter)
     say: Callable[[str], None] = lambda _: None
 
@@ -64,12 +77,16 @@ class Chaos:
         if kind == "kill postgres":
             shop.postgres.kill()
             return self._restart(choice, "postgres")
-        if kind == "freeze server":
+        if "server" in kind:
             server = choice.choice((shop.broker, shop.postgres))
             server.pause()
-            time.sleep(choice.uniform(0.5, 4))
+            time.sleep(choice.uniform(0.5, 3))
+            victims = self._victims(choice) if kind.startswith("kill") else []
+            for victim in victims:
+                victim.kill()
             server.resume()
-            return type(server).__name__
+            shop.revive()
+            return f"{type(server).__name__} {' '.join(victim.name for victim in victims)}"
         with shop.lock:
             name, process = choice.choice(list(shop.replicas.items()))
         if kind == "freeze":
@@ -81,12 +98,18 @@ class Chaos:
             process.stop(timeout_s=30)
             self._restart(choice, name)
         else:
-            self._kill(process)
+            process.kill()
             self._restart(choice, name)
         return name
 
-    def _kill(self, process: ManagedProcess) -> None:
-        process.kill()
+    def _victims(self, choice: random.Random) -> list[ManagedProcess]:
+        """Pick all replicas of one service: none is left to make up for the others."""
+        shop = self.shop
+        with shop.lock:
+            service = choice.choice(sorted({spec.service for spec in shop.specs.values()}))
+            return [
+                shop.replicas[name] for name in shop.replicas if shop.specs[name].service == service
+            ]
 
     def _restart(self, choice: random.Random, name: str) -> str:
         time.sleep(choice.uniform(0, 1.5))

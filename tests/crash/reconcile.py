@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,7 +14,6 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from order_services import events, topics
 from order_services.local.plan import DatabaseAddress
 from tests.crash.customers import Ledger
-from tests.support.waiting import wait_for
 
 EVENT_TOPICS = (topics.ORDERS, topics.PAYMENTS, topics.INVENTORY, topics.SHIPPING)
 QUIET_TIMEOUT_S = 180.0
@@ -128,8 +128,11 @@ def query(address: DatabaseAddress, sql: str) -> list[tuple[object, ...]]:
 
 def wait_until_quiet(
     address: DatabaseAddress, brokers: str, timeout_s: float = QUIET_TIMEOUT_S
-) -> None:
-    """Wait until nothing is under way: no outbox row, no shipment due, no unread message."""
+) -> bool:
+    """Wait until nothing is under way: no outbox row, no shipment due, no unread message.
+
+    Return whether that came about within the time limit.
+    """
     calm = 0
 
     def quiet() -> bool:
@@ -143,7 +146,12 @@ def wait_until_quiet(
         # twice: between two looks a message may be neither in the outbox nor in a topic's end
         return calm >= 3
 
-    wait_for("quiet", quiet, timeout_s)
+    deadline = time.monotonic() + timeout_s
+    while not quiet():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.3)
+    return True
 
 
 def _lags(brokers: str) -> Iterator[tuple[str, int]]:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.crash.chaos import Chaos
+from tests.crash.chaos import EVERYTHING, Chaos
 from tests.crash.customers import Customers
-from tests.crash.reconcile import Verdict, reconcile, wait_until_quiet
+from tests.crash.reconcile import QUIET_TIMEOUT_S, Verdict, reconcile, wait_until_quiet
 from tests.crash.shop import Shop, plain_command
 
 REPLICAS: Mapping[str, int] = {
@@ -49,13 +49,15 @@ def crash_run(
     seed: int,
     rate: float = 25.0,
     pause_s: float = 1.0,
+    mishaps: Mapping[str, float] = EVERYTHING,
     command: Callable[[str], list[str]] = plain_command,
+    quiet_timeout_s: float = QUIET_TIMEOUT_S,
     say: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Run the shop under load with `kills` kills, then account for every order."""
     shop = Shop(directory, command)
     customers = Customers(lambda: shop.gateways, rate, seed)
-    chaos = Chaos(shop, seed, kills, pause_s, say=say)
+    chaos = Chaos(shop, seed, kills, pause_s, mishaps, say=say)
     try:
         say("starting the shop")
         shop.start(REPLICAS)
@@ -65,7 +67,9 @@ def crash_run(
         customers.stop()
         say("quiet: waiting until every order has come to its end")
         started = time.monotonic()
-        wait_until_quiet(shop.address, shop.broker.bootstrap_servers)
+        calm = wait_until_quiet(shop.address, shop.broker.bootstrap_servers, quiet_timeout_s)
+        if not calm:
+            say("it never got quiet: counting what there is")
         quiet = time.monotonic() - started
         say("counting")
         verdict = reconcile(customers.ledger, shop.address, shop.broker.bootstrap_servers)

@@ -1,0 +1,64 @@
+"""Run a service with one of its guarantees switched off: `python -m tests.crash.sabotage HOW SERVICE`.
+
+The crash run must notice. Production code has no switch for any of this.
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from confluent_kafka import Producer
+
+from order_services.runtime import inbox
+from order_services.runtime.consumer import Consumer
+from order_services.runtime.relay import Relay, producer_settings
+
+
+def without_inbox() -> None:
+    """Handle every delivery of an event, not only the first."""
+    inbox.admit = lambda connection, group_id, events: list(events)  # noqa: ARG005  # its names
+
+
+def offsets_before_transaction() -> None:
+    """Commit to Kafka what PostgreSQL does not have yet."""
+    process = Consumer._process_until_it_works
+
+    def commit_first(self: Consumer, kafka: Any, messages: Any) -> Any:
+        self._commit(kafka, messages)
+        return process(self, kafka, messages)
+
+    Consumer._process_until_it_works = commit_first  # type: ignore[method-assign]  # sabotage
+
+
+def rows_before_delivery() -> None:
+    """Take outbox rows for published as soon as they are handed to the producer."""
+
+    def publish(self: Relay, rows: Sequence[Any], cycle: Any) -> None:
+        producer = self._producer = self._producer or Producer(producer_settings(self._settings))
+        for row_id, topic, key, value, *_ in rows:
+            producer.produce(topic, key=bytes(key), value=bytes(value))
+            cycle.delivered.append(row_id)
+        producer.poll(0)
+
+    Relay._publish = publish  # type: ignore[method-assign]  # sabotage
+
+
+SABOTAGES: dict[str, Callable[[], None]] = {
+    "without-inbox": without_inbox,
+    "offsets-before-transaction": offsets_before_transaction,
+    "rows-before-delivery": rows_before_delivery,
+}
+
+
+def sabotaged_command(how: str) -> Callable[[str], list[str]]:
+    """Return the command line that starts a service in this way."""
+    return lambda service: [sys.executable, "-m", "tests.crash.sabotage", how, service]
+
+
+if __name__ == "__main__":
+    _, how, service = sys.argv
+    SABOTAGES[how]()
+    runpy.run_module(f"order_services.{service}", run_name="__main__")
