@@ -19,6 +19,7 @@ SERVICES: Final = ("gateway", "payment", "inventory", "shipping", "analytics")
 DEFAULT_BROKERS: Final = "127.0.0.1:9092"
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
 EXIT_USAGE: Final = 2
+MORE_COMMANDS: Final = ("dead-letters",)
 
 
 class LazyGroup(click.Group):
@@ -29,10 +30,14 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
-        return sorted({*super().list_commands(ctx), "up"})
+        return sorted({*super().list_commands(ctx), "up", *MORE_COMMANDS})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command, importing `up` only now."""
+        """Return a command, importing those of other modules only now."""
+        if cmd_name in MORE_COMMANDS:
+            from order_services.commands import COMMANDS  # noqa: PLC0415  # it imports this module
+
+            return COMMANDS[cmd_name]
         return _up_command() if cmd_name == "up" else super().get_command(ctx, cmd_name)
 
 

@@ -1,0 +1,208 @@
+"""The commands `order-services dead-letters` and `order-services replay`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any, Final
+
+import click
+import orjson
+
+from order_services import dead_letters
+from order_services.cli import _connect, _fail, _kafka_option
+from order_services.dead_letters import DeadLetter, DeadLetterError, Replayed, Selection
+
+EXIT_INTERRUPTED: Final = 130
+WIDTH: Final = 80
+LABEL_WIDTH: Final = 12
+
+_output_option = click.option(
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How to print it.",
+)
+
+
+@contextmanager
+def stop_on_interrupt() -> Iterator[threading.Event]:
+    """Set the event at Ctrl-C or SIGTERM, instead of breaking off in the middle of something."""
+    stop = threading.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+@click.group("dead-letters")
+def dead_letters_group() -> None:
+    """Show messages that could not be processed, and send them back."""
+
+
+@dead_letters_group.command("list")
+@_kafka_option
+@_output_option
+def list_dead_letters(brokers: str, output: str) -> None:
+    """Count the dead letters of each group, by topic and error."""
+    _connect(brokers)
+    heaps = _do(lambda: dead_letters.heaps(brokers))
+    if output == "json":
+        _print_json([asdict(heap) for heap in heaps])
+        return
+    for heap in heaps:
+        if heap.topic is None and not heap.count:
+            click.echo(f"{heap.group_id}: none")
+            continue
+        click.echo(
+            f"{heap.group_id}: {heap.count} from {heap.topic or 'no known topic'}, "
+            f"{heap.waiting} not sent back yet"
+        )
+        click.echo(f"    oldest {_time(heap.oldest)}, newest {_time(heap.newest)}")
+        for kind, count in sorted(heap.errors.items(), key=lambda item: -item[1]):
+            click.echo(f"    {count:>6}  {kind}")
+
+
+@dead_letters_group.command("show")
+@_kafka_option
+@_output_option
+@click.argument("group")
+@click.argument("offset", type=click.IntRange(0))
+@click.option("--partition", type=click.IntRange(0), default=0, show_default=True)
+def show_dead_letter(brokers: str, output: str, group: str, offset: int, partition: int) -> None:
+    """Show the dead letter of GROUP at OFFSET of its dead-letter topic."""
+    _connect(brokers)
+    letter = _do(lambda: dead_letters.find(brokers, group, offset, partition))
+    if output == "json":
+        _print_json(
+            {
+                **asdict(letter),
+                "event_type": letter.event_type,
+                "key": _text(letter.key),
+                "value": _text(letter.value),
+                "headers": [[name, _text(value)] for name, value in letter.headers],
+            }
+        )
+        return
+    origin = "unknown"
+    if letter.origin_topic is not None:
+        origin = f"{letter.origin_topic}, partition {letter.origin_partition}"
+        origin += f", offset {letter.origin_offset}"
+    _print_field("group", letter.group_id)
+    _print_field("here", f"partition {letter.partition}, offset {letter.offset}")
+    _print_field("origin", origin)
+    _print_field("failed at", _time(letter.failed_at))
+    _print_field("attempts", "unknown" if letter.attempts is None else str(letter.attempts))
+    _print_field("error", letter.error)
+    _print_field("key", _text(letter.key) or "none")
+    for name, value in letter.headers:
+        _print_field("header", f"{name}: {_text(value)}")
+    click.echo("value")
+    for line in _value_lines(letter):
+        click.echo(line)
+
+
+@dead_letters_group.command("replay")
+@_kafka_option
+@click.option("--group", required=True, help="The consumer group.")
+@click.option("--event-type", "event_types", multiple=True, help="Only events of this type.")
+@click.option("--offset", "offsets", type=click.IntRange(0), multiple=True, help="Only this one.")
+@click.option("--limit", type=click.IntRange(1), help="At most so many.")
+@click.option("--all", "everything", is_flag=True, help="All that there are.")
+@click.option("--again", is_flag=True, help="Also those that were sent back before.")
+def replay_dead_letters(
+    *,
+    brokers: str,
+    group: str,
+    event_types: tuple[str, ...],
+    offsets: tuple[int, ...],
+    limit: int | None,
+    everything: bool,
+    again: bool,
+) -> None:
+    """Send dead letters back to the topics that they came from.
+
+    Each is sent back once: a second call passes over it, unless --again.
+    """
+    narrowed = bool(event_types or offsets or limit)
+    if everything == narrowed:
+        raise click.UsageError("say which: --event-type, --offset and --limit, or --all")
+    _connect(brokers)
+    selection = Selection(frozenset(event_types), frozenset(offsets), limit)
+
+    def show(replayed: Replayed) -> None:
+        click.echo(f"{replayed.sent} sent back ...", err=True)
+
+    with stop_on_interrupt() as stop:
+        done = _do(
+            lambda: dead_letters.replay(
+                brokers, group, selection, again=again, on_progress=show, stopping=stop.is_set
+            )
+        )
+        click.echo(f"{done.sent} sent back, {done.sent_before} passed over (sent back before)")
+        if done.without_origin:
+            click.echo(f"{done.without_origin} left: they do not say where they came from")
+        if stop.is_set():
+            click.echo("interrupted: what was sent back is noted; call it again for the rest")
+            sys.exit(EXIT_INTERRUPTED)
+
+
+def _do(operation: Callable[[], Any]) -> Any:
+    try:
+        return operation()
+    except DeadLetterError as error:
+        _fail(str(error))
+
+
+def _print_json(body: object) -> None:
+    click.echo(orjson.dumps(body, option=orjson.OPT_INDENT_2).decode())
+
+
+def _print_field(name: str, text: str) -> None:
+    # what others sent must not move the cursor or colour the terminal
+    lines = textwrap.wrap(_printable(text), WIDTH - LABEL_WIDTH) or [""]
+    for label, line in zip([name, *[""] * len(lines)], lines, strict=False):
+        click.echo(f"{label:<{LABEL_WIDTH}}{line}")
+
+
+def _value_lines(letter: DeadLetter) -> Sequence[str]:
+    if letter.value is None:
+        return ["  none"]
+    try:
+        text = json.dumps(json.loads(letter.value), indent=2, ensure_ascii=False)
+    except ValueError:
+        text = _text(letter.value) or ""
+    return [
+        "  " + part
+        for line in text.splitlines() or [""]
+        for part in textwrap.wrap(
+            _printable(line), WIDTH - 2, drop_whitespace=False, subsequent_indent="      "
+        )
+        or [""]
+    ]
+
+
+def _text(data: bytes | None) -> str | None:
+    return None if data is None else data.decode("utf-8", "backslashreplace")
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _time(moment: datetime | None) -> str:
+    return "unknown" if moment is None else moment.strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+COMMANDS: Final[dict[str, click.Command]] = {"dead-letters": dead_letters_group}

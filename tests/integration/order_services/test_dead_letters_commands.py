@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+from click.testing import CliRunner, Result
+from confluent_kafka import Producer
+
+from order_services import dead_letters, topics
+from order_services.cli import cli
+from order_services.dead_letters import Replayed, Selection
+from order_services.events import Event
+from order_services.runtime.dead_letters import dead_letter
+from order_services.runtime.messages import ReceivedMessage
+from order_services.topics import ConsumerGroup
+from tests.integration.order_services.conftest import Lab, Notebook, order_created
+from tests.support.waiting import wait_for
+
+
+def run(lab: Lab, *arguments: str) -> Result:
+    return CliRunner().invoke(
+        cli, ["dead-letters", *arguments, "--kafka", lab.kafka.bootstrap_servers]
+    )
+
+
+def bury(lab: Lab, group: ConsumerGroup, messages: list[Event | bytes], error: str = "no") -> None:
+    """Write dead letters as the consume loop does, without a consumer."""
+    producer = Producer({"bootstrap.servers": lab.kafka.bootstrap_servers})
+    for offset, each in enumerate(messages):
+        origin = (group.topics[0], 2, offset)
+        if isinstance(each, bytes):
+            received = ReceivedMessage(*origin, None, each, [])
+        else:
+            received = ReceivedMessage(*origin, each.key(), each.encode(), each.headers())
+        message = dead_letter(received, group, ValueError(error), 3)
+        headers = {name: str(value) for name, value in message.headers.items()}
+        producer.produce(
+            message.topic, message.value, message.key, partition=0, headers=list(headers.items())
+        )
+    assert producer.flush(20) == 0
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_a_repaired_group_takes_its_dead_letters_back_and_others_recognise_them(lab: Lab) -> None:
+    group = lab.group()
+    other = ConsumerGroup(lab.unique("other"), group.topics)
+    events = [order_created() for _ in range(6)]
+    poison = {events[1].event_id, events[4].event_id}
+    broken = Notebook(lambda e: ValueError("bad deploy") if e.event_id in poison else None)
+    consumer = lab.consumer(group, broken)
+    seen_by_other = Notebook()
+    lab.consumer(other, seen_by_other)
+    relay = lab.relay()
+    relay.start()
+    lab.send(group.topics[0], events)
+    wait_for("all noted", lambda: lab.noted() == 4 + 6)
+    wait_for("all handled", lambda: lab.committed(group) == lab.committed(other) == 6)
+    dead = lab.read(group.dead_letter_topic, 2)
+    assert {json.loads(m.value() or b"")["eventId"] for m in dead} == poison
+    assert consumer.stop(10)
+
+    lab.consumer(group, Notebook())
+    replayed = run(lab, "replay", "--group", group.group_id, "--all")
+    assert replayed.exit_code == 0, replayed.output
+    assert "2 sent back, 0 passed over" in replayed.output
+    wait_for("the two again", lambda: lab.committed(group) == lab.committed(other) == 8)
+    # six by the group, six by the other: the replayed ones were duplicates to it
+    assert lab.noted() == 12
+    back = lab.read(group.topics[0], 8)[-2:]
+    originals = {event.event_id: event for event in events}
+    for message in [m for m in back if json.loads(m.value() or b"")["eventId"] in poison]:
+        event = originals[json.loads(message.value() or b"")["eventId"]]
+        assert message.value() == event.encode()
+        assert message.key() == event.key()
+        assert dict(message.headers() or []) == dict(event.headers())
+
+    assert "0 sent back" in run(lab, "replay", "--group", group.group_id, "--all").output
+    again = run(lab, "replay", "--group", group.group_id, "--all", "--again")
+    assert "2 sent back, 0 passed over" in again.output
+    wait_for("duplicates", lambda: lab.committed(group) == 10)
+    assert lab.noted() == 12
+
+
+def test_filters_leave_the_others_waiting(lab: Lab) -> None:
+    group = lab.group()
+    created = [order_created() for _ in range(4)]
+    bury(lab, group, [*created[:2], b"not json", *created[2:]])
+    name = ("--group", group.group_id)
+    assert "1 sent back" in run(lab, "replay", *name, "--offset", "3").output
+    first = run(lab, "replay", *name, "--event-type", "ORDER_CREATED", "--limit", "2")
+    assert "2 sent back" in first.output
+    rest = run(lab, "replay", *name, "--event-type", "ORDER_CREATED")
+    assert "1 sent back, 1 passed over" in rest.output
+    assert "1 sent back" in run(lab, "replay", *name, "--all").output
+    assert "0 sent back" in run(lab, "replay", *name, "--all").output
+    values = sorted(m.value() or b"" for m in lab.read(group.topics[0], 6, timeout_s=5))
+    assert values == sorted([b"not json", *(event.encode() for event in created)])
+    # without a key it goes to the very partition that it came from
+    [raw] = [m for m in lab.read(group.topics[0], 5) if m.value() == b"not json"]
+    assert raw.partition() == 2
+
+
+def test_list_counts_by_group_topic_and_error(lab: Lab) -> None:
+    group, empty = lab.group(), lab.group()
+    bury(lab, group, [order_created(), order_created(), b"not json"])
+    run(lab, "replay", "--group", group.group_id, "--limit", "1")
+    heaps = json.loads(run(lab, "list", "--output", "json").output)
+    [heap] = [each for each in heaps if each["group_id"] == group.group_id]
+    assert (heap["topic"], heap["count"], heap["waiting"]) == (group.topics[0], 3, 2)
+    assert heap["errors"] == {"ValueError": 3}
+    assert heap["oldest"] <= heap["newest"]
+    text = run(lab, "list").output
+    assert f"{group.group_id}: 3 from {group.topics[0]}, 2 not sent back yet" in text
+    assert f"{empty.group_id}: none" in text
+
+
+def test_show_tells_all_in_80_columns_or_as_json(lab: Lab) -> None:
+    group = lab.group()
+    event = order_created(note="x" * 300)
+    bury(lab, group, [event, b"\x1b[31m\xff"], error="why " * 80)
+    shown = run(lab, "show", group.group_id, "0")
+    assert shown.exit_code == 0
+    assert all(len(line) <= 80 for line in shown.output.splitlines())
+    for part in (
+        f"{group.topics[0]}, partition 2, offset 0",
+        "ValueError",
+        event.order_id,
+        "attempts    3",
+    ):
+        assert part in shown.output
+    assert "\x1b" not in run(lab, "show", group.group_id, "1").output
+    body = json.loads(run(lab, "show", group.group_id, "0", "--output", "json").output)
+    assert body["value"] == event.encode().decode()
+    assert body["origin_offset"] == 0
+    assert ["event-type", "ORDER_CREATED"] in body["headers"]
+    missing = run(lab, "show", group.group_id, "2")
+    assert missing.exit_code == 2
+    assert "no dead letter at offset 2; they go from 0 to 1" in missing.output
+
+
+def test_what_does_not_say_where_it_came_from_is_left(lab: Lab) -> None:
+    group = lab.group()
+    lab.send(group.dead_letter_topic, [b"thrown in by hand"])
+    answer = run(lab, "replay", "--group", group.group_id, "--all")
+    assert answer.exit_code == 0
+    assert "1 left" in answer.output
+
+
+def test_an_unknown_group_is_told_which_there_are(lab: Lab) -> None:
+    group = lab.group()
+    for arguments in (["replay", "--group", "nobody", "--all"], ["show", "nobody", "0"]):
+        answer = run(lab, *arguments)
+        assert answer.exit_code == 2
+        assert "group nobody has no dead-letter topic" in answer.output
+        assert group.group_id in answer.output
+    names = topics.list_names(topics.admin_client(lab.kafka.bootstrap_servers))
+    assert "nobody.dead-letters" not in names
+
+
+def test_an_unreachable_broker_is_named_in_time(silent_port: int) -> None:
+    address = f"127.0.0.1:{silent_port}"
+    for arguments in (["list"], ["show", "g", "0"], ["replay", "--group", "g", "--all"]):
+        started = time.monotonic()
+        answer = CliRunner().invoke(cli, ["dead-letters", *arguments, "--kafka", address])
+        assert answer.exit_code == 2
+        assert f"cannot reach Kafka at {address}" in answer.output
+        assert time.monotonic() - started < 10
+
+
+def test_a_replay_that_is_stopped_has_noted_what_it_sent(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letters, "CHUNK", 2)
+    group = lab.group()
+    events = [order_created() for _ in range(9)]
+    bury(lab, group, list(events))
+    seen: list[int] = []
+
+    def note(replayed: Replayed) -> None:
+        seen.append(replayed.sent)
+
+    brokers = lab.kafka.bootstrap_servers
+    first = dead_letters.replay(
+        brokers, group.group_id, Selection(), on_progress=note, stopping=lambda: len(seen) >= 2
+    )
+    second = dead_letters.replay(brokers, group.group_id, Selection())
+    assert (first.sent, second.sent) == (4, 5)
+    ids = [json.loads(m.value() or b"")["eventId"] for m in lab.read(group.topics[0], 9)]
+    assert sorted(ids) == sorted(event.event_id for event in events)
+
+
+def test_ctrl_c_ends_a_replay_without_a_trace_of_python(lab: Lab) -> None:
+    group = lab.group()
+    bury(lab, group, [order_created() for _ in range(5)])
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "order_services", "dead-letters", "replay", "--all"),
+            *("--group", group.group_id, "--kafka", lab.kafka.bootstrap_servers),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stderr is not None
+    process.stderr.readline()  # the first progress line: its handler is in place
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert "Traceback" not in out + err
+    assert process.returncode in (0, 130)
