@@ -78,11 +78,13 @@ class Offsets:
 
     `seen_at` holds for every partition but those in `seen_earlier` (topic -> partition -> time):
     their broker did not answer this time, so their last value is kept, stale, with its own time.
+    `monotonic_at` is `seen_at` on the monotonic clock.
     """
 
     values: PartitionOffsets = field(default_factory=dict)
     seen_at: float = 0.0
     seen_earlier: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    monotonic_at: float = 0.0
 
     def get(self, topic: str, partition: int) -> int | None:
         """Return the offset, None when it was never seen."""
@@ -97,6 +99,27 @@ class Offsets:
     def is_stale(self, topic: str, partition: int) -> bool:
         """Say whether the value is an earlier one, kept because its broker did not answer."""
         return partition in self.seen_earlier.get(topic, _NONE_EARLIER)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicConfig:
+    """What a topic's settings say about how long records are kept; None for what is not known.
+
+    `retention_ms` and `retention_bytes` (per partition) are -1 where the topic sets no limit.
+    `cleanup_policies` has "delete", "compact" or both.
+    """
+
+    retention_ms: int | None = None
+    retention_bytes: int | None = None
+    cleanup_policies: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogSizes:
+    """The bytes on one broker's disks, topic -> partition -> bytes, and when they were seen."""
+
+    partitions: Mapping[str, Mapping[int, int]]
+    seen_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +150,10 @@ class Group:
 
     `members` is None when they are not known (the group may not be described, or its type cannot
     be yet), and empty when the group is known to have none. `commits` has only partitions that
-    carry a commit; for a share group it holds the share-partition start offsets. `error` is what
-    kept a part of this group from being read; the rest stands. `stale` marks a group whose
+    carry a commit; for a share group it holds the share-partition start offsets, and `lags` the lag
+    that its coordinator reports (brokers from 4.2 on): records between the start offset and the log
+    end may be acknowledged already, which only it knows. `error` is what kept a part of this group
+    from being read; the rest stands. `stale` marks a group whose
     coordinator did not answer: everything here is then as of `seen_at`.
     """
 
@@ -140,6 +165,7 @@ class Group:
     coordinator: int | None = None
     members: tuple[Member, ...] | None = None
     commits: PartitionOffsets = field(default_factory=dict)
+    lags: PartitionOffsets = field(default_factory=dict)
     epoch: int | None = None
     error: str | None = None
     seen_at: float = 0.0
@@ -160,7 +186,12 @@ class Snapshot:
     `broker_errors` has the brokers that did not answer and why; all others answered. `requests`
     counts what the poll sent, by API name. `taken_at` is when the last reply was in, `monotonic_at`
     the same moment on the monotonic clock, in seconds, for differences between polls that a clock
-    set back must not disturb.
+    set back must not disturb. Every other time here is on the clock as it stands at `taken_at`, so
+    that ages are right after it was set.
+
+    `stable_offsets` (the last stable offset, where a read_committed consumer stops), `topic_configs`
+    and `log_sizes` (by broker id) are empty unless they were asked for. A topic without an entry in
+    `topic_configs` has settings that could not be read.
     """
 
     cluster_id: str | None
@@ -173,9 +204,26 @@ class Snapshot:
     topics: Mapping[str, Topic] = field(default_factory=dict)
     start_offsets: Offsets = field(default_factory=Offsets)
     end_offsets: Offsets = field(default_factory=Offsets)
+    stable_offsets: Offsets = field(default_factory=Offsets)
     groups: Mapping[str, Group] = field(default_factory=dict)
     requests: Mapping[str, int] = field(default_factory=dict)
     errors: tuple[str, ...] = ()
+    topic_configs: Mapping[str, TopicConfig] = field(default_factory=dict)
+    log_sizes: Mapping[int, LogSizes] = field(default_factory=dict)
+
+    @property
+    def log_bytes(self) -> PartitionOffsets:
+        """Return topic -> partition -> bytes of the leader's log, where its broker told."""
+        found: dict[str, dict[int, int]] = {}
+        for name, topic in self.topics.items():
+            for index, partition in topic.partitions.items():
+                sizes = (
+                    self.log_sizes.get(partition.leader) if partition.leader is not None else None
+                )
+                size = sizes.partitions.get(name, {}).get(index) if sizes is not None else None
+                if size is not None:
+                    found.setdefault(name, {})[index] = size
+        return found
 
     @property
     def request_count(self) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, Protocol, TypeVar
 
-from monitor.model import Broker, Member, PartitionOffsets, Topic
+from monitor.model import Broker, Member, PartitionOffsets, Topic, TopicConfig
 
 Answer = TypeVar("Answer")
 
@@ -43,7 +43,10 @@ class Question(Generic[Answer]):
 
 @dataclass(slots=True)
 class Ask(Generic[Answer]):
-    """A question to a broker, and after the exchange its answer (and when it came) or its failure."""
+    """A question to a broker, and after the exchange its answer or its failure.
+
+    `answered_at` is when the answer came, in seconds of the monotonic clock.
+    """
 
     broker: int
     question: Question[Answer]
@@ -96,7 +99,8 @@ class GroupCommits:
 class FoundOffsets:
     """Offsets of partitions; each missing one has its error.
 
-    `timestamps` (milliseconds) has the found record's time where a timestamp was asked for.
+    `timestamps` (milliseconds) has the found record's time where a timestamp was asked for; offset
+    and time are both -1 where no record is as new.
     `leader_moved` says that the metadata behind the question is out of date.
     """
 
@@ -150,11 +154,24 @@ class ListOffsets(Question[FoundOffsets]):
 
     The same question is asked at every poll, so `encoded` is for the wire to keep it as bytes:
     encoding 10,000 partitions costs as much CPU as reading the reply. `wanted` must not change.
+    `read_committed` has LATEST mean the last stable offset.
     """
 
     wanted: Mapping[str, Mapping[int, int]]
     read_committed: bool = False
     encoded: tuple[int, bytes] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeTopicConfigs(Question[dict[str, TopicConfig]]):
+    """The settings of topics; any broker knows them. Those that can't be read are absent."""
+
+    topics: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeLogDirs(Question[dict[str, dict[int, int]]]):
+    """The bytes of each of the broker's replicas, topic -> partition -> bytes."""
 
 
 class Brokers(Protocol):

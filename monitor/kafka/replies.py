@@ -18,7 +18,15 @@ from monitor.kafka.questions import (
     GroupCommits,
     ListedGroup,
 )
-from monitor.model import CLASSIC, Assignment, Broker, Member, Partition, Topic
+from monitor.model import (
+    CLASSIC,
+    Assignment,
+    Broker,
+    Member,
+    Partition,
+    Topic,
+    TopicConfig,
+)
 
 UNKNOWN_TOPIC_OR_PARTITION: Final = 3
 NOT_LEADER_OR_FOLLOWER: Final = 6
@@ -193,7 +201,7 @@ def read_coordinators(coordinators: Iterable[Any]) -> dict[str, int]:
 
 
 def read_offsets(replies: Sequence[Any], *, with_timestamps: bool) -> FoundOffsets:
-    """Read ListOffsets replies; offset -1 means that no record is at or after the timestamp."""
+    """Read ListOffsets replies; offset -1 is an answer only where a timestamp was asked for."""
     found = FoundOffsets({})
     leader_moved = False
     for reply in replies:
@@ -204,12 +212,59 @@ def read_offsets(replies: Sequence[Any], *, with_timestamps: bool) -> FoundOffse
                     leader_moved = leader_moved or partition.error_code in _LEADER_MOVED
                     errors = found.errors.setdefault(topic.name, {})
                     errors[partition.partition_index] = error_name(partition.error_code)
+                elif with_timestamps:
+                    offsets[partition.partition_index] = partition.offset
+                    times = found.timestamps.setdefault(topic.name, {})
+                    times[partition.partition_index] = partition.timestamp
                 elif partition.offset >= 0:
                     offsets[partition.partition_index] = partition.offset
-                    if with_timestamps:
-                        times = found.timestamps.setdefault(topic.name, {})
-                        times[partition.partition_index] = partition.timestamp
     return FoundOffsets(found.offsets, found.timestamps, found.errors, leader_moved)
+
+
+TOPIC_RESOURCE: Final = 2
+RETENTION_MS: Final = "retention.ms"
+RETENTION_BYTES: Final = "retention.bytes"
+CLEANUP_POLICY: Final = "cleanup.policy"
+
+
+def read_topic_configs(reply: Any) -> dict[str, TopicConfig]:
+    """Read a DescribeConfigs reply; topics with an error are left out."""
+    found = {}
+    for result in reply.results:
+        if result.error_code or result.resource_type != TOPIC_RESOURCE:
+            continue
+        values = {config.name: config.value for config in result.configs}
+        policies = values.get(CLEANUP_POLICY)
+        found[result.resource_name] = TopicConfig(
+            retention_ms=_int_or_none(values.get(RETENTION_MS)),
+            retention_bytes=_int_or_none(values.get(RETENTION_BYTES)),
+            cleanup_policies=None
+            if policies is None
+            else frozenset(policy.strip() for policy in policies.split(",") if policy.strip()),
+        )
+    return found
+
+
+def read_log_dirs(reply: Any) -> dict[str, dict[int, int]] | Failure:
+    """Read a DescribeLogDirs reply; replicas on a directory that failed are left out."""
+    if reply.error_code:
+        return Failure(f"DescribeLogDirs: {error_name(reply.error_code)}")
+    sizes: dict[str, dict[int, int]] = {}
+    for directory in reply.results:
+        if directory.error_code:
+            continue
+        for topic in directory.topics:
+            for partition in topic.partitions:
+                # a future replica is a copy on its way to another directory of the same broker
+                if not partition.is_future_key:
+                    partitions = sizes.setdefault(topic.name, {})
+                    partitions[partition.partition_index] = partition.partition_size
+    # before version 3 a broker that refuses answers with no directories at all
+    return sizes if reply.results else Failure("DescribeLogDirs: refused, or it has none")
+
+
+def _int_or_none(value: str | None) -> int | None:
+    return None if value is None else int(value)
 
 
 @lru_cache(maxsize=10_000)

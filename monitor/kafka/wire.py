@@ -22,7 +22,12 @@ from kafka.net.inet import KafkaNetSocket
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.sasl.oauth import AbstractTokenProvider
 from kafka.net.selector import NetworkSelector
-from kafka.protocol.admin import DescribeGroupsRequest, ListGroupsRequest
+from kafka.protocol.admin import (
+    DescribeConfigsRequest,
+    DescribeGroupsRequest,
+    DescribeLogDirsRequest,
+    ListGroupsRequest,
+)
 from kafka.protocol.api_message import ApiMessage
 from kafka.protocol.consumer import ListOffsetsRequest, OffsetFetchRequest
 from kafka.protocol.metadata import FindCoordinatorRequest, MetadataRequest
@@ -33,6 +38,8 @@ from monitor.kafka.questions import (
     ClusterMetadata,
     DescribeClassicGroups,
     DescribeConsumerGroups,
+    DescribeLogDirs,
+    DescribeTopicConfigs,
     Failure,
     FetchCommits,
     FindCoordinators,
@@ -182,7 +189,7 @@ class KafkaWire:
         for request in requests:
             self._counts[request.name.removesuffix("Request")] += 1
         replied = [await future for future in futures]
-        ask.answered_at = time.time()
+        ask.answered_at = time.monotonic()
         return replied
 
     # -- on the caller's thread ---------------------------------------------------------------
@@ -378,6 +385,29 @@ def _offsets_request(question: ListOffsets) -> Any:
     )
 
 
+def _topic_configs_requests(question: DescribeTopicConfigs, _version_of: _VersionOf) -> list[Any]:
+    resource = DescribeConfigsRequest.DescribeConfigsResource
+    keys = [replies.RETENTION_MS, replies.RETENTION_BYTES, replies.CLEANUP_POLICY]
+    return [
+        DescribeConfigsRequest(
+            resources=[
+                resource(
+                    resource_type=replies.TOPIC_RESOURCE,
+                    resource_name=topic,
+                    configuration_keys=keys,
+                )
+                for topic in question.topics
+            ],
+            include_synonyms=False,
+            include_documentation=False,
+        )
+    ]
+
+
+def _log_dirs_requests(_question: DescribeLogDirs, _version_of: _VersionOf) -> list[Any]:
+    return [DescribeLogDirsRequest(topics=None)]
+
+
 class _EncodedRequest:
     """A request whose body is bytes already; kafka-python adds only its header."""
 
@@ -439,6 +469,8 @@ _REQUESTS: Final[dict[type[Question[Any]], Callable[[Any, _VersionOf], list[Any]
     FindCoordinators: _coordinator_requests,
     FetchCommits: _commit_requests,
     ListOffsets: _offsets_requests,
+    DescribeTopicConfigs: _topic_configs_requests,
+    DescribeLogDirs: _log_dirs_requests,
 }
 
 _ANSWERS: Final[dict[type[Question[Any]], Callable[[Any, list[Any]], Any]]] = {
@@ -449,6 +481,8 @@ _ANSWERS: Final[dict[type[Question[Any]], Callable[[Any, list[Any]], Any]]] = {
     FindCoordinators: _coordinators,
     FetchCommits: _commits,
     ListOffsets: _offsets,
+    DescribeTopicConfigs: lambda _, found: replies.read_topic_configs(found[0]),
+    DescribeLogDirs: lambda _, found: replies.read_log_dirs(found[0]),
 }
 
 

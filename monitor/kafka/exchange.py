@@ -1,0 +1,40 @@
+"""The questions of one poll, and what it learns about the brokers on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from monitor.kafka.questions import Ask, Brokers
+
+
+class Exchange:
+    """Asks in rounds; a broker that failed in one round is left out of those that follow.
+
+    `suspects` are the brokers that failed in the last poll: they are asked again, but not waited
+    for. `down` has the brokers that did not answer and why, `errors` what else went wrong.
+    """
+
+    def __init__(self, brokers: Brokers, timeout_s: float, suspects: frozenset[int]) -> None:
+        self._brokers = brokers
+        self._timeout_s = timeout_s
+        self.suspects = suspects
+        self.down: dict[int, str] = {}
+        self.errors: list[str] = []
+
+    def ask(self, asks: Iterable[Ask[Any]]) -> None:
+        """Send all at once, then fill in each one's answer or failure."""
+        asks = [ask for ask in asks if ask.broker not in self.down]
+        if asks:
+            self._brokers.ask(asks, self._timeout_s, self.suspects)
+        for ask in asks:
+            if ask.failure is None:
+                continue
+            if ask.failure.broker_down:
+                self.down.setdefault(ask.broker, ask.failure.cause)
+            else:
+                self.errors.append(f"broker {ask.broker}: {ask.failure.cause}")
+
+    def healthy(self, brokers: Iterable[int]) -> list[int]:
+        """Return those that nothing speaks against."""
+        return [b for b in brokers if b not in self.down and b not in self.suspects]

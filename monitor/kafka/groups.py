@@ -1,0 +1,204 @@
+"""Groups: who coordinates each, what it committed, who its members are.
+
+A group is listed by its coordinator, so no request is spent on finding it. Commits and members of
+all groups of one broker are asked for in one round; only groups with members are described.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from monitor.kafka.exchange import Exchange
+from monitor.kafka.questions import (
+    Ask,
+    DescribeClassicGroups,
+    DescribeConsumerGroups,
+    DescribedGroup,
+    FetchCommits,
+    FindCoordinators,
+    GroupCommits,
+    ListedGroup,
+    ListGroups,
+)
+from monitor.model import CLASSIC, CONSUMER, STREAMS, Group, PartitionOffsets
+
+# Bounds of one reply: past them a question goes out as several.
+MAX_GROUPS_PER_FETCH: Final = 5_000
+MAX_COMMITS_PER_FETCH: Final = 100_000
+MAX_GROUPS_PER_DESCRIBE: Final = 500
+
+# How each type of group is described; a type that is not here keeps its listed state only.
+DESCRIBE_BY_TYPE: Final[Mapping[str, Callable[[Sequence[str]], Any]]] = {
+    CLASSIC: DescribeClassicGroups,
+    CONSUMER: DescribeConsumerGroups,
+}
+# How each type of group is asked for its positions.
+FETCH_BY_TYPE: Final[Mapping[str, Callable[[Sequence[str]], Any]]] = {
+    CLASSIC: FetchCommits,
+    CONSUMER: FetchCommits,
+    STREAMS: FetchCommits,
+}
+# States in which a group has no members, so that there is nothing to describe.
+MEMBERLESS_STATES: Final = frozenset({"Empty", "Dead"})
+
+
+@dataclass(slots=True)
+class _Found:
+    """What the brokers said of the listed groups, by group id."""
+
+    listed: dict[str, ListedGroup] = field(default_factory=dict)
+    coordinators: dict[str, int] = field(default_factory=dict)
+    commits: dict[str, GroupCommits] = field(default_factory=dict)
+    described: dict[str, DescribedGroup] = field(default_factory=dict)
+    seen_at: dict[str, float] = field(default_factory=dict)
+
+
+class GroupCollector:
+    """Reads the groups that are wanted, and of their commits the topics that are."""
+
+    def __init__(
+        self,
+        wants_group: Callable[[str], bool] | None = None,
+        wants_topic: Callable[[str], bool] | None = None,
+    ) -> None:
+        self._wants_group = wants_group
+        self._wants_topic = wants_topic
+
+    def collect(
+        self,
+        exchange: Exchange,
+        brokers: Collection[int],
+        last: Mapping[str, Group],
+        wall_offset: float,
+    ) -> dict[str, Group]:
+        """Return all groups; those of a coordinator that is silent as they were, marked stale.
+
+        `wall_offset` is what the wall clock is ahead of the monotonic one.
+        """
+        found = _Found()
+        lists = [Ask(broker, ListGroups()) for broker in brokers]
+        exchange.ask(lists)
+        for ask in lists:
+            for group in ask.answer or ():
+                if self._wants_group is None or self._wants_group(group.id):
+                    found.listed[group.id] = group
+                    found.coordinators[group.id] = ask.broker
+        self._read(exchange, brokers, found, last)
+        groups = {
+            group_id: self._assemble(group, found, exchange, last.get(group_id), wall_offset)
+            for group_id, group in found.listed.items()
+        }
+        silent = {ask.broker for ask in lists if ask.answer is None}
+        for group_id, old in last.items():
+            if group_id not in groups and old.coordinator in silent:
+                groups[group_id] = replace(old, stale=True)
+        return groups
+
+    def _read(
+        self,
+        exchange: Exchange,
+        brokers: Collection[int],
+        found: _Found,
+        last: Mapping[str, Group],
+    ) -> None:
+        wanted: Collection[str] = found.listed
+        for attempt in range(2):
+            fetches = list(_fetches(wanted, found, last))
+            describes = list(_describes(wanted, found))
+            exchange.ask([*fetches, *describes])
+            for fetch in fetches:
+                if fetch.answer is not None:
+                    found.commits.update(fetch.answer)
+                    found.seen_at.update(dict.fromkeys(fetch.answer, fetch.answered_at))
+            for describe in describes:
+                if describe.answer is not None:
+                    found.described.update(describe.answer)
+                    for group_id in describe.answer:
+                        found.seen_at.setdefault(group_id, describe.answered_at)
+            wanted = [group_id for group_id, commits in found.commits.items() if commits.moved]
+            if not wanted or attempt:
+                return
+            if healthy := exchange.healthy(brokers):
+                ask = Ask(healthy[0], FindCoordinators(wanted))
+                exchange.ask([ask])
+                found.coordinators.update(ask.answer or {})
+
+    def _assemble(
+        self,
+        listed: ListedGroup,
+        found: _Found,
+        exchange: Exchange,
+        last: Group | None,
+        wall_offset: float,
+    ) -> Group:
+        """Join what was read of a group; its errors stay with it, its last commits are kept stale."""
+        commits, described = found.commits.get(listed.id), found.described.get(listed.id)
+        coordinator = found.coordinators[listed.id]
+        errors = [part.error for part in (commits, described) if part and part.error]
+        missing = listed.type in FETCH_BY_TYPE and (
+            commits is None or (bool(commits.error) and not commits.offsets)
+        )
+        if commits is None and missing:
+            errors.append(exchange.down.get(coordinator, "its coordinator did not answer"))
+        memberless = listed.state in MEMBERLESS_STATES
+        stale = missing and last is not None
+        group = Group(
+            id=listed.id,
+            type=listed.type,
+            state=(described and described.state) or listed.state,
+            protocol_type=listed.protocol_type,
+            assignor=described.assignor if described else None,
+            coordinator=coordinator,
+            members=() if memberless else described.members if described else None,
+            commits=self._wanted(commits.offsets) if commits else {},
+            epoch=described.epoch if described else None,
+            error="; ".join(dict.fromkeys(errors)) or None,
+            seen_at=found.seen_at[listed.id] + wall_offset if listed.id in found.seen_at else 0.0,
+        )
+        if stale and last is not None:
+            return replace(group, commits=last.commits, seen_at=last.seen_at, stale=True)
+        return group
+
+    def _wanted(self, offsets: PartitionOffsets) -> PartitionOffsets:
+        if self._wants_topic is None:
+            return offsets
+        return {name: of for name, of in offsets.items() if self._wants_topic(name)}
+
+
+def _fetches(
+    wanted: Iterable[str], found: _Found, last: Mapping[str, Group]
+) -> Iterator[Ask[dict[str, GroupCommits]]]:
+    """Batch groups by coordinator and type of question, by how many commits each had last time."""
+    batches: defaultdict[tuple[int, Any], list[str]] = defaultdict(list)
+    sizes: defaultdict[tuple[int, Any], int] = defaultdict(int)
+    for group_id in wanted:
+        fetch = FETCH_BY_TYPE.get(found.listed[group_id].type)
+        if fetch is None:
+            continue
+        key = found.coordinators[group_id], fetch
+        before = last.get(group_id)
+        size = sum(map(len, before.commits.values())) if before is not None else 1
+        if len(batches[key]) >= MAX_GROUPS_PER_FETCH or (
+            batches[key] and sizes[key] + size > MAX_COMMITS_PER_FETCH
+        ):
+            yield Ask(key[0], fetch(batches.pop(key)))
+            sizes[key] = 0
+        batches[key].append(group_id)
+        sizes[key] += size
+    for (broker, fetch), batch in batches.items():
+        yield Ask(broker, fetch(batch))
+
+
+def _describes(wanted: Iterable[str], found: _Found) -> Iterator[Ask[dict[str, DescribedGroup]]]:
+    batches: defaultdict[tuple[int, str], list[str]] = defaultdict(list)
+    for group_id in wanted:
+        group = found.listed[group_id]
+        if group.type in DESCRIBE_BY_TYPE and group.state not in MEMBERLESS_STATES:
+            batches[found.coordinators[group_id], group.type].append(group_id)
+    for (broker, kind), groups in batches.items():
+        for start in range(0, len(groups), MAX_GROUPS_PER_DESCRIBE):
+            part = groups[start : start + MAX_GROUPS_PER_DESCRIBE]
+            yield Ask(broker, DESCRIBE_BY_TYPE[kind](part))

@@ -1,0 +1,136 @@
+"""Offsets of all partitions: one question per leader, the answers joined into one view."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
+
+from monitor.kafka.questions import EARLIEST, LATEST, Ask, FoundOffsets, ListOffsets
+from monitor.model import Offsets, Topic
+
+# The bound of one reply: past it a question goes out as several.
+MAX_PARTITIONS_PER_LIST: Final = 50_000
+
+
+class OffsetQuestions:
+    """The questions about one view of the topics: asked at every poll, built only once."""
+
+    def __init__(self, topics: Mapping[str, Topic]) -> None:
+        self._leaders = _by_leader(topics)
+
+        def asked(at: int, *, read_committed: bool = False) -> list[tuple[int, ListOffsets]]:
+            return [
+                (leader, ListOffsets(batch, read_committed))
+                for leader, partitions in self._leaders.items()
+                for batch in _batches(
+                    {name: dict.fromkeys(indexes, at) for name, indexes in partitions.items()}
+                )
+            ]
+
+        self._latest = asked(LATEST)
+        self._earliest = asked(EARLIEST)
+        self._stable = asked(LATEST, read_committed=True)
+
+    def latest(self) -> list[Ask[FoundOffsets]]:
+        """Ask for the log end offsets (high watermarks)."""
+        return [Ask(leader, question) for leader, question in self._latest]
+
+    def earliest(self) -> list[Ask[FoundOffsets]]:
+        """Ask for the log start offsets."""
+        return [Ask(leader, question) for leader, question in self._earliest]
+
+    def stable(self) -> list[Ask[FoundOffsets]]:
+        """Ask for the last stable offsets."""
+        return [Ask(leader, question) for leader, question in self._stable]
+
+
+def ask_at_times(
+    topics: Mapping[str, Topic], wanted: Mapping[str, Mapping[int, int]]
+) -> list[Ask[FoundOffsets]]:
+    """Ask each leader for its partitions' offsets at these times, in milliseconds."""
+    leaders: defaultdict[int, dict[str, dict[int, int]]] = defaultdict(dict)
+    for name, times in wanted.items():
+        partitions = topics[name].partitions if name in topics else {}
+        for index, at in times.items():
+            leader = partitions[index].leader if index in partitions else None
+            if leader is not None:
+                leaders[leader].setdefault(name, {})[index] = at
+    return [
+        Ask(leader, ListOffsets(batch))
+        for leader, times_of in leaders.items()
+        for batch in _batches(times_of)
+    ]
+
+
+def join(asks: Iterable[Ask[FoundOffsets]], last: Offsets, topics: Mapping[str, Topic],
+         wall_offset: float) -> Offsets:  # fmt: skip
+    """Join what the leaders said with the last value of each partition whose leader did not.
+
+    `wall_offset` is what the wall clock is ahead of the monotonic one.
+    """
+    answered = [(ask, ask.answer) for ask in asks if ask.answer is not None]
+    values = _merge([answer for _, answer in answered])
+    monotonic_at = min((ask.answered_at for ask, _ in answered), default=last.monotonic_at)
+    seen_at = monotonic_at + wall_offset if answered else last.seen_at
+    earlier = _keep_unanswered(values, last, topics)
+    # the same object as before where nothing changed: what was made of it is still right
+    return Offsets(last.values if values == last.values else values, seen_at, earlier, monotonic_at)
+
+
+def leader_moved(asks: Iterable[Ask[FoundOffsets]]) -> bool:
+    """Say whether a broker no longer leads what it was asked about."""
+    return any(ask.answer is not None and ask.answer.leader_moved for ask in asks)
+
+
+def _by_leader(topics: Mapping[str, Topic]) -> Mapping[int, Mapping[str, Sequence[int]]]:
+    leaders: defaultdict[int, defaultdict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for name, topic in topics.items():
+        for index, partition in topic.partitions.items():
+            if partition.leader is not None:
+                leaders[partition.leader][name].append(index)
+    return leaders
+
+
+def _batches(topics: Mapping[str, dict[int, int]]) -> Iterator[Mapping[str, dict[int, int]]]:
+    batch: dict[str, dict[int, int]] = {}
+    size = 0
+    for name, partitions in topics.items():
+        if batch and size + len(partitions) > MAX_PARTITIONS_PER_LIST:
+            yield batch
+            batch, size = {}, 0
+        batch[name] = partitions
+        size += len(partitions)
+    if batch:
+        yield batch
+
+
+def _merge(answers: Sequence[FoundOffsets]) -> dict[str, dict[int, int]]:
+    values: dict[str, dict[int, int]] = {}
+    for answer in answers:
+        for topic, offsets in answer.offsets.items():
+            if topic in values:
+                values[topic].update(offsets)
+            else:
+                values[topic] = offsets
+    return values
+
+
+def _keep_unanswered(
+    values: dict[str, dict[int, int]], last: Offsets, topics: Mapping[str, Topic]
+) -> dict[str, dict[int, float]]:
+    """Put the last seen value where none was seen now; return when those were seen."""
+    earlier: dict[str, dict[int, float]] = {}
+    for name, topic in topics.items():
+        now = values.get(name)
+        if now is not None and len(now) == len(topic.partitions):
+            continue
+        kept = {
+            index: offset
+            for index, offset in last.values.get(name, {}).items()
+            if index in topic.partitions and (now is None or index not in now)
+        }
+        if kept:
+            values[name] = {**kept, **(now or {})}
+            earlier[name] = {index: last.time_of(name, index) for index in kept}
+    return earlier
