@@ -92,7 +92,7 @@ class Collector:
             self._brokers, self._intervals.request_timeout, frozenset(self._exchange.down)
         )
         metadata = self._refresh_metadata(exchange)
-        groups = self._groups.collect(exchange, metadata.brokers, last.groups, wall_offset)
+        groups = self._groups.collect(exchange, metadata, last.groups, wall_offset)
         latest = self._questions.latest()
         stable = self._questions.stable() if self._read_committed else []
         exchange.ask([*latest, *stable])

@@ -14,16 +14,29 @@ from typing import Any, Final
 from monitor.kafka.exchange import Exchange
 from monitor.kafka.questions import (
     Ask,
+    ClusterMetadata,
     DescribeClassicGroups,
     DescribeConsumerGroups,
     DescribedGroup,
+    DescribeShareGroups,
+    DescribeStreamsGroups,
     FetchCommits,
+    FetchShareOffsets,
     FindCoordinators,
     GroupCommits,
     ListedGroup,
     ListGroups,
 )
-from monitor.model import CLASSIC, CONSUMER, STREAMS, Group, PartitionOffsets
+from monitor.model import (
+    CLASSIC,
+    CONSUMER,
+    SHARE,
+    STREAMS,
+    Assignment,
+    Group,
+    PartitionOffsets,
+    Topic,
+)
 
 # Bounds of one reply: past them a question goes out as several.
 MAX_GROUPS_PER_FETCH: Final = 5_000
@@ -34,12 +47,15 @@ MAX_GROUPS_PER_DESCRIBE: Final = 500
 DESCRIBE_BY_TYPE: Final[Mapping[str, Callable[[Sequence[str]], Any]]] = {
     CLASSIC: DescribeClassicGroups,
     CONSUMER: DescribeConsumerGroups,
+    SHARE: DescribeShareGroups,
+    STREAMS: DescribeStreamsGroups,
 }
 # How each type of group is asked for its positions.
 FETCH_BY_TYPE: Final[Mapping[str, Callable[[Sequence[str]], Any]]] = {
     CLASSIC: FetchCommits,
     CONSUMER: FetchCommits,
     STREAMS: FetchCommits,
+    SHARE: FetchShareOffsets,
 }
 # States in which a group has no members, so that there is nothing to describe.
 MEMBERLESS_STATES: Final = frozenset({"Empty", "Dead"})
@@ -70,7 +86,7 @@ class GroupCollector:
     def collect(
         self,
         exchange: Exchange,
-        brokers: Collection[int],
+        metadata: ClusterMetadata,
         last: Mapping[str, Group],
         wall_offset: float,
     ) -> dict[str, Group]:
@@ -79,14 +95,17 @@ class GroupCollector:
         `wall_offset` is what the wall clock is ahead of the monotonic one.
         """
         found = _Found()
-        lists = [Ask(broker, ListGroups()) for broker in brokers]
+        lists = [Ask(broker, ListGroups()) for broker in metadata.brokers]
         exchange.ask(lists)
         for ask in lists:
             for group in ask.answer or ():
                 if self._wants_group is None or self._wants_group(group.id):
                     found.listed[group.id] = group
                     found.coordinators[group.id] = ask.broker
-        self._read(exchange, brokers, found, last)
+        self._read(exchange, metadata.brokers, found, last)
+        for group_id, described in found.described.items():
+            if found.listed[group_id].type == STREAMS:
+                found.described[group_id] = _within(described, metadata.topics)
         groups = {
             group_id: self._assemble(group, found, exchange, last.get(group_id), wall_offset)
             for group_id, group in found.listed.items()
@@ -154,18 +173,44 @@ class GroupCollector:
             coordinator=coordinator,
             members=() if memberless else described.members if described else None,
             commits=self._wanted(commits.offsets) if commits else {},
+            lags=self._wanted(commits.lags) if commits else {},
             epoch=described.epoch if described else None,
             error="; ".join(dict.fromkeys(errors)) or None,
             seen_at=found.seen_at[listed.id] + wall_offset if listed.id in found.seen_at else 0.0,
         )
         if stale and last is not None:
-            return replace(group, commits=last.commits, seen_at=last.seen_at, stale=True)
+            return replace(
+                group, commits=last.commits, lags=last.lags, seen_at=last.seen_at, stale=True
+            )
         return group
 
     def _wanted(self, offsets: PartitionOffsets) -> PartitionOffsets:
         if self._wants_topic is None:
             return offsets
         return {name: of for name, of in offsets.items() if self._wants_topic(name)}
+
+
+def _within(described: DescribedGroup, topics: Mapping[str, Topic]) -> DescribedGroup:
+    """Drop partitions that do not exist: tasks are as many as the largest of their topics has."""
+
+    def existing(assignment: Assignment | None) -> Assignment | None:
+        return assignment and {
+            name: tuple(p for p in held if name not in topics or p in topics[name].partitions)
+            for name, held in assignment.items()
+        }
+
+    return replace(
+        described,
+        members=described.members
+        and tuple(
+            replace(
+                member,
+                assignment=existing(member.assignment) or {},
+                target=existing(member.target),
+            )
+            for member in described.members
+        ),
+    )
 
 
 def _fetches(

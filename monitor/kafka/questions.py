@@ -88,9 +88,13 @@ class DescribedGroup:
 
 @dataclass(frozen=True, slots=True)
 class GroupCommits:
-    """A group's committed offsets, or its own error; `moved` when another broker coordinates it."""
+    """A group's positions, or its own error; `moved` when another broker coordinates it.
+
+    `lags` has the lag of a share group's partitions, from brokers that tell it.
+    """
 
     offsets: PartitionOffsets = field(default_factory=dict)
+    lags: PartitionOffsets = field(default_factory=dict)
     error: str | None = None
     moved: bool = False
 
@@ -130,6 +134,27 @@ class DescribeClassicGroups(Question[dict[str, DescribedGroup]]):
 @dataclass(frozen=True, slots=True)
 class DescribeConsumerGroups(Question[dict[str, DescribedGroup]]):
     """State and members of groups of the consumer protocol (KIP-848)."""
+
+    groups: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeShareGroups(Question[dict[str, DescribedGroup]]):
+    """State and members of share groups (KIP-932)."""
+
+    groups: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeStreamsGroups(Question[dict[str, DescribedGroup]]):
+    """State and members of streams groups (KIP-1071)."""
+
+    groups: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class FetchShareOffsets(Question[dict[str, GroupCommits]]):
+    """The start offset, and the lag where the broker tells it, of each group's share-partitions."""
 
     groups: Sequence[str]
 

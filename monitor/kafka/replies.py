@@ -6,7 +6,7 @@ Replies are read by the field names of Kafka's message schemas; no client librar
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -168,6 +168,100 @@ def read_consumer_descriptions(reply: Any) -> dict[str, DescribedGroup]:
         )
         for group in reply.groups
     }
+
+
+def read_share_descriptions(reply: Any) -> dict[str, DescribedGroup]:
+    """Read a ShareGroupDescribe reply; members share partitions, so that several hold the same."""
+    return {
+        group.group_id: DescribedGroup(error=_described_error(group))
+        if group.error_code
+        else DescribedGroup(
+            state=group.group_state or None,
+            assignor=group.assignor_name or None,
+            epoch=group.group_epoch,
+            members=tuple(
+                Member(
+                    id=member.member_id,
+                    client_id=member.client_id,
+                    host=member.client_host,
+                    assignment=_named_assignment(member.assignment),
+                    epoch=member.member_epoch,
+                )
+                for member in group.members
+            ),
+        )
+        for group in reply.groups
+    }
+
+
+def read_streams_descriptions(reply: Any) -> dict[str, DescribedGroup]:
+    """Read a StreamsGroupDescribe reply; a member holds what its active tasks read.
+
+    Standby and warm-up tasks read changelogs only. Task n of a subtopology reads partition n of
+    each of its source topics.
+    """
+    found = {}
+    for group in reply.groups:
+        if group.error_code:
+            found[group.group_id] = DescribedGroup(error=_described_error(group))
+            continue
+        sources = {
+            subtopology.subtopology_id: [
+                *subtopology.source_topics,
+                *(topic.name for topic in subtopology.repartition_source_topics),
+            ]
+            for subtopology in (group.topology.subtopologies if group.topology else None) or ()
+        }
+        found[group.group_id] = DescribedGroup(
+            state=group.group_state or None,
+            epoch=group.group_epoch,
+            members=tuple(
+                Member(
+                    id=member.member_id,
+                    client_id=member.client_id,
+                    host=member.client_host,
+                    instance_id=member.instance_id,
+                    assignment=_read_by(member.assignment.active_tasks, sources),
+                    target=_read_by(member.target_assignment.active_tasks, sources),
+                    epoch=member.member_epoch,
+                )
+                for member in group.members
+            ),
+        )
+    return found
+
+
+def _read_by(tasks: Iterable[Any], sources: Mapping[str, Sequence[str]]) -> Assignment:
+    assignment: dict[str, set[int]] = {}
+    for task in tasks:
+        for topic in sources.get(task.subtopology_id, ()):
+            assignment.setdefault(topic, set()).update(task.partitions)
+    return {topic: tuple(sorted(partitions)) for topic, partitions in assignment.items()}
+
+
+def read_share_offsets(reply: Any) -> dict[str, GroupCommits]:
+    """Read a DescribeShareGroupOffsets reply; -1 is a partition that nobody has fetched yet."""
+    found = {}
+    for group in reply.groups:
+        if group.error_code:
+            moved = group.error_code in _COORDINATOR_MOVED
+            found[group.group_id] = GroupCommits(error=error_name(group.error_code), moved=moved)
+            continue
+        offsets: dict[str, dict[int, int]] = {}
+        lags: dict[str, dict[int, int]] = {}
+        error = None
+        for topic in group.topics:
+            for partition in topic.partitions:
+                index = partition.partition_index
+                if partition.error_code:
+                    error = f"{topic.topic_name}-{index}: {error_name(partition.error_code)}"
+                    continue
+                if partition.start_offset >= 0:
+                    offsets.setdefault(topic.topic_name, {})[index] = partition.start_offset
+                if (partition.lag if partition.lag is not None else -1) >= 0:
+                    lags.setdefault(topic.topic_name, {})[index] = partition.lag
+        found[group.group_id] = GroupCommits(offsets, lags, error)
+    return found
 
 
 def read_commits(groups: Iterable[Any]) -> dict[str, GroupCommits]:

@@ -39,9 +39,12 @@ from monitor.kafka.questions import (
     DescribeClassicGroups,
     DescribeConsumerGroups,
     DescribeLogDirs,
+    DescribeShareGroups,
+    DescribeStreamsGroups,
     DescribeTopicConfigs,
     Failure,
     FetchCommits,
+    FetchShareOffsets,
     FindCoordinators,
     FoundOffsets,
     GroupCommits,
@@ -83,6 +86,30 @@ class ConsumerGroupDescribeRequest(ApiMessage, load_json=messages):  # type: ign
 
 class ConsumerGroupDescribeResponse(ApiMessage, load_json=messages):  # type: ignore[misc,call-arg]  # untyped base
     """The reply to it; found through kafka-python's registry by its API key."""
+
+
+class ShareGroupDescribeRequest(ApiMessage, load_json=messages):  # type: ignore[misc,call-arg]  # untyped base
+    """KIP-932's description of groups, which kafka-python lacks."""
+
+
+class ShareGroupDescribeResponse(ApiMessage, load_json=messages):  # type: ignore[misc,call-arg]  # untyped base
+    """The reply to it."""
+
+
+class DescribeShareGroupOffsetsRequest(ApiMessage, load_json=messages):  # type: ignore[misc,call-arg]  # untyped base
+    """KIP-932's start offsets and KIP-1226's lag, which kafka-python lacks."""
+
+
+class DescribeShareGroupOffsetsResponse(ApiMessage, load_json=messages):  # type: ignore[misc,call-arg]  # untyped base
+    """The reply to it."""
+
+
+class StreamsGroupDescribeRequest(ApiMessage, load_json=messages):  # type: ignore[misc,call-arg]  # untyped base
+    """KIP-1071's description of groups, which kafka-python lacks."""
+
+
+class StreamsGroupDescribeResponse(ApiMessage, load_json=messages):  # type: ignore[misc,call-arg]  # untyped base
+    """The reply to it."""
 
 
 class KafkaWire:
@@ -325,6 +352,27 @@ def _describe_consumer_requests(
     return [ConsumerGroupDescribeRequest(group_ids=groups, include_authorized_operations=False)]
 
 
+def _describe_share_requests(question: DescribeShareGroups, _version_of: _VersionOf) -> list[Any]:
+    groups = list(question.groups)
+    return [ShareGroupDescribeRequest(group_ids=groups, include_authorized_operations=False)]
+
+
+def _describe_streams_requests(
+    question: DescribeStreamsGroups, _version_of: _VersionOf
+) -> list[Any]:
+    groups = list(question.groups)
+    return [StreamsGroupDescribeRequest(group_ids=groups, include_authorized_operations=False)]
+
+
+def _share_offsets_requests(question: FetchShareOffsets, _version_of: _VersionOf) -> list[Any]:
+    named = DescribeShareGroupOffsetsRequest.DescribeShareGroupOffsetsRequestGroup
+    return [
+        DescribeShareGroupOffsetsRequest(
+            groups=[named(group_id=group, topics=None) for group in question.groups]
+        )
+    ]
+
+
 def _coordinator_requests(question: FindCoordinators, version_of: _VersionOf) -> list[Any]:
     if version_of(FindCoordinatorRequest) >= MANY_KEYS:
         return [FindCoordinatorRequest(key_type=0, coordinator_keys=list(question.groups))]
@@ -466,6 +514,9 @@ _REQUESTS: Final[dict[type[Question[Any]], Callable[[Any, _VersionOf], list[Any]
     ListGroups: _list_groups_requests,
     DescribeClassicGroups: _describe_classic_requests,
     DescribeConsumerGroups: _describe_consumer_requests,
+    DescribeShareGroups: _describe_share_requests,
+    DescribeStreamsGroups: _describe_streams_requests,
+    FetchShareOffsets: _share_offsets_requests,
     FindCoordinators: _coordinator_requests,
     FetchCommits: _commit_requests,
     ListOffsets: _offsets_requests,
@@ -478,6 +529,9 @@ _ANSWERS: Final[dict[type[Question[Any]], Callable[[Any, list[Any]], Any]]] = {
     ListGroups: lambda _, found: replies.read_groups(found[0]),
     DescribeClassicGroups: lambda _, found: replies.read_classic_descriptions(found[0]),
     DescribeConsumerGroups: lambda _, found: replies.read_consumer_descriptions(found[0]),
+    DescribeShareGroups: lambda _, found: replies.read_share_descriptions(found[0]),
+    DescribeStreamsGroups: lambda _, found: replies.read_streams_descriptions(found[0]),
+    FetchShareOffsets: lambda _, found: replies.read_share_offsets(found[0]),
     FindCoordinators: _coordinators,
     FetchCommits: _commits,
     ListOffsets: _offsets,

@@ -13,8 +13,13 @@ from monitor.kafka.questions import (
     DescribeClassicGroups,
     DescribeConsumerGroups,
     DescribedGroup,
+    DescribeLogDirs,
+    DescribeShareGroups,
+    DescribeStreamsGroups,
+    DescribeTopicConfigs,
     Failure,
     FetchCommits,
+    FetchShareOffsets,
     FindCoordinators,
     FoundOffsets,
     GroupCommits,
@@ -24,7 +29,7 @@ from monitor.kafka.questions import (
     Metadata,
     UnreachableError,
 )
-from monitor.model import Broker, Partition, Topic
+from monitor.model import Broker, Partition, Topic, TopicConfig
 
 
 @dataclass
@@ -34,6 +39,8 @@ class FakeBrokers:
     down: set[int] = field(default_factory=set)
     groups: dict[int, list[ListedGroup]] = field(default_factory=dict)
     commits: dict[str, GroupCommits] = field(default_factory=dict)
+    configs: dict[str, TopicConfig] = field(default_factory=dict)
+    log_dirs: dict[int, dict[str, dict[int, int]]] = field(default_factory=dict)
     described: dict[str, DescribedGroup] = field(default_factory=dict)
     coordinators: dict[str, int] = field(default_factory=dict)
     ends: dict[tuple[str, int], int] = field(default_factory=lambda: {("t", 0): 10, ("t", 1): 20})
@@ -80,25 +87,37 @@ class FakeBrokers:
         return ClusterMetadata("cluster", 1, brokers, dict(self.topics))
 
     def _answer(self, broker: int, question: Any) -> Any:
+        answer: Any
         match question:
             case Metadata():
-                return self._metadata()
+                answer = self._metadata()
             case ListGroups():
-                return self.groups.get(broker, [])
-            case FetchCommits(groups):
-                return {
+                answer = self.groups.get(broker, [])
+            case FetchCommits(groups) | FetchShareOffsets(groups):
+                answer = {
                     group: GroupCommits(error="NOT_COORDINATOR", moved=True)
                     if self.coordinators.get(group, broker) != broker
                     else self.commits.get(group, GroupCommits())
                     for group in groups
                 }
-            case DescribeClassicGroups(groups) | DescribeConsumerGroups(groups):
-                return {group: self.described[group] for group in groups}
+            case (
+                DescribeClassicGroups(groups)
+                | DescribeConsumerGroups(groups)
+                | DescribeShareGroups(groups)
+                | DescribeStreamsGroups(groups)
+            ):
+                answer = {group: self.described[group] for group in groups}
             case FindCoordinators(groups):
-                return {g: self.coordinators[g] for g in groups if g in self.coordinators}
+                answer = {g: self.coordinators[g] for g in groups if g in self.coordinators}
+            case DescribeTopicConfigs(topics):
+                answer = {name: self.configs[name] for name in topics if name in self.configs}
+            case DescribeLogDirs():
+                answer = self.log_dirs.get(broker, {})
             case ListOffsets():
-                return self._offsets(question)
-        raise TypeError(question)
+                answer = self._offsets(question)
+            case _:
+                raise TypeError(question)
+        return answer
 
     def _offsets(self, question: ListOffsets) -> FoundOffsets:
         found = FoundOffsets({})

@@ -153,19 +153,29 @@ def test_commits_on_an_unknown_topic_cost_one_metadata_request_and_not_one_per_p
     assert sum(api == "Metadata" for round_ in brokers.asked for _, api in round_) == 1
 
 
-def test_share_and_streams_groups_keep_type_and_state_though_they_are_not_described() -> None:
+def test_each_type_of_group_is_described_in_its_own_way() -> None:
     brokers = cluster()
     brokers.groups[1] += [
         ListedGroup("s", SHARE, "Stable", "share"),
         ListedGroup("k", STREAMS, "Stable", "streams"),
         ListedGroup("n", CONSUMER, "Empty", "consumer"),
     ]
+    brokers.commits["s"] = GroupCommits({"t": {0: 2}}, lags={"t": {0: 5}})
     brokers.commits["k"] = GroupCommits({"t": {0: 1}})
+    # two topics are read by the same tasks: there is no partition 7 of this one
+    brokers.described["k"] = DescribedGroup(
+        "Stable", members=(Member("m", "c", "/h", {"t": (1, 7)}),)
+    )
+    brokers.described["s"] = DescribedGroup("Stable", epoch=3, members=())
     groups = Collector(brokers, Intervals()).poll().groups
-    assert (groups["s"].type, groups["s"].state, groups["s"].members) == (SHARE, "Stable", None)
+    assert (groups["s"].type, groups["s"].epoch, groups["s"].members) == (SHARE, 3, ())
+    assert groups["s"].commits == {"t": {0: 2}}
+    assert groups["s"].lags == {"t": {0: 5}}
     assert groups["s"].error is None
     assert groups["k"].commits == {"t": {0: 1}}
+    assert groups["k"].members == (Member("m", "c", "/h", {"t": (1,)}),)
     assert groups["n"].members == ()
+    assert {(1, "DescribeShareGroups"), (1, "DescribeStreamsGroups")} <= set(brokers.asked[1])
 
 
 def test_the_cluster_going_away_leaves_everything_stale_and_nothing_zero() -> None:
