@@ -42,6 +42,12 @@ IS_REPLAY: Final = "isReplay"
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
+# https://www.w3.org/TR/trace-context/#traceparent-header: later versions may carry more
+_TRACEPARENT: Final = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
+)
+MAX_TRACEPARENT_LENGTH: Final = 128
+
 Headers = Sequence[tuple[str, bytes]]
 
 
@@ -95,6 +101,19 @@ def new_id() -> str:
 def is_uuid(text: object) -> bool:
     """Say whether this is a UUID in its canonical form, in lower case."""
     return isinstance(text, str) and _UUID.fullmatch(text) is not None
+
+
+def new_traceparent() -> str:
+    """Return the W3C `traceparent` of a new trace, marked as sampled."""
+    noise = random.getrandbits(192) | 1 << 64 | 1  # neither id may be zero
+    return f"00-{noise >> 64:032x}-{noise & 0xFFFF_FFFF_FFFF_FFFF:016x}-01"
+
+
+def is_traceparent(text: str) -> bool:
+    """Say whether this is a W3C `traceparent`; a malformed one must be ignored."""
+    if len(text) > MAX_TRACEPARENT_LENGTH or _TRACEPARENT.fullmatch(text) is None:
+        return False
+    return not text.startswith("00-") or len(text) == 55
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,5 +251,7 @@ def _time(body: dict[str, Any], name: str) -> datetime:
 def _traceparent(headers: Headers | None) -> str | None:
     for name, value in headers or ():
         if name == "traceparent" and value:
-            return value.decode("ascii", "replace")
+            text = value.decode("ascii", "replace")
+            # a malformed one says nothing: the event counts, its trace begins anew
+            return text if is_traceparent(text) else None
     return None

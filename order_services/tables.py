@@ -267,6 +267,22 @@ outbox = Table(
     },
 )
 
+# Messages that Kafka will never take (too large for the topic), with its reason: out of the way of the
+# others, and kept for a person to look at.
+outbox_refused = Table(
+    "outbox_refused",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("slice", Text, nullable=False),
+    Column("topic", Text, nullable=False),
+    Column("key", LargeBinary),
+    Column("value", LargeBinary),
+    Column("headers", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    _created_at(),
+    Column("refused_at", _moment, nullable=False, server_default=func.now()),
+)
+
 
 def create_schema(engine: Engine) -> None:
     """Create what is missing and seed the catalogue once; many services may call it at once."""

@@ -7,14 +7,14 @@ it refunded): the order finds it and is never charged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import orjson
 from sqlalchemy import Connection
 
 from order_services.events import Event, EventType
-from order_services.payment.rules import Rules
+from order_services.payment.rules import REASON_REFUSED, Rules
 from order_services.runtime import instrumentation
 from order_services.tables import PaymentFact
 
@@ -44,11 +44,19 @@ _REFUND: Final = """
 class PaymentHandler:
     """Handles `HANDLES`; raises `ValueError` or `KeyError` for an order without a proper total.
 
-    With `announces_processing` each charge begins with PAYMENT_PROCESSING.
+    With `announces_processing` each charge begins with PAYMENT_PROCESSING. `refuses` has more orders
+    refused than the rules would: an injected fault.
     """
 
-    def __init__(self, rules: Rules, *, announces_processing: bool = True) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        *,
+        announces_processing: bool = True,
+        refuses: Callable[[str], bool] = lambda _order_id: False,
+    ) -> None:
         self._rules = rules
+        self._refuses = refuses
         self._announces_processing = announces_processing
         transitions = instrumentation.TRANSITIONS
         self._counters = {
@@ -87,6 +95,8 @@ class PaymentHandler:
     def _decide(self, event: Event) -> dict[str, Any]:
         total_cents = total(event)
         reason = self._rules.refusal(event.order_id, total_cents)
+        if reason is None and self._refuses(event.order_id):
+            reason = REASON_REFUSED
         return {
             "order_id": event.order_id,
             "fact": PaymentFact.PROCESSED if reason is None else PaymentFact.FAILED,

@@ -6,17 +6,24 @@ from order_services.payment.handler import HANDLES, SOURCE, PaymentHandler
 from order_services.payment.rules import Rules
 from order_services.payment.settings import PaymentSettings
 from order_services.runtime import service
+from order_services.runtime.faults import injector
 from order_services.topics import PAYMENT_GROUP
 
 
 def build(settings: PaymentSettings) -> service.Service:
     """Return the service that these settings describe."""
     rules = Rules(settings.payment_refusal_rate, settings.payment_limit_cents)
+    faults = injector(SOURCE, settings)
     return service.Service(
         name=SOURCE,
         group=PAYMENT_GROUP,
         handles=HANDLES,
-        handler=PaymentHandler(rules, announces_processing=settings.payment_announces_processing),
+        handler=PaymentHandler(
+            rules,
+            announces_processing=settings.payment_announces_processing,
+            refuses=faults.refuses_payment,
+        ),
+        faults=faults,
     )
 
 

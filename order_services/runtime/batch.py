@@ -16,6 +16,7 @@ from order_services.events import Event, EventType, MalformedEventError, decode
 from order_services.runtime import inbox, outbox
 from order_services.runtime.database import Database, is_transient
 from order_services.runtime.dead_letters import DeadLetterLimit, dead_letter, describe
+from order_services.runtime.faults import FaultInjector
 from order_services.runtime.messages import ReceivedMessage
 from order_services.topics import ConsumerGroup
 
@@ -44,7 +45,10 @@ class _Item:
 
 
 class BatchProcessor:
-    """Runs a service's handler; knows the database and nothing of Kafka's client."""
+    """Runs a service's handler; knows the database and nothing of Kafka's client.
+
+    A transaction that takes longer than `timeout_seconds` is undone.
+    """
 
     def __init__(
         self,
@@ -56,6 +60,8 @@ class BatchProcessor:
         takes_replays: bool,
         database: Database,
         limit: DeadLetterLimit,
+        faults: FaultInjector | None = None,
+        timeout_seconds: float | None = None,
     ) -> None:
         self._source = source
         self._group = group
@@ -64,6 +70,12 @@ class BatchProcessor:
         self._takes_replays = takes_replays
         self._database = database
         self._limit = limit
+        self._faults = faults
+        self._timeout_seconds = timeout_seconds
+
+    def database_away(self) -> bool:
+        """Say whether nothing can be processed at the moment, whatever it is."""
+        return self._database.unreachable() is not None
 
     def process(self, messages: Sequence[ReceivedMessage]) -> Outcome:
         """Process all messages and commit.
@@ -72,6 +84,9 @@ class BatchProcessor:
         be given again, and `DeadLetterLimitError`, after which nothing has changed either.
         """
         ignored, items, malformed = self._decode(messages)
+        if self._faults is not None:
+            # before the transaction: slow work must not hold locks
+            self._faults.delay_batch(len(items))
         try:
             outcome = self._together(messages, items, malformed)
         except Exception as error:
@@ -110,7 +125,7 @@ class BatchProcessor:
             return Outcome()
         outcome = Outcome(dead=dict(malformed))
         self._limit.check(len(malformed))
-        with self._database.begin() as connection:
+        with self._database.begin(self._timeout_seconds) as connection:
             self._apply(connection, items, outcome)
             self._write_dead_letters(connection, messages, items, outcome)
         return outcome
@@ -122,7 +137,7 @@ class BatchProcessor:
         malformed: dict[int, Exception],
     ) -> Outcome:
         outcome = Outcome(dead=dict(malformed))
-        with self._database.begin() as connection:
+        with self._database.begin(self._timeout_seconds) as connection:
             self._bisect(connection, items, outcome)
             self._write_dead_letters(connection, messages, items, outcome)
         return outcome
@@ -153,6 +168,8 @@ class BatchProcessor:
         new = inbox.admit(connection, self._group.group_id, events)
         written = 0
         if new:
+            if self._faults is not None:
+                self._faults.raise_if_poison(new)
             caused = self._handle(new, connection)
             written = outbox.write(connection, self._source, caused)
         # only now: what is undone must not be counted

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
@@ -32,14 +34,40 @@ POLL_SECONDS: Final = 0.25
 METADATA_REFRESH_MS: Final = 10_000
 # While it waits for a retry the consumer must keep polling, or it would lose its partitions.
 PAUSED_POLL_SECONDS: Final = 0.1
+# A parked partition's retries wait this much longer than they take: the others get most of the time.
+PARKED_WAIT_FACTOR: Final = 4
 
 _log = structlog.get_logger(__name__)
 
 Partition = tuple[str, int]
 
 
+@dataclass(slots=True)
+class _Parked:
+    """A partition whose messages wait for a retry of their own."""
+
+    messages: list[ReceivedMessage]
+    taken_at: float
+    backoff: Backoff
+    due_at: float = 0.0
+
+    def postpone(self, attempt_seconds: float) -> float:
+        wait_seconds = max(self.backoff.next_seconds(), PARKED_WAIT_FACTOR * attempt_seconds)
+        self.due_at = time.monotonic() + wait_seconds
+        return wait_seconds
+
+
 class Consumer:
     """Runs the loop on a thread of its own.
+
+    Transient errors undo a batch and it is tried again. While the database is away all partitions are
+    paused; when it answers, and only the messages of some partitions fail (a row that somebody keeps
+    locked), those are parked and retried on their own while the others go on. Either way the consumer
+    keeps polling, so that the group does not take it for dead.
+
+    A batch cannot hold up a rebalance for long: the database ends a transaction that takes more than
+    its share of the revoke budget (`ServiceSettings.revoke_budget_seconds`), and a batch that waits for
+    a retry is given up at once.
 
     `on_handled` is told of the events of each batch after its commit; `on_written` is called when
     rows were committed to the outbox.
@@ -64,6 +92,10 @@ class Consumer:
         self._joined = False
         self._paused = False
         self._backlog: list[KafkaMessage] = []
+        self._parked: dict[Partition, _Parked] = {}
+        # since the batch at hand was taken: its messages of these are not ours any more, even if the
+        # partition has come back
+        self._given_up: set[Partition] = set()
         self._uncommitted: dict[Partition, int] = {}
         self._stopping = threading.Event()
         self._stopped_because: str | None = None
@@ -115,9 +147,10 @@ class Consumer:
             )
             while not self._stopping.is_set():
                 self._last_turn = time.monotonic()
+                self._retry_parked(kafka)
                 messages = self._take(kafka)
                 if messages:
-                    self._process(kafka, messages)
+                    self._process_until_it_works(kafka, messages)
         except DeadLetterLimitError as error:
             self._stop_because(str(error))
         except Exception as error:  # noqa: BLE001  # a thread has nobody to raise to
@@ -138,7 +171,7 @@ class Consumer:
         received: list[KafkaMessage]
         received, self._backlog = self._backlog, []
         if not received:
-            first = kafka.poll(POLL_SECONDS)
+            first = kafka.poll(self._poll_seconds())
             if first is None:
                 return []
             received.append(first)
@@ -146,12 +179,32 @@ class Consumer:
         if missing > 0:
             received += kafka.consume(missing, self._settings.batch_linger_seconds)
         # the client's queue may still hold messages of partitions that were revoked since
-        return self._still_ours(
-            [each for each in map(self._received, received) if each is not None]
-        )
+        ours = [
+            each
+            for each in map(self._received, received)
+            if each is not None and (each.topic, each.partition) in self._assigned
+        ]
+        return self._behind_parked(ours) if self._parked else ours
+
+    def _poll_seconds(self) -> float:
+        due_at = min((parked.due_at for parked in self._parked.values()), default=float("inf"))
+        return min(POLL_SECONDS, max(0.0, due_at - time.monotonic()))
+
+    def _behind_parked(self, messages: Sequence[ReceivedMessage]) -> list[ReceivedMessage]:
+        """Queue what was fetched before its partition was parked behind what is parked."""
+        others = []
+        for message in messages:
+            parked = self._parked.get((message.topic, message.partition))
+            if parked is None:
+                others.append(message)
+            else:
+                # handling it first would commit its offset, and with that those that still wait
+                parked.messages.append(message)
+        return others
 
     def _still_ours(self, messages: Sequence[ReceivedMessage]) -> list[ReceivedMessage]:
-        return [each for each in messages if (each.topic, each.partition) in self._assigned]
+        """Return those of a batch at hand whose partitions we have kept."""
+        return [each for each in messages if (each.topic, each.partition) not in self._given_up]
 
     def _received(self, message: KafkaMessage) -> ReceivedMessage | None:
         error = message.error()
@@ -170,12 +223,96 @@ class Consumer:
             raise KafkaException(error)
         _log.warning("kafka reports", code=error.name(), error=error.str())
 
-    def _process(self, kafka: KafkaConsumer, messages: list[ReceivedMessage]) -> None:
+    def _process_until_it_works(
+        self, kafka: KafkaConsumer, messages: list[ReceivedMessage]
+    ) -> None:
+        """Process a batch, through transient errors and for as long as its messages are ours."""
+        self._given_up.clear()
+        taken_at = time.perf_counter()
+        backoff = self._new_backoff()
+        try:
+            while messages and not self._attempt(kafka, messages, taken_at):
+                if not self._processor.database_away():
+                    self._process_apart(kafka, messages, taken_at)
+                    return
+                self._wait(kafka, backoff.next_seconds())
+                if self._stopping.is_set():
+                    return
+                messages = self._still_ours(messages)
+        finally:
+            self._resume(kafka)
+
+    def _process_apart(
+        self, kafka: KafkaConsumer, messages: list[ReceivedMessage], taken_at: float
+    ) -> None:
+        """Process each partition's messages alone, and park those that still fail."""
+        apart: dict[Partition, list[ReceivedMessage]] = {}
+        for message in messages:
+            apart.setdefault((message.topic, message.partition), []).append(message)
+        for key, own in apart.items():
+            # each attempt may take long: the group must hear of us in between
+            self._wait(kafka, 0)
+            if self._stopping.is_set():
+                return
+            started = time.perf_counter()
+            # one partition alone has just failed alone
+            if len(apart) > 1 and self._attempt(kafka, self._still_ours(own), taken_at):
+                continue
+            if key not in self._given_up:
+                self._park(kafka, key, _Parked(own, taken_at, self._new_backoff()), started)
+
+    def _park(self, kafka: KafkaConsumer, key: Partition, parked: _Parked, started: float) -> None:
+        self._parked[key] = parked
+        kafka.pause([TopicPartition(*key)])
+        wait_seconds = parked.postpone(time.perf_counter() - started)
+        instrumentation.PARKED_PARTITIONS.set(len(self._parked))
+        _log.warning(
+            "partition parked",
+            topic=key[0],
+            partition=key[1],
+            messages=len(parked.messages),
+            wait_seconds=round(wait_seconds, 2),
+        )
+
+    def _retry_parked(self, kafka: KafkaConsumer) -> None:
+        """Try the first parked partition that is due: one, so that others are not kept waiting."""
+        now = time.monotonic()
+        for key, parked in self._parked.items():
+            if parked.due_at <= now:
+                started = time.perf_counter()
+                if self._attempt(kafka, parked.messages, parked.taken_at):
+                    self._unpark([key])
+                    kafka.resume([TopicPartition(*key)])
+                else:
+                    parked.postpone(time.perf_counter() - started)
+                return
+
+    def _unpark(self, keys: Sequence[Partition]) -> None:
+        for key in keys:
+            self._parked.pop(key, None)
+        instrumentation.PARKED_PARTITIONS.set(len(self._parked))
+
+    def _attempt(
+        self, kafka: KafkaConsumer, messages: Sequence[ReceivedMessage], taken_at: float
+    ) -> bool:
+        """Process messages and commit; False when a transient error has undone it."""
+        if not messages:
+            return True
         started = time.perf_counter()
-        outcome = self._process_until_it_works(kafka, messages)
-        if outcome is None:
-            return
-        seconds = time.perf_counter() - started
+        try:
+            outcome = self._processor.process(messages)
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            instrumentation.RETRIES.labels(type(error).__name__).inc()
+            _log.warning(
+                "batch will be tried again",
+                error=type(error).__name__,
+                messages=len(messages),
+                correlation_id=_correlation_id(messages[0]),
+            )
+            return False
+        seconds = time.perf_counter() - taken_at
         if outcome.written:
             self._on_written()
         self._commit(kafka, messages)
@@ -187,34 +324,10 @@ class Consumer:
             except Exception:  # noqa: BLE001  # a listener may fail in any way
                 # the events are committed: failing to tell of them must not stop the consumer
                 _log.exception("a listener failed")
+        return True
 
-    def _process_until_it_works(
-        self, kafka: KafkaConsumer, messages: list[ReceivedMessage]
-    ) -> Outcome | None:
-        """Process, through transient errors; None when the messages are no longer ours."""
-        backoff = Backoff(self._settings.retry_first_seconds, self._settings.retry_max_seconds)
-        try:
-            while messages:
-                try:
-                    return self._processor.process(messages)
-                except Exception as error:
-                    if not is_transient(error):
-                        raise
-                    instrumentation.RETRIES.labels(type(error).__name__).inc()
-                    wait_seconds = backoff.next_seconds()
-                    _log.warning(
-                        "batch will be tried again",
-                        error=type(error).__name__,
-                        wait_seconds=round(wait_seconds, 2),
-                        messages=len(messages),
-                    )
-                    self._wait(kafka, wait_seconds)
-                if self._stopping.is_set():
-                    return None
-                messages[:] = self._still_ours(messages)
-            return None
-        finally:
-            self._resume(kafka)
+    def _new_backoff(self) -> Backoff:
+        return Backoff(self._settings.retry_first_seconds, self._settings.retry_max_seconds)
 
     def _wait(self, kafka: KafkaConsumer, seconds: float) -> None:
         """Wait with all partitions paused, polling so that the group does not think us dead."""
@@ -222,17 +335,19 @@ class Consumer:
             self._paused = True
             kafka.pause(_partitions(self._assigned))
         until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0 and not self._stopping.is_set():
+        while True:
             self._last_turn = time.monotonic()
-            message = kafka.poll(min(left, PAUSED_POLL_SECONDS))
+            message = kafka.poll(max(0.0, min(until - time.monotonic(), PAUSED_POLL_SECONDS)))
             if message is not None:
                 # fetched before the pause: it would be lost if it were dropped here
                 self._backlog.append(message)
+            if time.monotonic() >= until or self._stopping.is_set():
+                return
 
     def _resume(self, kafka: KafkaConsumer) -> None:
         if self._paused:
             self._paused = False
-            kafka.resume(_partitions(self._assigned))
+            kafka.resume(_partitions(self._assigned - self._parked.keys()))
 
     def _commit(self, kafka: KafkaConsumer, messages: Sequence[ReceivedMessage]) -> None:
         for message in messages:
@@ -256,10 +371,13 @@ class Consumer:
     def _count(self, messages: Sequence[ReceivedMessage], outcome: Outcome, seconds: float) -> None:
         instrumentation.BATCH_MESSAGES.observe(len(messages))
         topics = [message.topic for message in messages]
-        children = {topic: instrumentation.children(topic) for topic in set(topics)}
-        for topic in topics:
-            children[topic].seconds.observe(seconds)
-        for topic, child in children.items():
+        last = {message.topic: message for message in messages}
+        for topic, count in Counter(topics).items():
+            child = instrumentation.children(topic)
+            for _ in range(count - 1):
+                child.seconds.observe(seconds)
+            # one exemplar tells of the batch: the next would only replace it
+            child.seconds.observe(seconds, instrumentation.exemplar(_correlation_id(last[topic])))
             for counter, indexes in (
                 (child.processed, outcome.handled),
                 (child.duplicate, outcome.duplicates),
@@ -275,6 +393,7 @@ class Consumer:
                 topic=topics[index],
                 partition=messages[index].partition,
                 offset=messages[index].offset,
+                correlation_id=_correlation_id(messages[index]),
                 error=describe(error),
             )
 
@@ -287,8 +406,8 @@ class Consumer:
         self._rebalanced("assigned", partitions)
 
     def _on_revoke(self, kafka: KafkaConsumer, partitions: list[TopicPartition]) -> None:
-        # the batch at hand is not among these: callbacks run only while we poll, and a batch that
-        # waits for a retry is filtered by the assignment afterwards
+        # nothing is in flight: callbacks run only while we poll, and what waits for a retry is given
+        # up here, uncommitted, for the next owner to handle
         self._commit_pending(kafka)
         self._give_up(partitions)
         kafka.incremental_unassign(partitions)
@@ -302,9 +421,16 @@ class Consumer:
         self._rebalanced("lost", partitions)
 
     def _give_up(self, partitions: Sequence[TopicPartition]) -> None:
-        for each in partitions:
-            self._assigned.discard((each.topic, each.partition))
-            self._uncommitted.pop((each.topic, each.partition), None)
+        keys = [(each.topic, each.partition) for each in partitions]
+        self._given_up.update(keys)
+        self._assigned.difference_update(keys)
+        self._unpark(keys)
+        for key in keys:
+            self._uncommitted.pop(key, None)
+        # the next owner gets these, and commits past them: handled late, they would set it back
+        self._backlog = [
+            each for each in self._backlog if (each.topic(), each.partition()) not in keys
+        ]
 
     def _rebalanced(self, kind: str, partitions: Sequence[TopicPartition]) -> None:
         instrumentation.REBALANCES.labels(kind).inc()
@@ -345,6 +471,13 @@ def client_settings(group: ConsumerGroup, settings: ServiceSettings) -> dict[str
 
 def _partitions(keys: set[Partition]) -> list[TopicPartition]:
     return [TopicPartition(*key) for key in keys]
+
+
+def _correlation_id(message: ReceivedMessage) -> str:
+    for name, value in message.headers:
+        if name == "correlation-id":
+            return value.decode("utf-8", "replace")
+    return "none"
 
 
 def _pairs(message: KafkaMessage) -> Sequence[tuple[str, str | bytes | None]]:

@@ -22,6 +22,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import PoolProxiedConnection
 
 from order_services.runtime import instrumentation
+from order_services.runtime.faults import FaultInjector
 from order_services.runtime.settings import ServiceSettings
 
 _IDLE_SINCE: Final = "idle_since"
@@ -39,14 +40,17 @@ _TRANSIENT_CODES: Final = (
     errorcodes.LOCK_NOT_AVAILABLE,
     errorcodes.IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
     errorcodes.READ_ONLY_SQL_TRANSACTION,  # a standby that is about to be promoted
+    "25P04",  # transaction timeout; psycopg2 has no name for it yet
 )
+_FIRST_WITH_TRANSACTION_TIMEOUT: Final = 17_00_00
 
 
 class Database:
     """The database as one process sees it; thread-safe, connects when it is first used."""
 
-    def __init__(self, settings: ServiceSettings) -> None:
+    def __init__(self, settings: ServiceSettings, faults: FaultInjector | None = None) -> None:
         self._settings = settings
+        self._faults = faults
         self.engine = _engine(settings)
         self._waiting = 0
         self._waiting_lock = threading.Lock()
@@ -58,13 +62,19 @@ class Database:
         _export(self)
 
     @contextmanager
-    def begin(self) -> Iterator[Connection]:
+    def begin(self, timeout_seconds: float | None = None) -> Iterator[Connection]:
         """Run a transaction: committed when the block ends, rolled back when it raises.
 
+        PostgreSQL ends it when it takes longer than `timeout_seconds`; before version 17, which knows
+        no limit for a transaction, that holds for each statement.
         Raises SQLAlchemy's `TimeoutError` when no connection becomes free in time, and
         `OperationalError` when the database is away.
         """
+        if self._faults is not None:
+            self._faults.before_transaction()
         with self._checkout() as connection, connection.begin():
+            if timeout_seconds is not None:
+                connection.exec_driver_sql(_limit(connection, timeout_seconds))
             yield connection
 
     def unreachable(self) -> str | None:
@@ -173,6 +183,13 @@ def is_transient(error: BaseException) -> bool:
 def uuid_array(ids: Iterator[str] | list[str] | set[str]) -> str:
     """Return an array literal of UUIDs: one parameter, however many there are."""
     return "{" + ",".join(ids) + "}"
+
+
+def _limit(connection: Connection, timeout_seconds: float) -> str:
+    driver: Any = connection.connection.driver_connection
+    knows_transactions = driver.server_version >= _FIRST_WITH_TRANSACTION_TIMEOUT
+    name = "transaction_timeout" if knows_transactions else "statement_timeout"
+    return f"SET LOCAL {name} = {int(timeout_seconds * 1000)}"
 
 
 def _engine(settings: ServiceSettings) -> Engine:

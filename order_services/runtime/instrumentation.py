@@ -51,6 +51,10 @@ CONSUMER_STOPPED = Gauge(
     "kafka_consumer_stopped",
     "1 when the consumer has stopped because of an error that needs a person, else 0.",
 )
+PARKED_PARTITIONS = Gauge(
+    "kafka_consumer_parked_partitions",
+    "Partitions that wait for a retry of their own while the others go on.",
+)
 ASSIGNED_PARTITIONS = Gauge(
     "kafka_consumer_assigned_partitions",
     "Partitions that this consumer is assigned.",
@@ -90,6 +94,11 @@ OUTBOX_DELAY = Histogram(
 OUTBOX_PUBLISHED = Counter("outbox_published_total", "Messages that Kafka acknowledged.", ["slice"])
 OUTBOX_FAILURES = Counter(
     "outbox_failures_total", "Messages that Kafka did not take; they are tried again.", ["slice"]
+)
+OUTBOX_REFUSED = Counter(
+    "outbox_refused_total",
+    "Messages that Kafka will never take; they were set aside in the table outbox_refused.",
+    ["slice"],
 )
 OUTBOX_RELAY_ACTIVE = Gauge(
     "outbox_relay_active",
@@ -135,10 +144,24 @@ POOL_TIMEOUTS = Counter(
     "db_pool_timeouts_total", "Checkouts that failed because no connection became free in time."
 )
 
+FAULTS_ACTIVE = Gauge("faults_active", "1 while faults of this kind are injected.", ["kind"])
+FAULTS_INJECTED = Counter("faults_injected_total", "Faults that were injected.", ["kind"])
+
 PROCESSED: Final = "processed"
 DUPLICATE: Final = "duplicate"
 IGNORED: Final = "ignored"
 DEAD_LETTER: Final = "dead_letter"
+
+
+# What OpenMetrics allows for the names and values of an exemplar's labels together.
+_EXEMPLAR_LABEL: Final = "correlation_id"
+_MAX_EXEMPLAR_VALUE: Final = 128 - len(_EXEMPLAR_LABEL)
+
+
+def exemplar(correlation_id: str) -> dict[str, str] | None:
+    """Return the exemplar of an observation, or None when the id is too long for one."""
+    # the client library raises for what is too long, and other producers choose ids as they like
+    return {_EXEMPLAR_LABEL: correlation_id} if len(correlation_id) <= _MAX_EXEMPLAR_VALUE else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,8 @@
 """Publishes what the outbox holds, at least once, in order for each key.
 
+What Kafka will never take is set aside, with its reason, in `outbox_refused`: it neither holds up the
+others nor gets lost.
+
 One transaction per cycle: take the slice's advisory lock, read rows, publish them, wait for the
 delivery reports, delete the rows that Kafka acknowledged. The lock belongs to the transaction, so
 
@@ -15,7 +18,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import orjson
@@ -41,11 +44,18 @@ DEPTH_COUNTED: Final = 100_000
 # A dead letter is its message and more: the broker's default would refuse the largest.
 MAX_MESSAGE_BYTES: Final = 2 * 1024 * 1024
 REPORT_MARGIN_SECONDS: Final = 5.0
+# Kafka refuses such a message however often it is sent.
+PERMANENT_ERRORS: Final = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD})
 
 _TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(%s, hashtext(%s))"
 _READ: Final = """
     SELECT id, topic, key, value, headers, extract(epoch FROM created_at)::float8
     FROM outbox WHERE slice = %s ORDER BY id LIMIT %s
+"""
+_SET_ASIDE: Final = """
+    INSERT INTO outbox_refused (id, slice, topic, key, value, headers, created_at, reason)
+    SELECT id, slice, topic, key, value, headers, created_at, %s
+    FROM outbox WHERE slice = %s AND id = %s
 """
 _DELETE: Final = "DELETE FROM outbox WHERE slice = %s AND id = ANY(%s::bigint[])"
 _DEPTH: Final = """
@@ -70,14 +80,15 @@ class _Cycle:
 
     def __init__(self) -> None:
         self.delivered: list[int] = []
-        self.refused = 0
+        self.refused: dict[int, KafkaError] = {}  # for good
         self.error: KafkaError | None = None
 
     def report(self, row_id: int, error: KafkaError | None) -> None:
         if error is None:
             self.delivered.append(row_id)
+        elif error.code() in PERMANENT_ERRORS:
+            self.refused[row_id] = error
         else:
-            self.refused += 1
             self.error = error
 
 
@@ -97,6 +108,7 @@ class Relay:
         self._active = instrumentation.OUTBOX_RELAY_ACTIVE.labels(source)
         self._delay = instrumentation.OUTBOX_DELAY.labels(source)
         self._published = instrumentation.OUTBOX_PUBLISHED.labels(source)
+        self._refused = instrumentation.OUTBOX_REFUSED.labels(source)
         self._failures = instrumentation.OUTBOX_FAILURES.labels(source)
         self._messages = instrumentation.OUTBOX_MESSAGES.labels(source)
         self._oldest = instrumentation.OUTBOX_OLDEST_SECONDS.labels(source)
@@ -126,7 +138,7 @@ class Relay:
         return "relay: not running"
 
     def publish_once(self) -> int | None:
-        """Run one cycle; return how many messages Kafka took, None when another relay is at it.
+        """Run one cycle; return how many messages it dealt with, None when another relay is at it.
 
         Raises `PublishError` after deleting what Kafka did take, and database errors.
         """
@@ -139,10 +151,11 @@ class Relay:
             rows = self._read(connection)
             if rows:
                 self._publish(rows, cycle)
-                self._delete(connection, cycle.delivered)
+                self._set_aside(connection, rows, cycle)
+                self._delete(connection, [*cycle.delivered, *cycle.refused])
             self._measure_depth(connection)
         self._observe(rows, cycle)
-        lost = len(rows) - len(cycle.delivered)
+        lost = len(rows) - len(cycle.delivered) - len(cycle.refused)
         if lost:
             self._failures.inc(lost)
             reason = cycle.error.str() if cycle.error is not None else "no delivery report in time"
@@ -202,24 +215,45 @@ class Relay:
     def _publish(self, rows: Sequence[Any], cycle: _Cycle) -> None:
         producer = self._producer = self._producer or Producer(producer_settings(self._settings))
         report = cycle.report
-        for row_id, topic, key, value, headers, _created in rows:
-            message: dict[str, Any] = {
-                "topic": topic,
-                "key": None if key is None else bytes(key),
-                "value": None if value is None else bytes(value),
-                "headers": list(orjson.loads(headers).items()),
-                "on_delivery": lambda error, _message, row_id=row_id: report(row_id, error),
-            }
-            try:
-                producer.produce(**message)
-            except BufferError:
-                producer.poll(1.0)
-                producer.produce(**message)
-            except KafkaException as error:
-                # too large, for example: it stays, and the others go
-                report(row_id, error.args[0])
+        for row in rows:
+            self._produce(producer, row, report)
         # every message is reported within the delivery timeout, one way or the other
         producer.flush(self._settings.relay_delivery_timeout_seconds + REPORT_MARGIN_SECONDS)
+
+    def _produce(
+        self, producer: Producer, row: Any, report: Callable[[int, KafkaError | None], None]
+    ) -> None:
+        row_id, topic, key, value, headers, _created = row
+        message: dict[str, Any] = {
+            "topic": topic,
+            "key": None if key is None else bytes(key),
+            "value": None if value is None else bytes(value),
+            "headers": list(orjson.loads(headers).items()),
+            "on_delivery": lambda error, _message: report(row_id, error),
+        }
+        try:
+            producer.produce(**message)
+        except BufferError:
+            producer.poll(1.0)
+            producer.produce(**message)
+        except KafkaException as error:
+            # the client itself finds it too large
+            report(row_id, error.args[0])
+
+    def _set_aside(self, connection: Connection, rows: Sequence[Any], cycle: _Cycle) -> None:
+        if not cycle.refused:
+            return
+        suspects = [row for row in rows if row[0] in cycle.refused]
+        cycle.refused.clear()
+        for row in suspects:
+            # alone: Kafka refuses batches, and the message next to the bad one may be innocent
+            self._publish([row], cycle)
+        for row_id, topic, *_ in suspects:
+            error = cycle.refused.get(row_id)
+            if error is not None:
+                reason = f"{error.name()}: {error.str()}"
+                connection.exec_driver_sql(_SET_ASIDE, (reason, self._source, row_id))
+                _log.error("message set aside", slice=self._source, topic=topic, reason=reason)
 
     def _delete(self, connection: Connection, row_ids: Sequence[int]) -> None:
         if row_ids:
@@ -241,6 +275,7 @@ class Relay:
             if row_id in delivered:
                 self._delay.observe(max(0.0, now - created))
         self._published.inc(len(delivered))
+        self._refused.inc(len(cycle.refused))
 
 
 def producer_settings(settings: ServiceSettings) -> dict[str, Any]:

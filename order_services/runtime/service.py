@@ -17,11 +17,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from order_services import tables
 from order_services.events import Event, EventType
 from order_services.runtime import inbox_partitions, logs
+from order_services.runtime.admin import add_admin_routes
 from order_services.runtime.backoff import Backoff
 from order_services.runtime.batch import BatchProcessor
 from order_services.runtime.consumer import Consumer
 from order_services.runtime.database import Database, is_transient
 from order_services.runtime.dead_letters import DeadLetterLimit
+from order_services.runtime.faults import FaultInjector, injector
 from order_services.runtime.health import Health
 from order_services.runtime.http import PortTakenError, WebServer, service_app
 from order_services.runtime.relay import Relay
@@ -55,7 +57,8 @@ class Runtime:
     def __init__(self, service: Service, settings: ServiceSettings) -> None:
         self.settings = settings
         self.health = Health()
-        self.database = Database(settings)
+        self.faults = service.faults or injector(service.name, settings)
+        self.database = Database(settings, self.faults)
         self.relay = Relay(service.name, settings, self.database)
 
     def wake_relay(self) -> None:
@@ -71,6 +74,7 @@ class Service:
     gets; others are passed over, and so are replays unless `takes_replays`. `on_committed` is told
     of the events of each batch after its commit, on the consumer's thread; it must not block.
     `configure` adds routes to the app that has the probes; `workers` makes background work.
+    A service that injects faults of its own brings the `faults`.
     """
 
     name: str
@@ -81,6 +85,7 @@ class Service:
     on_committed: Callable[[Sequence[Event]], None] | None = None
     configure: Callable[[Flask, Runtime], None] | None = None
     workers: Callable[[Runtime], Sequence[Worker]] = field(default=lambda _runtime: ())
+    faults: FaultInjector | None = None
 
 
 def main(model: type[S], build: Callable[[S], Service]) -> int:
@@ -127,6 +132,7 @@ def run_until(stop: threading.Event, service: Service, settings: ServiceSettings
     for worker in workers:
         health.add_readiness(worker.not_ready)
     app = service_app(service.name, health)
+    add_admin_routes(app, settings.admin_token.get_secret_value(), runtime.faults)
     if service.configure is not None:
         service.configure(app, runtime)
     web = WebServer(app, settings.host, settings.port)
@@ -161,6 +167,9 @@ def _consumer(service: Service, runtime: Runtime) -> Consumer:
         takes_replays=service.takes_replays,
         database=runtime.database,
         limit=DeadLetterLimit(settings.dead_letter_limit, settings.dead_letter_window_seconds),
+        faults=runtime.faults,
+        # a batch takes two transactions at most: the second looks for what failed in the first
+        timeout_seconds=settings.revoke_budget_seconds / 2,
     )
     return Consumer(
         group=service.group,
@@ -201,6 +210,7 @@ def _stop(
     runtime: Runtime, web: WebServer, consumer: Consumer, workers: Sequence[WorkerThread]
 ) -> None:
     timeout_seconds = runtime.settings.shutdown_timeout_seconds
+    runtime.faults.close()
     web.stop(timeout_seconds)
     ended = [worker.stop(timeout_seconds) for worker in workers]
     ended.append(consumer.stop(timeout_seconds))

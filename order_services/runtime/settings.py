@@ -13,9 +13,17 @@ from sqlalchemy import URL
 # The range that librdkafka takes.
 MAX_POLL_INTERVAL_RANGE_MS: Final = (10_000, 86_400_000)
 
+# A member that is asked to give up partitions finishes its batch within this share of the time that
+# the group waits for it at most; the rest is for those who wait.
+REVOKE_BUDGET_SHARE: Final = 0.2
+MIN_ADMIN_TOKEN_LENGTH: Final = 16
+
 Port = Annotated[int, Field(ge=0, le=65_535)]
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=86_400)]
+Share = Annotated[float, Field(ge=0, le=1)]
+FaultDelay = Annotated[float, Field(ge=0, le=30)]
+FaultPause = Annotated[float, Field(ge=0, le=3_600)]
 
 
 class SettingsError(Exception):
@@ -27,6 +35,13 @@ class GroupProtocol(StrEnum):
 
     CLASSIC = "classic"
     CONSUMER = "consumer"  # KIP-848, needs brokers of 4.0 or newer
+
+
+class DatabasePauseMode(StrEnum):
+    """What an injected pause of the database does to those who want a transaction."""
+
+    HOLD = "hold"  # they wait, and fail as they do when the pool is exhausted
+    DENY = "deny"  # they fail at once, as when the database is away
 
 
 class ServiceSettings(BaseSettings):
@@ -70,6 +85,17 @@ class ServiceSettings(BaseSettings):
     dead_letter_limit: Annotated[int, Field(ge=0)] = 100
     dead_letter_window_seconds: PositiveSeconds = 300.0
 
+    # faults to inject from the start, see `faults`; all off by default
+    fault_payment_refusal_rate: Share = 0.0
+    fault_batch_delay_seconds: FaultDelay = 0.0
+    fault_message_delay_seconds: FaultDelay = 0.0
+    fault_poison_rate: Share = 0.0
+    fault_database_pause_seconds: FaultPause = 0.0
+    fault_database_pause_every_seconds: FaultPause = 0.0
+    fault_database_pause_mode: DatabasePauseMode = DatabasePauseMode.HOLD
+    # what `Authorization: Bearer` must carry for /admin; without it there is no /admin
+    admin_token: SecretStr = SecretStr("")
+
     relay_enabled: bool = True
     relay_batch_max_messages: Annotated[int, Field(ge=1, le=10_000)] = 2_000
     relay_poll_seconds: PositiveSeconds = 0.05
@@ -77,6 +103,11 @@ class ServiceSettings(BaseSettings):
 
     shutdown_timeout_seconds: PositiveSeconds = 10.0
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
+
+    @property
+    def revoke_budget_seconds(self) -> float:
+        """How long a batch may hold up a rebalance: what is longer is rolled back."""
+        return REVOKE_BUDGET_SHARE * self.max_poll_interval_seconds
 
     @property
     def group_instance_id(self) -> str | None:
@@ -121,6 +152,15 @@ class ServiceSettings(BaseSettings):
                 "DB_IDLE_TRANSACTION_TIMEOUT_SECONDS must be more than twice "
                 "RELAY_DELIVERY_TIMEOUT_SECONDS: PostgreSQL would end the relay's transaction "
                 "while Kafka still delivers"
+            )
+        if 0 < len(self.admin_token.get_secret_value()) < MIN_ADMIN_TOKEN_LENGTH:
+            raise ValueError(f"ADMIN_TOKEN must have at least {MIN_ADMIN_TOKEN_LENGTH} characters")
+        if self.fault_database_pause_seconds > 0 and (
+            self.fault_database_pause_every_seconds <= self.fault_database_pause_seconds
+        ):
+            raise ValueError(
+                "FAULT_DATABASE_PAUSE_EVERY_SECONDS must be more than "
+                "FAULT_DATABASE_PAUSE_SECONDS: the database would never be back"
             )
         if self.retry_first_seconds > self.retry_max_seconds:
             raise ValueError("RETRY_FIRST_SECONDS must not be more than RETRY_MAX_SECONDS")

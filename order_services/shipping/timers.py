@@ -89,9 +89,11 @@ class Timers:
         self._counters[ShipmentFact.DISPATCHED].inc(len(dispatched))
         self._counters[ShipmentFact.CANCELLED].inc(len(cancelled))
         self._counters[ShipmentFact.DELIVERED].inc(len(delivered))
-        for *_, seconds in dispatched:
+        for *_, correlation_id, _traceparent, seconds in dispatched:
             if seconds is not None:
-                instrumentation.ACCEPTED_TO_SHIPPED.observe(max(0.0, seconds))
+                instrumentation.ACCEPTED_TO_SHIPPED.observe(
+                    max(0.0, seconds), instrumentation.exemplar(correlation_id)
+                )
 
 
 def _event(row: Any, event_type: EventType) -> Event:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer as KafkaConsumer
-from confluent_kafka import Message, Producer, TopicPartition
+from confluent_kafka import KafkaException, Message, Producer, TopicPartition
 from sqlalchemy import Connection, text
 
 from order_services import tables, topics
@@ -131,13 +131,15 @@ class Lab:
         return relay
 
     def committed(self, group: ConsumerGroup, partitions: int = 3) -> int:
-        """Return the sum of the group's committed offsets."""
+        """Return the sum of the group's committed offsets, -1 while the broker cannot tell."""
         client = KafkaConsumer(
             {"bootstrap.servers": self.kafka.bootstrap_servers, "group.id": group.group_id}
         )
         try:
             wanted = [TopicPartition(t, p) for t in group.topics for p in range(partitions)]
             return sum(max(0, each.offset) for each in client.committed(wanted, timeout=10))
+        except KafkaException:
+            return -1  # a broker that has just started is still looking for the group's coordinator
         finally:
             client.close()
 

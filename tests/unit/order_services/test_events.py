@@ -14,17 +14,20 @@ from order_services.events import (
     EventType,
     MalformedEventError,
     decode,
+    is_traceparent,
     is_uuid,
     new_id,
+    new_traceparent,
 )
 
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 EVENT = Event(
     EventType.ORDER_CREATED,
     new_id(),
     {"totalCents": 5, "name": "é"},
     "gateway",
     "corr",
-    "00-a-b-01",
+    TRACEPARENT,
 )
 
 
@@ -41,7 +44,7 @@ def test_the_envelope_and_headers_are_the_documented_ones() -> None:
         "event-type": b"ORDER_CREATED",
         "timestamp": EVENT.timestamp.isoformat().encode(),
         "correlation-id": b"corr",
-        "traceparent": b"00-a-b-01",
+        "traceparent": TRACEPARENT.encode(),
     }
 
 
@@ -106,3 +109,30 @@ def test_a_replay_is_known_by_its_payload() -> None:
     replay = Event(EventType.ORDER_CREATED, new_id(), {"isReplay": True}, "gateway", "corr")
     assert replay.is_replay
     assert not EVENT.is_replay
+
+
+@pytest.mark.parametrize(
+    ("text", "proper"),
+    [
+        (TRACEPARENT, True),
+        (new_traceparent(), True),
+        # a later version may have more fields, version 00 may not
+        ("01" + TRACEPARENT[2:] + "-more", True),
+        (TRACEPARENT + "-more", False),
+        ("ff" + TRACEPARENT[2:], False),
+        (TRACEPARENT.upper(), False),
+        (TRACEPARENT[:-1], False),
+        ("00-" + "0" * 32 + TRACEPARENT[35:], False),
+        (TRACEPARENT[:36] + "0" * 16 + "-01", False),
+        ("", False),
+        ("01" + TRACEPARENT[2:] + "-" + "x" * 200, False),
+    ],
+)
+def test_a_malformed_trace_is_ignored_and_the_event_counts(text: str, *, proper: bool) -> None:
+    assert is_traceparent(text) is proper
+    headers = [("traceparent", text.encode())]
+    assert decode(EVENT.encode(), headers).traceparent == (text if proper else None)
+
+
+def test_new_traces_differ() -> None:
+    assert len({new_traceparent() for _ in range(100)}) == 100

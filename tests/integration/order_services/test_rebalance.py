@@ -1,0 +1,287 @@
+"""Partitions that are revoked, lost, assigned or in trouble: what becomes of their messages."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import psycopg2
+import pytest
+from confluent_kafka import Consumer as KafkaConsumer
+from confluent_kafka import Producer, TopicPartition
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
+
+from order_services.events import Event
+from order_services.runtime import instrumentation
+from order_services.runtime.batch import BatchProcessor
+from order_services.runtime.consumer import Consumer
+from order_services.runtime.database import Database
+from order_services.runtime.dead_letters import DeadLetterLimit
+from order_services.runtime.faults import FaultInjector, Faults
+from order_services.runtime.settings import DatabasePauseMode, GroupProtocol
+from order_services.topics import ConsumerGroup
+from tests.integration.order_services.conftest import Lab, Notebook, order_created
+from tests.support.waiting import wait_for
+
+# the least that the settings allow, so that what it bounds is soon seen
+SHORT_POLL = {"max_poll_interval_seconds": 10, "session_timeout_seconds": 6}
+QUICK_RETRIES = {"retry_first_seconds": 0.01, "retry_max_seconds": 0.05}
+
+
+class Watched(Consumer):
+    """Writes down its rebalances and the offsets that it commits."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.changes: list[tuple[str, set[int]]] = []
+        self.commits: list[dict[int, int]] = []
+
+    def _rebalanced(self, kind: str, partitions: list[TopicPartition]) -> None:  # type: ignore[override]  # narrower
+        self.changes.append((kind, {each.partition for each in partitions}))
+        super()._rebalanced(kind, partitions)
+
+    def _commit_pending(self, kafka: KafkaConsumer) -> None:
+        self.commits.append({key[1]: offset for key, offset in self._uncommitted.items()})
+        super()._commit_pending(kafka)
+
+    @property
+    def kinds(self) -> list[str]:
+        return [kind for kind, _ in self.changes]
+
+    def owns(self, count: int) -> bool:
+        return len(self._assigned) == count
+
+
+Start = Callable[..., Watched]
+
+
+@pytest.fixture
+def start(lab: Lab) -> Iterator[Start]:
+    """Start members as the service does; all of them end with the test."""
+    started: list[Watched] = []
+
+    def begin(
+        group: ConsumerGroup, handler: Any, *, faults: FaultInjector | None = None, **changes: Any
+    ) -> Watched:
+        settings = lab.kafka_settings.model_copy(update=changes)
+        processor = BatchProcessor(
+            source="test",
+            group=group,
+            handles=frozenset({order_created().event_type}),
+            handle=handler,
+            takes_replays=False,
+            database=Database(settings, faults) if faults is not None else lab.database,
+            limit=DeadLetterLimit(10, 60),
+            timeout_seconds=settings.revoke_budget_seconds / 2,
+        )
+        member = Watched(
+            group=group, settings=settings, processor=processor, on_written=lambda: None
+        )
+        member.start()
+        started.append(member)
+        return member
+
+    yield begin
+    for member in started:
+        member.stop(20)
+
+
+def send(lab: Lab, group: ConsumerGroup, partition: int, count: int = 1) -> list[Event]:
+    events = [order_created() for _ in range(count)]
+    producer = Producer({"bootstrap.servers": lab.kafka.bootstrap_servers})
+    for event in events:
+        producer.produce(group.topics[0], event.encode(), event.key(), partition=partition)
+    assert producer.flush(20) == 0
+    return events
+
+
+def offset(lab: Lab, group: ConsumerGroup, partition: int) -> int:
+    client = KafkaConsumer(
+        {"bootstrap.servers": lab.kafka.bootstrap_servers, "group.id": group.group_id}
+    )
+    try:
+        wanted = [TopicPartition(group.topics[0], partition)]
+        return client.committed(wanted, timeout=10)[0].offset
+    finally:
+        client.close()
+
+
+def noted(lab: Lab, events: Sequence[Event]) -> int:
+    ids = [event.event_id for event in events]
+    return lab.number("SELECT count(*) FROM notebook WHERE event_id::text = ANY(:ids)", ids=ids)
+
+
+def away() -> OperationalError:
+    """Return a transient error; the database itself is there."""
+    return OperationalError("statement", None, psycopg2.OperationalError("gone"))
+
+
+def test_one_partition_in_trouble_does_not_hold_up_the_others(lab: Lab, start: Start) -> None:
+    group = lab.group(3)
+    stuck = {event.event_id for event in send(lab, group, 0, 2)}
+    in_trouble = threading.Event()
+    in_trouble.set()
+
+    def fail(event: Event) -> Exception | None:
+        return away() if in_trouble.is_set() and event.event_id in stuck else None
+
+    healthy = [*send(lab, group, 1, 5), *send(lab, group, 2, 5)]
+    member = start(group, Notebook(fail), **QUICK_RETRIES)
+    wait_for("the other partitions", lambda: noted(lab, healthy) == 10)
+    # also what comes later, in any partition
+    later = [*send(lab, group, 1, 5), *send(lab, group, 0, 3)]
+    wait_for("what came later", lambda: noted(lab, later[:5]) == 5)
+    assert noted(lab, later[5:]) == 0
+    assert offset(lab, group, 0) < 0
+    assert member.kinds == ["assigned"]
+    in_trouble.clear()
+    wait_for("all offsets", lambda: lab.committed(group) == 20)
+    assert lab.noted() == 20
+    assert instrumentation.PARKED_PARTITIONS._value.get() == 0
+
+
+def test_an_outage_pauses_all_costs_no_partition_and_is_left_by_itself(
+    lab: Lab, start: Start
+) -> None:
+    faults = FaultInjector("test", Faults(), max_delay_seconds=1, max_hold_seconds=0.1)
+    group = lab.group(2)
+    member = start(group, Notebook(), faults=faults, **SHORT_POLL, **QUICK_RETRIES)
+    wait_for("an assignment", lambda: member.owns(2))
+    faults.set(Faults(database_pause_seconds=3600, database_pause_mode=DatabasePauseMode.DENY))
+    events = send(lab, group, 0, 3)
+    # longer than a member that does not poll is kept in its group
+    outage = threading.Event()
+    retried = instrumentation.RETRIES.labels("OperationalError")._value
+    before = retried.get()
+    wait_for("a paused consumer", lambda: member._paused and retried.get() > before + 3)
+    assert not outage.wait(12)
+    events += send(lab, group, 1, 3)
+    assert member.not_alive() is None
+    assert (lab.noted(), member.kinds) == (0, ["assigned"])
+    faults.clear()
+    wait_for("all offsets", lambda: lab.committed(group, 2) == 6)
+    assert noted(lab, events) == 6
+    assert member.kinds == ["assigned"]
+
+
+def test_a_member_that_is_thought_dead_loses_its_partitions_and_commits_nothing_more(
+    lab: Lab, start: Start
+) -> None:
+    group = lab.group(1)
+    asleep, wake = threading.Event(), threading.Event()
+
+    def sleep_once(events: Sequence[Event], connection: Connection) -> Sequence[Event]:
+        if not asleep.is_set():
+            asleep.set()
+            # no transaction timeout can help: the thread is not in the database
+            assert wake.wait(60)
+        return Notebook()(events, connection)
+
+    first = start(group, sleep_once, **SHORT_POLL)
+    events = send(lab, group, 0, 3)
+    assert asleep.wait(30)
+    second = start(group, Notebook(), **SHORT_POLL)
+    wait_for("a new owner", lambda: second.owns(1))
+    wait_for("its commit", lambda: offset(lab, group, 0) == 3)
+    wake.set()
+    wait_for("the loss", lambda: "lost" in first.kinds)
+    lost_at = len(first.commits)
+    wait_for("a member again", lambda: first.not_ready() is None)
+    assert "revoked" not in first.kinds
+    assert all(not commit for commit in first.commits[lost_at:])
+    events += send(lab, group, 0, 3)
+    wait_for("all offsets", lambda: offset(lab, group, 0) == 6)
+    assert lab.noted() == noted(lab, events) == 6
+
+
+@pytest.mark.parametrize("protocol", list(GroupProtocol))
+def test_a_batch_that_waits_for_a_retry_is_given_up_when_its_partition_is_revoked(
+    lab: Lab, start: Start, protocol: GroupProtocol
+) -> None:
+    group = lab.group(2)
+    settings = {"group_protocol": protocol, **QUICK_RETRIES}
+    trying = Notebook(lambda _event: away())
+    first = start(group, trying, **settings)
+    events = [*send(lab, group, 0, 3), *send(lab, group, 1, 3)]
+    wait_for("retries", lambda: len(trying.calls) > 3)
+    assert lab.noted() == 0
+    second = start(group, Notebook(), **settings)
+    wait_for("a shared topic", lambda: first.owns(1) and second.owns(1))
+    wait_for("the new owner's commit", lambda: lab.committed(group, 2) == 3)
+    assert lab.noted() == 3
+    assert first.changes[1] == ("revoked", {key[1] for key in second._assigned})
+    first.stop(20)
+    wait_for("all offsets", lambda: lab.committed(group, 2) == 6)
+    assert lab.noted() == noted(lab, events) == 6
+
+
+def test_a_slow_transaction_is_undone_within_the_budget_and_does_not_hold_up_a_rebalance(
+    lab: Lab, start: Start
+) -> None:
+    group = lab.group(2)
+    seen: list[int] = []
+
+    def crawl(events: Sequence[Event], connection: Connection) -> Sequence[Event]:
+        seen.append(len(events))
+        connection.execute(text("SELECT pg_sleep(3600)"))
+        raise AssertionError("never gets here")
+
+    first = start(group, crawl, **SHORT_POLL)
+    events = [*send(lab, group, 0, 3), *send(lab, group, 1, 3)]
+    wait_for("a slow batch", lambda: len(seen) > 0)
+    second = start(group, Notebook(), **SHORT_POLL)
+    # revoked in good order: neither lost, nor kept for as long as the transaction would last
+    wait_for("a shared topic", lambda: first.owns(1) and second.owns(1))
+    assert "lost" not in first.kinds
+    wait_for("the new owner's commit", lambda: lab.committed(group, 2) == 3)
+    first.stop(20)
+    wait_for("all offsets", lambda: lab.committed(group, 2) == 6)
+    assert lab.noted() == noted(lab, events) == 6
+
+
+@pytest.mark.parametrize("protocol", list(GroupProtocol))
+def test_a_static_member_that_restarts_in_time_causes_no_rebalance(
+    lab: Lab, start: Start, protocol: GroupProtocol
+) -> None:
+    group = lab.group(2)
+
+    def member(instance_id: str) -> Watched:
+        return start(
+            group,
+            Notebook(),
+            instance_id=instance_id,
+            group_protocol=protocol,
+            session_timeout_seconds=30,
+        )
+
+    members = [member("0"), member("1")]
+    wait_for("a shared topic", lambda: all(each.owns(1) for each in members))
+    changes = [list(each.changes) for each in members]
+    owned = set(members[1]._assigned)
+    assert members[1].stop(20)
+    again = member("1")
+    wait_for("the same partitions", lambda: again._assigned == owned)
+    send(lab, group, 0)
+    send(lab, group, 1)
+    wait_for("all offsets", lambda: lab.committed(group, 2) == 2)
+    assert members[0].changes == changes[0]
+    assert again.kinds == ["assigned"]
+
+
+def test_what_waits_behind_a_parked_partition_keeps_its_order(lab: Lab, start: Start) -> None:
+    group = lab.group(1)
+    handled: list[str] = []
+    failures = iter([True, True, True])
+
+    def fail(event: Event) -> Exception | None:
+        if next(failures, False):
+            return away()
+        handled.append(event.event_id)
+        return None
+
+    events = send(lab, group, 0, 30)
+    start(group, Notebook(fail), batch_max_messages=4, **QUICK_RETRIES)
+    wait_for("all offsets", lambda: offset(lab, group, 0) == 30)
+    assert handled == [event.event_id for event in events]
