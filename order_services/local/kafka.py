@@ -34,7 +34,7 @@ class KafkaToolError(Exception):
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def jars_lock() -> Iterator[None]:
     """Keep programs that resolve the same jars from reading each other's half-written files."""
     folder = Path(platformdirs.user_cache_dir("kafka-lag-monitor"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def classpath() -> str:
     # jgo imports its HTTP stack: only those who start a broker pay for it
     import jgo  # noqa: PLC0415
 
-    with _alone():
+    with jars_lock():
         environment = jgo.build(JARS)
     return os.pathsep.join(str(jar) for jar in environment.all_jars)
 

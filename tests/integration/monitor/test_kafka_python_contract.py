@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import json
 import logging
+import os
+import re
+import zipfile
+from importlib.resources import files
+from typing import Any
 
 from kafka.net.connection import KafkaConnection
 from kafka.net.inet import KafkaNetSocket
@@ -13,6 +19,9 @@ from kafka.protocol.api_header import ResponseClassRegistry
 from kafka.protocol.consumer import ListOffsetsRequest, OffsetFetchRequest
 from kafka.protocol.metadata import FindCoordinatorRequest
 
+import pytest
+
+from monitor.kafka import messages
 from monitor.kafka.questions import EARLIEST, LATEST, ListOffsets
 from monitor.kafka.wire import (
     ConsumerGroupDescribeRequest,
@@ -21,6 +30,30 @@ from monitor.kafka.wire import (
     _EncodedRequest,
     _offsets_request,
 )
+from order_services.local.kafka import classpath
+
+OUR_MESSAGES = sorted(
+    path.name for path in files(messages).iterdir() if path.name.endswith(".json")
+)
+# what a schema says beyond the bytes
+REMARKS = {"about", "entityType", "listeners", "ignorable", "latestVersionUnstable"}
+
+
+def _bytes_of(schema: Any) -> Any:
+    if isinstance(schema, dict):
+        return {name: _bytes_of(value) for name, value in schema.items() if name not in REMARKS}
+    return [_bytes_of(part) for part in schema] if isinstance(schema, list) else str(schema)
+
+
+@pytest.mark.parametrize("name", OUR_MESSAGES)
+def test_the_messages_that_we_declare_are_those_of_the_broker(name: str) -> None:
+    (jar,) = (path for path in classpath().split(os.pathsep) if "/kafka-clients-" in path)
+    with zipfile.ZipFile(jar) as archive:
+        theirs = archive.read(f"common/message/{name}").decode()
+    ours = (files(messages) / name).read_text(encoding="utf-8")
+    assert _bytes_of(json.loads(ours)) == _bytes_of(
+        json.loads(re.sub(r"^\s*//.*$", "", theirs, flags=re.MULTILINE))
+    )
 
 
 def test_messages_that_it_lacks_can_be_declared_and_are_found_by_their_api_key() -> None:
