@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 from order_services.local.ports import LOOPBACK, is_free
 
@@ -127,6 +128,19 @@ class Plan:
             "DB_USER": database.user,
             "DB_PASSWORD": database.password,
             **{f"{service.upper()}_URL": self.first(service).url for service in SERVICES},
+        }
+
+    def monitor_environment(self, database: DatabaseAddress) -> dict[str, str]:
+        """Return the monitor's whole environment; the password stays out of its command line."""
+        user, password = quote(database.user, safe=""), quote(database.password, safe="")
+        return {
+            **os.environ,
+            "MONITOR_DATABASE_URL": (
+                f"postgresql://{user}:{password}@{database.host}:{database.port}/{database.name}"
+            ),
+            "MONITOR_SERVICE_URLS": ",".join(
+                f"{replica.name}={replica.url}" for replica in self.services()
+            ),
         }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import signal
 import sys
@@ -290,7 +289,7 @@ class _Run:
                 *("--poll-interval", str(MONITOR_POLL_INTERVAL_S)),
             ],
             self._log("monitor"),
-            dict(os.environ),
+            self._plan.monitor_environment(self._address()),
         )
 
     def _wait_until_ready(self, replicas: list[ServiceReplica]) -> None:

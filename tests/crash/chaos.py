@@ -5,15 +5,14 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from order_services.local.process import ManagedProcess
 from tests.crash.shop import Shop
 
 EVERYTHING: Mapping[str, float] = {
     "kill": 10,
-    "kill beside a frozen server": 3,
+    "kill at the worst moment": 3,
     "kill broker": 1,
     "kill postgres": 1.5,
     "freeze": 3,
@@ -21,8 +20,8 @@ EVERYTHING: Mapping[str, float] = {
     "scale": 3,
     "stop": 1,
 }
-# A process dies while it waits for the broker or the database: half of what it does is done.
-AT_THE_WORST_MOMENT: Mapping[str, float] = {"kill beside a frozen server": 1}
+AT_THE_WORST_MOMENT: Mapping[str, float] = {"kill at the worst moment": 1}
+SERVICES = ("analytics", "payment", "inventory", "shipping", "gateway")
 SCALABLE = {"gateway": (1, 2), "payment": (1, 3), "inventory": (1, 2), "shipping": (1, 2)}
 
 
@@ -35,6 +34,7 @@ class Chaos:
     kills: int
     pause_s: float = 1.0
     mishaps: Mapping[str, float] = field(default_factory=lambda: EVERYTHING)
+    targets: Sequence[str] = SERVICES  # who is killed at the worst moment, in turn
     done: Counter[str] = field(default_factory=Counter)
     say: Callable[[str], None] = lambda _: None
 
@@ -43,18 +43,7 @@ class Chaos:
         choice = random.Random(self.seed)
         while self.killed < self.kills:
             time.sleep(choice.expovariate(1 / self.pause_s))
-            kind = choice.choices(
-                (
-                    "kill",
-                    "kill broker",
-                    "kill postgres",
-                    "freeze",
-                    "freeze server",
-                    "scale",
-                    "stop",
-                ),
-                (10, 1, 1.5, 3, 0.7, 3, 1),
-            )[0]
+            kind = choice.choices(list(self.mishaps), list(self.mishaps.values()))[0]
             what = self._mishap(kind, choice)
             self.say(f"{self.killed}/{self.kills} {kind} {what}")
 
@@ -77,16 +66,14 @@ class Chaos:
         if kind == "kill postgres":
             shop.postgres.kill()
             return self._restart(choice, "postgres")
-        if "server" in kind:
+        if kind == "freeze server":
             server = choice.choice((shop.broker, shop.postgres))
             server.pause()
-            time.sleep(choice.uniform(0.5, 3))
-            victims = self._victims(choice) if kind.startswith("kill") else []
-            for victim in victims:
-                victim.kill()
+            time.sleep(choice.uniform(0.5, 4))
             server.resume()
-            shop.revive()
-            return f"{type(server).__name__} {' '.join(victim.name for victim in victims)}"
+            return type(server).__name__
+        if kind == "kill at the worst moment":
+            return self._kill_at_the_worst_moment()
         with shop.lock:
             name, process = choice.choice(list(shop.replicas.items()))
         if kind == "freeze":
@@ -102,14 +89,40 @@ class Chaos:
             self._restart(choice, name)
         return name
 
-    def _victims(self, choice: random.Random) -> list[ManagedProcess]:
-        """Pick all replicas of one service: none is left to make up for the others."""
+    def _kill_at_the_worst_moment(self) -> str:
+        """Kill all replicas of a service with half of a batch's work done.
+
+        First let messages pile up, then let the service take them while the database is frozen. In
+        turn it dies there, before its transaction; or, with the broker dead, after its transaction
+        and before its offsets and its published messages are acknowledged. (A frozen broker will not
+        do: what waits in its sockets is carried out when it goes on.)
+        """
         shop = self.shop
+        turn = self.done["kill at the worst moment"] - 1
+        service = self.targets[turn // 2 % len(self.targets)]
+        # one that still starts holds no batch that could be cut in half
+        shop.wait_until_ready(service)
         with shop.lock:
-            service = choice.choice(sorted({spec.service for spec in shop.specs.values()}))
-            return [
-                shop.replicas[name] for name in shop.replicas if shop.specs[name].service == service
+            victims = [
+                shop.replicas[name] for name, spec in shop.specs.items() if spec.service == service
             ]
+        for victim in victims:
+            victim.pause()
+        time.sleep(1.2)
+        shop.postgres.pause()
+        for victim in victims:
+            victim.resume()
+        time.sleep(1.0)
+        after_transaction = turn % 2 == 1
+        if after_transaction:
+            shop.broker.kill()
+            shop.postgres.resume()
+            time.sleep(0.8)
+        for victim in victims:
+            victim.kill()
+        shop.postgres.resume()
+        shop.revive()
+        return f"{service} {'after' if after_transaction else 'before'} its transaction"
 
     def _restart(self, choice: random.Random, name: str) -> str:
         time.sleep(choice.uniform(0, 1.5))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.crash.chaos import EVERYTHING, Chaos
+from tests.crash.chaos import EVERYTHING, SERVICES, Chaos
 from tests.crash.customers import Customers
 from tests.crash.reconcile import QUIET_TIMEOUT_S, Verdict, reconcile, wait_until_quiet
 from tests.crash.shop import Shop, plain_command
@@ -50,6 +50,7 @@ def crash_run(
     rate: float = 25.0,
     pause_s: float = 1.0,
     mishaps: Mapping[str, float] = EVERYTHING,
+    targets: Sequence[str] = SERVICES,
     command: Callable[[str], list[str]] = plain_command,
     quiet_timeout_s: float = QUIET_TIMEOUT_S,
     say: Callable[[str], None] = lambda _: None,
@@ -57,7 +58,7 @@ def crash_run(
     """Run the shop under load with `kills` kills, then account for every order."""
     shop = Shop(directory, command)
     customers = Customers(lambda: shop.gateways, rate, seed)
-    chaos = Chaos(shop, seed, kills, pause_s, mishaps, say=say)
+    chaos = Chaos(shop, seed, kills, pause_s, mishaps, targets, say=say)
     try:
         say("starting the shop")
         shop.start(REPLICAS)

@@ -111,13 +111,17 @@ class Shop:
                 if process is not None and not process.running:
                     process.start()
 
-    def wait_until_ready(self) -> float:
-        """Wait until every replica is ready, reviving what dies; return how long that took."""
+    def wait_until_ready(self, service: str | None = None) -> float:
+        """Wait until all replicas (of a service) are ready, reviving what dies; return how long."""
         started = time.monotonic()
 
         def unready() -> list[str]:
             self.revive()
-            return [name for name, spec in self.specs.items() if not is_ready(spec.url)[0]]
+            return [
+                name
+                for name, spec in self.specs.items()
+                if service in (None, spec.service) and not is_ready(spec.url)[0]
+            ]
 
         wait_for("ready replicas", lambda: not unready(), READY_TIMEOUT_S)
         return time.monotonic() - started
