@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from order_services.analytics.bus import LocalBus
-from order_services.analytics.counting import HANDLES, SERVICE, count
+from order_services.analytics.counting import HANDLES, SERVICE
 from order_services.analytics.live import Live
+from order_services.analytics.rebuild import INTERVAL_SECONDS, Rebuild, count_live
 from order_services.analytics.routes import add_routes
 from order_services.analytics.settings import AnalyticsSettings
 from order_services.analytics.websocket import Hub
@@ -20,22 +21,24 @@ if TYPE_CHECKING:
     from flask import Flask
 
     from order_services.events import Event
+    from order_services.topics import ConsumerGroup
 
 
 class Analytics:
     """Puts the parts together once the runtime has a database for them."""
 
-    def __init__(self, settings: AnalyticsSettings) -> None:
+    def __init__(self, settings: AnalyticsSettings, group: ConsumerGroup = ANALYTICS_GROUP) -> None:
         self._settings = settings
+        self._group = group
         self._live: Live | None = None
 
     def service(self) -> Service:
         """Return what the runtime needs to run analytics."""
         return Service(
             name=SERVICE,
-            group=ANALYTICS_GROUP,
+            group=self._group,
             handles=HANDLES,
-            handler=count,
+            handler=count_live,
             on_committed=self._announce,
             configure=self._configure,
             workers=self._workers,
@@ -54,8 +57,12 @@ class Analytics:
         if self._live is not None:
             self._live.announce(events)
 
-    def _workers(self, _runtime: Runtime) -> Sequence[Worker]:
-        return [Worker("live-stats", self._settings.stats_interval_seconds, self._tell_stats)]
+    def _workers(self, runtime: Runtime) -> Sequence[Worker]:
+        rebuild = Rebuild(self._settings, runtime.database, self._group.group_id)
+        return [
+            Worker("live-stats", self._settings.stats_interval_seconds, self._tell_stats),
+            Worker("rebuild", INTERVAL_SECONDS, rebuild.step),
+        ]
 
     def _tell_stats(self) -> bool:
         return self._live is not None and self._live.tell_stats()
