@@ -12,6 +12,14 @@ from order_services.local.ports import LOOPBACK, is_free
 
 SERVICES = ("gateway", "payment", "inventory", "shipping", "analytics")
 REPLICA_STEP = 10  # payment listens on 4001, its second replica on 4011
+# A shop on a bad day: enough to see alerts and dashboards at work, too little to stop anything.
+DEMO_FAULTS: Mapping[str, str] = {
+    "FAULT_PAYMENT_REFUSAL_RATE": "0.05",
+    "FAULT_MESSAGE_DELAY_SECONDS": "0.002",
+    "FAULT_POISON_RATE": "0.001",
+    "FAULT_DATABASE_PAUSE_SECONDS": "2",
+    "FAULT_DATABASE_PAUSE_EVERY_SECONDS": "60",
+}
 MAX_REPLICAS = 9  # a tenth replica of the first service would get the port of nobody's guess
 
 
@@ -63,6 +71,7 @@ class Plan:
     monitor_port: int
     kafka_port: int | None  # None: an existing broker is used
     postgres_port: int | None  # None: an existing database is used
+    faults: Mapping[str, str] = field(default_factory=dict)  # FAULT_* of every service
 
     def services(self) -> list[ServiceReplica]:
         """Return every replica, first replicas first."""
@@ -74,6 +83,9 @@ class Plan:
 
     def _port(self, service: str, number: int) -> int:
         return self.base_port + SERVICES.index(service) + REPLICA_STEP * (number - 1)
+
+    def _urls(self, service: str) -> str:
+        return ",".join(each.url for each in self.services() if each.service == service)
 
     def first(self, service: str) -> ServiceReplica:
         """Return a service's first replica."""
@@ -127,7 +139,8 @@ class Plan:
             "DB_NAME": database.name,
             "DB_USER": database.user,
             "DB_PASSWORD": database.password,
-            **{f"{service.upper()}_URL": self.first(service).url for service in SERVICES},
+            **{f"{service.upper()}_URL": self._urls(service) for service in SERVICES},
+            **self.faults,
         }
 
     def monitor_environment(self, database: DatabaseAddress) -> dict[str, str]:

@@ -8,6 +8,7 @@ import random
 import threading
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
@@ -30,6 +31,7 @@ class Traffic:
     host: str
     port: int
     rate: float
+    cancel_share: float = 0.0  # of the orders, cancelled right after they were accepted
     accepted: int = field(default=0, init=False)
     refused: int = field(default=0, init=False)
     _stop: threading.Event = field(default_factory=threading.Event, init=False)
@@ -57,33 +59,46 @@ class Traffic:
         choice = random.Random()  # noqa: S311  # what customers buy is no secret
         due = time.monotonic()
         while not self._stop.is_set():
-            self._send(connection, _demo_order(choice))
+            order_id = self._send(connection, _demo_order(choice))
+            if order_id is not None and choice.random() < self.cancel_share:
+                self._ask(connection, f"/api/orders/{order_id}/cancel", {}, {})
             # a fixed schedule, not a pause after each: a slow gateway must not lower the rate
             due = max(due + 1 / rate, time.monotonic() - 1.0)
             self._stop.wait(max(0.0, due - time.monotonic()))
         connection.close()
 
-    def _send(self, connection: http.client.HTTPConnection, order: dict[str, object]) -> None:
-        headers = {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())}
-        body = json.dumps(order)
+    def _send(self, connection: http.client.HTTPConnection, order: object) -> str | None:
+        answer = self._ask(connection, "/api/orders", order, {"Idempotency-Key": str(uuid.uuid4())})
+        if answer is None:
+            return None
+        status, content = answer
+        is_accepted = status < HTTPStatus.BAD_REQUEST
+        with self._lock:
+            self.accepted += is_accepted
+            self.refused += not is_accepted
+        return str(content["orderId"]) if is_accepted else None
+
+    def _ask(
+        self,
+        connection: http.client.HTTPConnection,
+        path: str,
+        body: object,
+        headers: Mapping[str, str],
+    ) -> tuple[int, dict[str, object]] | None:
+        """Post until somebody answers for good; None when told to stop before."""
         while not self._stop.is_set():
             try:
-                connection.request("POST", "/api/orders", body, headers)
+                connection.request(
+                    "POST", path, json.dumps(body), {"Content-Type": "application/json", **headers}
+                )
                 response = connection.getresponse()
-                response.read()
+                content = response.read()
+                if response.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                    return response.status, json.loads(content)
             except (OSError, http.client.HTTPException):
                 connection.close()
-                self._stop.wait(RETRY_PAUSE_S)
-                continue
-            if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                self._stop.wait(RETRY_PAUSE_S)
-                continue
-            with self._lock:
-                if response.status < HTTPStatus.BAD_REQUEST:
-                    self.accepted += 1
-                else:
-                    self.refused += 1
-            return
+            self._stop.wait(RETRY_PAUSE_S)
+        return None
 
 
 def _demo_order(choice: random.Random) -> dict[str, object]:

@@ -20,6 +20,7 @@ from sqlalchemy.exc import ArgumentError
 from order_services import topics
 from order_services.local.kafka import EmbeddedKafka
 from order_services.local.plan import (
+    DEMO_FAULTS,
     DatabaseAddress,
     Plan,
     PortTakenError,
@@ -38,6 +39,7 @@ READY_TIMEOUT_S = 90.0
 SUMMARY_INTERVAL_S = 5.0
 MONITOR_POLL_INTERVAL_S = 5.0
 POSTGRES_DEFAULT_PORT = 5432
+DEMO_CANCEL_SHARE = 0.05
 
 
 class _Stop:
@@ -98,6 +100,8 @@ _PORT = click.IntRange(1, 65_535)
 @click.option("--for", "seconds", type=click.FloatRange(1), metavar="SECONDS",
               help="Stop after this time; without it, at Ctrl-C.")  # fmt: skip
 @click.option("--no-traffic", is_flag=True, help="Send no demo orders.")
+@click.option("--faults", is_flag=True,
+              help="A bad day: refused payments, slow messages, poison, database pauses, cancels.")  # fmt: skip
 @click.option("--kafka", metavar="HOST:PORT", help="Use this broker instead of an embedded one.")
 @click.option("--database", callback=_database, metavar="URL",
               help="Use this PostgreSQL instead of an embedded one.")  # fmt: skip
@@ -124,6 +128,7 @@ def up_command(
     rate: float,
     seconds: float | None,
     no_traffic: bool,
+    faults: bool,
     kafka: str | None,
     database: URL | None,
     data_dir: Path,
@@ -139,6 +144,7 @@ def up_command(
         monitor_port=monitor_port,
         kafka_port=None if kafka else kafka_port,
         postgres_port=None if database else postgres_port,
+        faults=DEMO_FAULTS if faults else {},
     )
     stop = _Stop()
     signal.signal(signal.SIGINT, stop.handle)
@@ -207,7 +213,8 @@ class _Run:
     def serve(self, *, rate: float | None, seconds: float | None) -> None:
         """Send traffic and print a summary until the time is over or somebody says stop."""
         gateway = self._plan.first("gateway")
-        traffic = Traffic(LOOPBACK, gateway.port, rate) if rate else None
+        cancel_share = DEMO_CANCEL_SHARE if self._plan.faults else 0.0
+        traffic = Traffic(LOOPBACK, gateway.port, rate, cancel_share) if rate else None
         summary = Summary(self._address(), self._plan.monitor_url)
         end = time.monotonic() + seconds if seconds else None
         self._print_urls(rate)
