@@ -48,6 +48,10 @@ _TRACEPARENT: Final = re.compile(
 )
 MAX_TRACEPARENT_LENGTH: Final = 128
 
+# RFC 9562, 5.7: the version and the variant, and the bits between and after them
+_VERSION_7: Final = 0x7 << 76 | 0x2 << 62
+_RANDOM_BITS: Final = 0xFFF << 64 | (1 << 62) - 1
+
 Headers = Sequence[tuple[str, bytes]]
 
 
@@ -89,13 +93,10 @@ def new_id() -> str:
 
     Ids of one time lie side by side in an index, so that inserting stays cheap as tables grow.
     """
-    time_ms = time.time_ns() // 1_000_000
     # uniqueness is enough here: no id is a secret
-    noise = random.getrandbits(74)
-    return (
-        f"{time_ms >> 16:08x}-{time_ms & 0xFFFF:04x}-7{noise >> 62:03x}-"
-        f"{0x8000 | noise >> 48 & 0x3FFF:04x}-{noise & 0xFFFF_FFFF_FFFF:012x}"
-    )
+    noise = random.getrandbits(80) & _RANDOM_BITS
+    digits = f"{time.time_ns() // 1_000_000 << 80 | _VERSION_7 | noise:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def is_uuid(text: object) -> bool:
@@ -116,9 +117,13 @@ def is_traceparent(text: str) -> bool:
     return not text.startswith("00-") or len(text) == 55
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: that makes it four times slower to construct, which is a tenth of a charge's cost.
+@dataclass(slots=True)
 class Event:
-    """One thing that happened to one order; ids are UUIDs as text, `timestamp` is aware."""
+    """One thing that happened to one order; ids are UUIDs as text, `timestamp` is aware.
+
+    An event is never changed once it is made.
+    """
 
     event_type: EventType
     order_id: str
@@ -232,9 +237,9 @@ def _text(body: dict[str, Any], name: str) -> str:
 
 def _uuid(body: dict[str, Any], name: str) -> str:
     value = body.get(name)
-    if not is_uuid(value):
+    if not isinstance(value, str) or _UUID.fullmatch(value) is None:
         raise MalformedEventError(f"{name} must be a UUID in lower case, not {value!r}")
-    return str(value)
+    return value
 
 
 def _time(body: dict[str, Any], name: str) -> datetime:

@@ -7,6 +7,7 @@ it refunded): the order finds it and is never charged.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -85,11 +86,13 @@ class PaymentHandler:
             return []
         charges = {order_id: self._decide(event) for order_id, event in orders.items()}
         wanted = orjson.dumps(list(charges.values())).decode()
-        new = set(connection.exec_driver_sql(_CHARGE, (wanted,)).scalars())
+        new = set(connection.exec_driver_sql(_CHARGE, (wanted,)).scalars().all())
         caused: list[Event] = []
         for order_id, event in orders.items():
             if order_id in new:
                 caused += self._announce(event, charges[order_id])
+        for fact, count in Counter(charges[order_id]["fact"] for order_id in new).items():
+            self._counters[fact].inc(count)
         return caused
 
     def _decide(self, event: Event) -> dict[str, Any]:
@@ -106,7 +109,6 @@ class PaymentHandler:
 
     def _announce(self, event: Event, charge: dict[str, Any]) -> list[Event]:
         amount_cents, reason = total(event), charge["reason"]
-        self._counters[charge["fact"]].inc()
         if reason is None:
             done = event.follow(
                 EventType.PAYMENT_PROCESSED,

@@ -17,5 +17,6 @@ class PaymentSettings(ServiceSettings):
     # the share of orders whose payment is refused
     payment_refusal_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
     payment_limit_cents: Annotated[int, Field(ge=0)] = 5_000_000
-    # whether PAYMENT_PROCESSING is published before the outcome
-    payment_announces_processing: bool = True
+    # whether PAYMENT_PROCESSING is published before the outcome: it comes from the same transaction,
+    # so nobody can act on it in time, and costs a third of what charging an order does
+    payment_announces_processing: bool = False

@@ -34,7 +34,7 @@ def admit(connection: Connection, group_id: str, events: Sequence[Event]) -> lis
     times = "{" + orjson.dumps([event.timestamp for event in events])[1:-1].decode() + "}"
     ids = "{" + ",".join([event.event_id for event in events]) + "}"
     rows = connection.exec_driver_sql(_INSERT, (group_id, times, ids))
-    new = set(rows.scalars())
+    new = set(rows.scalars().all())
     if len(new) == len(events):
         return list(events)
     admitted = []

@@ -8,9 +8,8 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 import orjson
 import psycopg2
@@ -28,14 +27,13 @@ _NULL: Final = struct.pack("!i", -1)
 _length = struct.Struct("!i").pack
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One message to publish; headers are texts, or what orjson writes as one."""
 
     topic: str
     key: bytes | None
     value: bytes | None
-    headers: Mapping[str, str | datetime] = field(default_factory=dict)
+    headers: Mapping[str, str | datetime] = {}
 
 
 def write(connection: Connection, source: str, events: Iterable[Event]) -> int:
@@ -46,15 +44,10 @@ def write(connection: Connection, source: str, events: Iterable[Event]) -> int:
     return write_messages(
         connection,
         source,
-        (
-            Message(
-                event.topic,
-                event.key(),
-                event.encode(),
-                event.header_fields(),
-            )
+        [
+            Message(event.topic, event.key(), event.encode(), event.header_fields())
             for event in events
-        ),
+        ],
     )
 
 
@@ -63,16 +56,13 @@ def write_messages(connection: Connection, source: str, messages: Iterable[Messa
     slice_field = _field(source.encode())
     parts = [_HEADER]
     count = 0
-    for message in messages:
+    begin_of_topic: dict[str, bytes] = {}
+    for topic, key, value, headers in messages:
         count += 1
-        parts += (
-            _FIELD_COUNT,
-            slice_field,
-            _field(message.topic.encode()),
-            _field(message.key),
-            _field(message.value),
-            _field(orjson.dumps(message.headers)),
-        )
+        begin = begin_of_topic.get(topic)
+        if begin is None:
+            begin = begin_of_topic[topic] = _FIELD_COUNT + slice_field + _field(topic.encode())
+        parts += (begin, _field(key), _field(value), _field(orjson.dumps(headers)))
     if count:
         parts.append(_TRAILER)
         _copy(connection, b"".join(parts))
