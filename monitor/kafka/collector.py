@@ -97,7 +97,8 @@ class Collector:
         stable = self._questions.stable() if self._read_committed else []
         exchange.ask([*latest, *stable])
         rare = self._ask_rarely(exchange, metadata, started, wall_offset)
-        if leader_moved([*latest, *stable]):
+        # partitions and groups of a broker that is lost move to others within seconds
+        if leader_moved([*latest, *stable]) or exchange.down:
             self._metadata_due_at = 0.0
         self._notice_unknown_topics(groups, metadata)
         ended = self._monotonic()

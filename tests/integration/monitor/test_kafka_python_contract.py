@@ -11,6 +11,7 @@ import zipfile
 from importlib.resources import files
 from typing import Any
 
+import pytest
 from kafka.net.connection import KafkaConnection
 from kafka.net.inet import KafkaNetSocket
 from kafka.net.manager import KafkaConnectionManager
@@ -18,8 +19,6 @@ from kafka.net.selector import NetworkSelector
 from kafka.protocol.api_header import ResponseClassRegistry
 from kafka.protocol.consumer import ListOffsetsRequest, OffsetFetchRequest
 from kafka.protocol.metadata import FindCoordinatorRequest
-
-import pytest
 
 from monitor.kafka import messages
 from monitor.kafka.questions import EARLIEST, LATEST, ListOffsets

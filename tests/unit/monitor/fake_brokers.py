@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from monitor.kafka.questions import (
+    LATEST,
     Ask,
     ClusterMetadata,
     DescribeClassicGroups,
@@ -44,6 +45,9 @@ class FakeBrokers:
     described: dict[str, DescribedGroup] = field(default_factory=dict)
     coordinators: dict[str, int] = field(default_factory=dict)
     ends: dict[tuple[str, int], int] = field(default_factory=lambda: {("t", 0): 10, ("t", 1): 20})
+    stable: dict[tuple[str, int], int] = field(default_factory=dict)
+    by_time: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
+    refusing: set[str] = field(default_factory=set)
     errors: dict[tuple[str, int], str] = field(default_factory=dict)
     topics: dict[str, Topic] = field(
         default_factory=lambda: {
@@ -53,6 +57,7 @@ class FakeBrokers:
     asked: list[list[tuple[int, str]]] = field(default_factory=list)
     not_awaited: list[Collection[int]] = field(default_factory=list)
     now: float = 1_000.0
+    appended_at: float = 990.0  # every record, in Unix seconds
     counts: Counter[str] = field(default_factory=Counter)
 
     def find_cluster(self, timeout_s: float) -> ClusterMetadata:
@@ -71,6 +76,8 @@ class FakeBrokers:
             self.counts[type(ask.question).__name__] += 1
             if ask.broker in self.down:
                 ask.failure = Failure("timed out", broker_down=True)
+            elif (name := type(ask.question).__name__) in self.refusing:
+                ask.failure = Failure(f"{name} refused")
             else:
                 ask.answer = self._answer(ask.broker, ask.question)
                 ask.answered_at = self.now
@@ -125,7 +132,12 @@ class FakeBrokers:
             for index, at in partitions.items():
                 if (topic, index) in self.errors:
                     found.errors.setdefault(topic, {})[index] = self.errors[topic, index]
+                elif at >= 0:
+                    offset, time = self.by_time.get((topic, index), (-1, -1))
+                    found.offsets.setdefault(topic, {})[index] = offset
+                    found.timestamps.setdefault(topic, {})[index] = time
                 else:
-                    end = self.ends[topic, index] if at == -1 else 0
+                    ends = self.stable if question.read_committed else self.ends
+                    end = ends[topic, index] if at == LATEST else 0
                     found.offsets.setdefault(topic, {})[index] = end
-        return FoundOffsets(found.offsets, {}, found.errors, bool(found.errors))
+        return FoundOffsets(found.offsets, found.timestamps, found.errors, bool(found.errors))

@@ -1,0 +1,95 @@
+"""A cluster of two real brokers: the first is the controller too, the second can be lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from order_services.local.kafka import EmbeddedKafka
+from order_services.local.ports import LOOPBACK, free_port
+from tests.support.waiting import wait_for
+
+# the controller declares a broker dead after this long
+SESSION_TIMEOUT_MS = 3_000
+
+
+class SecondBroker(EmbeddedKafka):
+    """A broker without a controller, in the cluster of another."""
+
+    def __init__(self, data_dir: Path, first: EmbeddedKafka, heap_mb: int = 256) -> None:
+        self._first = first
+        port = free_port()
+        address = f"{LOOPBACK}:{port}"
+        overrides = {
+            "process.roles": "broker",
+            "node.id": "2",
+            "listeners": f"PLAINTEXT://{address}",
+            "controller.quorum.bootstrap.servers": _property(first, "controller.quorum.bootstrap.servers"),
+            "broker.session.timeout.ms": str(SESSION_TIMEOUT_MS),
+        }  # fmt: skip
+        super().__init__(data_dir, port, overrides=overrides, heap_mb=heap_mb)
+
+    def _format(self, properties: Path) -> None:
+        stored = (self._first.data_dir / "log" / "meta.properties").read_text()
+        cluster_id = stored.partition("cluster.id=")[2].partition("\n")[0]
+        self.run_tool(
+            "kafka.tools.StorageTool", "format",
+            "--cluster-id", cluster_id, "--config", str(properties),
+        )  # fmt: skip
+
+
+class Cluster:
+    """Brokers 1 and 2; `bootstrap_servers` names only the first, which stays."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.first = EmbeddedKafka(
+            data_dir / "first",
+            overrides={"broker.session.timeout.ms": str(SESSION_TIMEOUT_MS)},
+            heap_mb=256,
+        )
+        self.first.start()
+        self.second = SecondBroker(data_dir / "second", self.first)
+        self.second.start()
+        self.bootstrap_servers = self.first.bootstrap_servers
+        self.admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
+        wait_for("second broker", lambda: len(self.admin.list_topics(timeout=5).brokers) == 2)
+
+    def create_topic(self, name: str) -> None:
+        """Create a topic whose partition 0 is on broker 1 only, and 1 on broker 2 only."""
+        topic = NewTopic(name, 2, replica_assignment=[[1], [2]])
+        self.admin.create_topics([topic])[name].result()
+        wait_for("leaders", lambda: self.leaders(name) == {0: 1, 1: 2})
+
+    def leaders(self, topic: str) -> dict[int, int]:
+        """Return the leader of each partition, -1 for none."""
+        found = self.admin.list_topics(topic, timeout=5).topics[topic].partitions
+        return {index: partition.leader for index, partition in found.items()}
+
+    def revive_second(self) -> None:
+        """Start the second broker again and wait until it leads again."""
+        self.second.start()
+        wait_for("second broker", lambda: len(self.admin.list_topics(timeout=5).brokers) == 2)
+
+    def stop(self) -> None:
+        """Stop both, the one without the controller first."""
+        self.second.stop()
+        self.first.stop()
+
+
+def _property(broker: EmbeddedKafka, name: str) -> str:
+    lines = (broker.data_dir / "server.properties").read_text().splitlines()
+    (value,) = (line.partition("=")[2] for line in lines if line.startswith(f"{name}="))
+    return value
+
+
+@contextmanager
+def bounded(seconds: float) -> Iterator[None]:
+    """Fail when the block takes longer: a bound against hanging, not a speed."""
+    started = time.monotonic()
+    yield
+    took = time.monotonic() - started
+    assert took < seconds, f"took {took:.1f} s, may take {seconds:.1f} s"
