@@ -374,8 +374,7 @@ class Consumer:
         last = {message.topic: message for message in messages}
         for topic, count in Counter(topics).items():
             child = instrumentation.children(topic)
-            for _ in range(count - 1):
-                child.seconds.observe(seconds)
+            child.seconds.observe_counts(Counter({seconds: count - 1}))
             # one exemplar tells of the batch: the next would only replace it
             child.seconds.observe(seconds, instrumentation.exemplar(_correlation_id(last[topic])))
             for counter, indexes in (
