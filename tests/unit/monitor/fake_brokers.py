@@ -133,7 +133,9 @@ class FakeBrokers:
                 if (topic, index) in self.errors:
                     found.errors.setdefault(topic, {})[index] = self.errors[topic, index]
                 elif at >= 0:
-                    offset, time = self.by_time.get((topic, index), (-1, -1))
+                    appended = int(self.appended_at * 1000)
+                    found_at = (0, appended) if at <= appended else (-1, -1)
+                    offset, time = self.by_time.get((topic, index), found_at)
                     found.offsets.setdefault(topic, {})[index] = offset
                     found.timestamps.setdefault(topic, {})[index] = time
                 else:
