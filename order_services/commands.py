@@ -7,6 +7,7 @@ import signal
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,12 +16,21 @@ from typing import Any, Final
 
 import click
 import orjson
+from pydantic import SecretStr
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from order_services import dead_letters
+from order_services import dead_letters, replay
 from order_services.cli import _connect, _fail, _kafka_option
 from order_services.dead_letters import DeadLetter, DeadLetterError, Replayed, Selection
+from order_services.events import new_id
+from order_services.replay import Replay, ReplayError, ReplayState
+from order_services.runtime.database import Database
+from order_services.runtime.settings import ServiceSettings, SettingsError, load
 
+EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
+REBUILD_POLL_SECONDS: Final = 0.5
 WIDTH: Final = 80
 LABEL_WIDTH: Final = 12
 
@@ -158,6 +168,142 @@ def replay_dead_letters(
             sys.exit(EXIT_INTERRUPTED)
 
 
+class _ReplaySettings(ServiceSettings):
+    """Kafka and the database as the services are told of them; no server is started."""
+
+    port: int = 0
+    kafka_client_id: str = "order-services-replay"
+
+
+def _database_url(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> URL | None:
+    if value is None:
+        return None
+    try:
+        url = make_url(value)
+    except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
+        # the error's own text repeats the URL, and with it the password
+        raise click.BadParameter("say postgresql://USER:PASSWORD@HOST:PORT/NAME") from error
+    if not url.drivername.startswith("postgres") or not url.host or not url.database:
+        raise click.BadParameter("say postgresql://USER:PASSWORD@HOST:PORT/NAME")
+    return url
+
+
+@click.command("replay")
+@_kafka_option
+@click.option(
+    "--database",
+    callback=_database_url,
+    metavar="URL",
+    help="The services' PostgreSQL; else DB_HOST, DB_PORT, DB_NAME, DB_USER and DB_PASSWORD.",
+)
+@click.option(
+    "--days",
+    type=click.IntRange(replay.MIN_DAYS, replay.MAX_DAYS),
+    required=True,
+    help="How many days (UTC), today included.",
+)
+@click.option(
+    "--rate",
+    type=click.IntRange(replay.MIN_EVENTS_PER_SECOND, 1_000_000),
+    default=replay.DEFAULT_EVENTS_PER_SECOND,
+    show_default=True,
+    help="Events a second at most.",
+)
+@click.option(
+    "--wait",
+    "wait_seconds",
+    type=click.FloatRange(0),
+    default=300.0,
+    show_default=True,
+    help="How many seconds analytics may take to rebuild after that.",
+)
+def replay_command(
+    *, brokers: str, database: URL | None, days: int, rate: int, wait_seconds: float
+) -> None:
+    """Replay the last days' orders, from which analytics rebuilds its counts."""
+    _connect(brokers)
+    settings = _settings(brokers, database)
+    store = Database(settings)
+    try:
+        with stop_on_interrupt() as stop:
+            _replay(settings, store, stop, days=days, rate=rate, wait_seconds=wait_seconds)
+    except ReplayError as error:
+        if stop.is_set():
+            click.echo("interrupted: the counts are as they were", err=True)
+            sys.exit(EXIT_INTERRUPTED)
+        _fail(str(error))
+    except SQLAlchemyError as error:
+        # the driver's text names host and user
+        _fail(f"the services' database cannot be used ({type(error).__name__})")
+    finally:
+        store.close()
+
+
+def _replay(
+    settings: ServiceSettings,
+    store: Database,
+    stop: threading.Event,
+    *,
+    days: int,
+    rate: int,
+    wait_seconds: float,
+) -> None:
+    owner = f"command {new_id()}"
+    with store.begin() as connection:
+        begun = replay.begin(connection, days, owner)
+    click.echo(f"replay {begun.replay_id} of everything since {_time(begun.since)}")
+    publisher = replay.Publisher(
+        settings,
+        store,
+        owner=owner,
+        events_per_second=rate,
+        on_progress=lambda events: click.echo(f"{events} events published ...", err=True),
+        stopping=stop,
+    )
+    publisher.publish(begun)
+    found = _get(store, begun.replay_id)
+    click.echo(f"{found.orders} orders, {found.events} events published; analytics rebuilds")
+    give_up_at = time.monotonic() + wait_seconds
+    while not found.over and time.monotonic() < give_up_at:
+        if stop.wait(REBUILD_POLL_SECONDS):
+            click.echo("interrupted: analytics goes on", err=True)
+            sys.exit(EXIT_INTERRUPTED)
+        found = _get(store, begun.replay_id)
+    if found.state is ReplayState.DONE:
+        click.echo("the counts are rebuilt")
+        return
+    reason = found.reason or "analytics is not done yet; it goes on when it runs"
+    click.echo(f"order-services: {reason}", err=True)
+    sys.exit(EXIT_FAILED)
+
+
+def _get(store: Database, replay_id: str) -> Replay:
+    with store.begin() as connection:
+        found = replay.get(connection, replay_id)
+    if found is None:
+        raise ReplayError("somebody has deleted this replay")
+    return found
+
+
+def _settings(brokers: str, url: URL | None) -> ServiceSettings:
+    try:
+        settings = load(_ReplaySettings)
+    except SettingsError as error:
+        _fail(str(error))
+    changes: dict[str, Any] = {"kafka_brokers": brokers}
+    if url is not None:
+        changes |= {
+            "db_host": url.host,
+            "db_port": url.port or 5432,
+            "db_name": url.database,
+            "db_user": url.username or settings.db_user,
+            "db_password": SecretStr(url.password or ""),
+        }
+    return settings.model_copy(update=changes)
+
+
 def _do(operation: Callable[[], Any]) -> Any:
     try:
         return operation()
@@ -205,4 +351,7 @@ def _time(moment: datetime | None) -> str:
     return "unknown" if moment is None else moment.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-COMMANDS: Final[dict[str, click.Command]] = {"dead-letters": dead_letters_group}
+COMMANDS: Final[dict[str, click.Command]] = {
+    "dead-letters": dead_letters_group,
+    "replay": replay_command,
+}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from order_services.gateway.accepting import SERVICE, OrderWriter
 from order_services.gateway.fleet import Fleet
 from order_services.gateway.following import HANDLES, follow
+from order_services.gateway.replaying import ReplayJobs, add_replay_routes
 from order_services.gateway.routes import add_routes
 from order_services.gateway.settings import GatewaySettings
 from order_services.runtime.http import THREADS_KEY
@@ -36,6 +37,9 @@ def gateway_service(settings: GatewaySettings) -> Service:
             writer=writer,
             fleet=Fleet(settings.service_urls),
             wake_relay=runtime.wake_relay,
+        )
+        add_replay_routes(
+            app, settings.admin_token.get_secret_value(), ReplayJobs(settings, runtime.database)
         )
 
     return Service(

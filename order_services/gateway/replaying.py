@@ -1,0 +1,151 @@
+"""Replays by HTTP: POST /api/orders/replay {"days": N}, and GET of what became of one."""
+
+from __future__ import annotations
+
+import hmac
+import threading
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from flask import Blueprint, request
+from sqlalchemy.exc import SQLAlchemyError
+
+from order_services import replay
+from order_services.events import is_uuid, new_id
+from order_services.runtime.http import ApiError, json_response, parse_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flask import Flask, Response
+
+    from order_services.replay import Replay
+    from order_services.runtime.database import Database
+    from order_services.runtime.settings import ServiceSettings
+
+RETRY_AFTER_SECONDS: Final = 10
+
+_log = structlog.get_logger(__name__)
+
+
+class ReplayJobs:
+    """Begins replays and publishes each on a thread of its own.
+
+    A gateway that ends half way lets the replay's lease run out, and with it the replay.
+    """
+
+    def __init__(self, settings: ServiceSettings, database: Database) -> None:
+        self._settings = settings
+        self._database = database
+
+    def start(self, days: int) -> Replay:
+        """Begin a replay; raises `ReplayRunningError` while another one is under way."""
+        owner = f"gateway {new_id()}"
+        with self._database.begin() as connection:
+            begun = replay.begin(connection, days, owner)
+        publisher = replay.Publisher(self._settings, self._database, owner=owner)
+        threading.Thread(
+            target=self._publish, args=(publisher, begun), name="replay", daemon=True
+        ).start()
+        return begun
+
+    def get(self, replay_id: str) -> Replay | None:
+        """Return a replay, or None."""
+        with self._database.begin() as connection:
+            return replay.get(connection, replay_id)
+
+    def _publish(self, publisher: replay.Publisher, begun: Replay) -> None:
+        try:
+            publisher.publish(begun)
+        except (replay.ReplayError, SQLAlchemyError) as error:
+            # the driver's text names host and user
+            reason = str(error) if isinstance(error, replay.ReplayError) else type(error).__name__
+            _log.warning("replay given up", replay_id=begun.replay_id, reason=reason)
+
+
+def add_replay_routes(app: Flask, token: str, jobs: ReplayJobs) -> None:
+    """Add the routes; each answers 403 to everybody where `token` (ADMIN_TOKEN) is empty."""
+    routes = Blueprint("replay", __name__, url_prefix="/api/orders/replay")
+    routes.before_request(_authoriser(token))
+
+    @routes.post("")
+    def start() -> Response:
+        days = parse_days(parse_json(request.get_data(), request.content_type))
+        try:
+            begun = jobs.start(days)
+        except replay.ReplayRunningError as error:
+            raise ApiError(
+                HTTPStatus.CONFLICT,
+                f"one replay at a time: {error}",
+                headers={
+                    "Retry-After": str(RETRY_AFTER_SECONDS),
+                    "Location": _address(error.replay),
+                },
+            ) from None
+        return json_response(_body(begun), HTTPStatus.ACCEPTED, {"Location": _address(begun)})
+
+    @routes.get("/<replay_id>")
+    def one(replay_id: str) -> Response:
+        found = jobs.get(replay_id) if is_uuid(replay_id) else None
+        if found is None:
+            message = f"there is no replay {replay_id[:64]}"
+            raise ApiError(HTTPStatus.NOT_FOUND, message, field="replayId")
+        return json_response(_body(found))
+
+    app.register_blueprint(routes)
+
+
+def parse_days(body: Any) -> int:
+    """Return the days of a request; raises `ApiError` 400 that names the field."""
+    if not isinstance(body, dict):
+        raise ApiError(HTTPStatus.BAD_REQUEST, "the body must be a JSON object", field="body")
+    # above all no topic: where a replay goes is not for a client to say
+    for name in body:
+        if name != "days":
+            message = f"{name[:64]} is not known; there is days"
+            raise ApiError(HTTPStatus.BAD_REQUEST, message, field=name[:64])
+    days = body.get("days")
+    if type(days) is not int or not replay.MIN_DAYS <= days <= replay.MAX_DAYS:
+        message = f"days must be an integer from {replay.MIN_DAYS} to {replay.MAX_DAYS}"
+        raise ApiError(HTTPStatus.BAD_REQUEST, message, field="days")
+    return days
+
+
+def _authoriser(token: str) -> Callable[[], None]:
+    def authorise() -> None:
+        if not token:
+            raise ApiError(
+                HTTPStatus.FORBIDDEN, "replays are switched off: this gateway has no ADMIN_TOKEN"
+            )
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not given:
+            raise ApiError(
+                HTTPStatus.UNAUTHORIZED,
+                "this needs Authorization: Bearer and the ADMIN_TOKEN",
+                field="Authorization",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        # in constant time: how long a refusal takes must not tell how much was right
+        if not hmac.compare_digest(given.encode(), token.encode()):
+            raise ApiError(HTTPStatus.FORBIDDEN, "this token is not right", field="Authorization")
+
+    return authorise
+
+
+def _address(found: Replay) -> str:
+    return f"/api/orders/replay/{found.replay_id}"
+
+
+def _body(found: Replay) -> dict[str, Any]:
+    return {
+        "replayId": found.replay_id,
+        "days": found.days,
+        "since": found.since,
+        "state": found.state,
+        "reason": found.reason,
+        "orders": found.orders,
+        "events": found.events,
+        "counted": found.counted,
+        "createdAt": found.created_at,
+    }
