@@ -9,7 +9,8 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,9 +18,12 @@ from typing import Protocol
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from monitor.analysis.lag import lag_of_groups
+from monitor.analysis.measures import Analyst, Found, Times
+from monitor.analysis.status import DEFAULT_RULES, StatusRules
+from monitor.exposition.catalogue import ALWAYS, DEFAULT_FAMILIES
 from monitor.exposition.render import Page, Renderer
-from monitor.exposition.samples import blocks
+from monitor.exposition.samples import Choice, blocks
+from monitor.exposition.series import Block, Level
 from monitor.kafka.questions import UnreachableError
 from monitor.model import Snapshot
 from monitor.state import State
@@ -32,6 +36,12 @@ class Source(Protocol):
 
     def poll(self) -> Snapshot:
         """Return a snapshot; raises UnreachableError when no broker was ever reached."""
+
+    def offsets_for_times(self, wanted: Times) -> Found:
+        """Return the first offset at or after a time of each partition, and its record's time."""
+
+    def take_request_counts(self) -> Mapping[str, int]:
+        """Return the requests sent since the last poll ended, by API name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +61,11 @@ class Poller:
         *,
         stale_after_s: float,
         cluster: str | None = None,
+        families: Collection[str] = DEFAULT_FAMILIES,
+        level: Level = Level.PARTITION,
+        members: bool = True,
+        rules: StatusRules = DEFAULT_RULES,
+        more_blocks: Callable[[], Iterable[Block]] = tuple,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -61,7 +76,10 @@ class Poller:
         self._monotonic = monotonic
         # readiness counts on the monotonic clock: the other may be set back or forth
         self._succeeded_at: float | None = None
-        self._renderer = Renderer()
+        self._analyst = Analyst(source.offsets_for_times, rules=rules)
+        self._choice = Choice(stale_after_s, level, families, members)
+        self._more_blocks = more_blocks
+        self._renderer = Renderer({*families, *ALWAYS})
         self._stopping = False
         self._scheduler: BackgroundScheduler | None = None
         self.latest = self._publish(State(cluster or "unknown", clock()))
@@ -115,10 +133,15 @@ class Poller:
 
     def _next_state(self) -> State:
         last = self.latest.state
+        started = self._monotonic()
         try:
             snapshot = self._source.poll()
         except UnreachableError as error:
             return replace(last, polled_at=self._clock(), error=str(error))
+        groups = self._analyst.measure(snapshot)
+        asked = Counter(snapshot.requests)
+        asked.update(self._source.take_request_counts())
+        snapshot = replace(snapshot, requests=dict(asked))
         now = self._clock()
         reached = any(broker not in snapshot.broker_errors for broker in snapshot.brokers)
         if reached:
@@ -127,13 +150,15 @@ class Poller:
             cluster=self._cluster or snapshot.cluster_id or "unknown",
             polled_at=now,
             snapshot=snapshot,
-            lag=lag_of_groups(snapshot),
+            groups=groups,
             error=None if reached else "; ".join(snapshot.errors) or "no broker answers",
             succeeded_at=now if reached else last.succeeded_at,
+            duration_seconds=self._monotonic() - started,
         )
 
     def _publish(self, state: State) -> Published:
-        return Published(state, self._renderer.render(blocks(state, self._stale_after_s)))
+        found = (*blocks(state, self._choice), *self._more_blocks())
+        return Published(state, self._renderer.render(found))
 
 
 @contextmanager

@@ -101,7 +101,7 @@ def reports(
     for group in sorted(snapshot.groups.values(), key=lambda group: group.id):
         if not wants_group(group.id):
             continue
-        lag = lag_of_group(group, snapshot.end_offsets.values)
+        lag = lag_of_group(group, snapshot)
         rows = tuple(row for row in _rows(snapshot, group, lag) if wants_topic(row.topic))
         found.append(Report(group, _only(lag, wants_topic), rows))
     return found

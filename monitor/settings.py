@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -16,8 +18,12 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from monitor.exposition.metrics import EXPORTER, MEASURES
+from monitor.exposition.series import Level
+
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "GSSAPI"]
+Family = Literal["kafka_exporter", "measures", "kminion", "kafka-lag-exporter", "burrow"]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
@@ -117,7 +123,31 @@ class MonitorSettings(BaseSettings):
     request_timeout: Annotated[float, Field(ge=0.1, le=120)] = 5.0
     metadata_interval: Seconds = 60.0
     start_offsets_interval: Seconds = 60.0
+    topic_configs_interval: Seconds = 300.0
     stale_after: Seconds | None = None
+    # how far down the metrics of consumer groups go: a large cluster has many partitions
+    level: Level = Level.PARTITION
+    member_metrics: bool = True
+    families: Annotated[tuple[Family, ...], NoDecode] = (EXPORTER, MEASURES)
+    # regular expressions that must match the whole name; deny goes before allow
+    groups_allow: re.Pattern[str] | None = None
+    groups_deny: re.Pattern[str] | None = None
+    topics_allow: re.Pattern[str] | None = None
+    topics_deny: re.Pattern[str] | None = None
+    # lag up to the last stable offset, where read_committed consumers stop
+    read_committed: bool = False
+    log_sizes: bool = False
+    log_sizes_interval: Seconds = 60.0
+    # Burrow's allowed-lag and intervals
+    status_allowed_lag: Annotated[int, Field(ge=0)] = 0
+    status_polls: Annotated[int, Field(ge=2, le=100)] = 10
+
+    @field_validator("families", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -132,6 +162,29 @@ class MonitorSettings(BaseSettings):
     def stale_after_seconds(self) -> float:
         """Return the age from which data no longer counts; three polls unless set."""
         return self.stale_after or 3 * self.poll_interval
+
+    def wants_group(self) -> Callable[[str], bool] | None:
+        """Return what says whether a group is watched, None when all are."""
+        return name_filter(self.groups_allow, self.groups_deny)
+
+    def wants_topic(self) -> Callable[[str], bool] | None:
+        """Return what says whether a topic is watched, None when all are."""
+        return name_filter(self.topics_allow, self.topics_deny)
+
+
+def name_filter(
+    allow: re.Pattern[str] | None, deny: re.Pattern[str] | None
+) -> Callable[[str], bool] | None:
+    """Return what says whether a name is wanted, None when all are; deny goes before allow."""
+    if allow is None and deny is None:
+        return None
+
+    def wants(name: str) -> bool:
+        if deny is not None and deny.fullmatch(name):
+            return False
+        return allow is None or allow.fullmatch(name) is not None
+
+    return wants
 
 
 def read_settings(**given: Any) -> tuple[KafkaSettings, MonitorSettings]:

@@ -5,26 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from monitor.analysis.lag import GroupLag
-from monitor.model import Snapshot
+from monitor.analysis.measures import GroupMeasures
+from monitor.model import Group, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The monitor's state after a poll; analysis results are further fields.
+    """The monitor's state after a poll.
 
-    `snapshot` is None until the cluster was reached once. `error` is why the last poll saw nothing,
-    `up` whether any broker answered it. `succeeded_at` is the Unix time of the last poll that did.
+    `snapshot` is None until the cluster was reached once; `groups` has the measures of its groups.
+    `error` is why the last poll saw nothing, `up` whether any broker answered it. `succeeded_at` is
+    the Unix time of the last poll that did; `duration_seconds` what the poll took with its analysis.
     """
 
     cluster: str
     polled_at: float
     snapshot: Snapshot | None = None
-    lag: Mapping[str, GroupLag] = field(default_factory=dict)
+    groups: Mapping[str, GroupMeasures] = field(default_factory=dict)
     error: str | None = None
     succeeded_at: float | None = None
+    duration_seconds: float = 0.0
 
     @property
     def up(self) -> bool:
         """Say whether at least one broker answered the last poll."""
         return self.error is None and self.snapshot is not None
+
+    def is_too_old(self, group: Group, stale_after_s: float) -> bool:
+        """Say whether a group is stale for so long that its figures must not pass for today's."""
+        return group.stale and self.polled_at - group.seen_at > stale_after_s

@@ -194,7 +194,9 @@ def _about_consumption(group: GroupPicture, topic: TopicPicture) -> Iterator[Adv
     if not topic.lag or not group.members:
         return
     age = topic.commit_age_seconds
-    if age is not None and age >= SILENT_SECONDS:
+    # a message that has just come to a quiet topic must not make its consumer suspect
+    waited = age if topic.lag_seconds is None else topic.lag_seconds
+    if age is not None and waited is not None and min(age, waited) >= SILENT_SECONDS:
         yield Advice(
             Severity.CRITICAL,
             "consumer_stuck",

@@ -6,7 +6,7 @@ A commit past the log end (a topic created anew, or truncated) is lag 0 and name
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from monitor.model import Group, PartitionOffsets, Snapshot
@@ -32,28 +32,64 @@ class GroupLag:
 
 def lag_of_groups(snapshot: Snapshot) -> dict[str, GroupLag]:
     """Return each group's lag, by group id."""
-    ends = snapshot.end_offsets.values
-    return {group_id: lag_of_group(group, ends) for group_id, group in snapshot.groups.items()}
+    caught_up: dict[str, dict[int, int]] = {}
+    return {
+        group_id: lag_of_group(group, snapshot, caught_up)
+        for group_id, group in snapshot.groups.items()
+    }
 
 
-def lag_of_group(group: Group, ends: PartitionOffsets) -> GroupLag:
-    """Return one group's lag against these log end offsets."""
-    partitions: dict[str, dict[int, int]] = {}
+def lag_of_group(
+    group: Group, snapshot: Snapshot, caught_up: dict[str, dict[int, int]] | None = None
+) -> GroupLag:
+    """Return one group's lag.
+
+    Up to the last stable offset where the snapshot has it: there read_committed consumers stop. A
+    lag that the group's coordinator told (share groups) goes before ours. `caught_up` keeps a
+    topic's lags of all zeros, which most groups of a large cluster can share.
+    """
+    ends, stale = snapshot.end_offsets.values, snapshot.end_offsets.seen_earlier
+    readable = snapshot.stable_offsets.values
+    partitions: dict[str, Mapping[int, int]] = {}
     past_end: dict[str, tuple[int, ...]] = {}
     for topic, commits in group.commits.items():
         topic_ends = ends.get(topic)
         if topic_ends is None:
+            continue
+        if caught_up is not None and commits and commits == topic_ends:
+            zeros = caught_up.get(topic)
+            if zeros is None:
+                zeros = caught_up[topic] = dict.fromkeys(commits, 0)
+            partitions[topic] = zeros
             continue
         lags = {
             index: topic_ends[index] - committed
             for index, committed in commits.items()
             if index in topic_ends
         }
-        if not lags:
-            continue
-        if min(lags.values()) < 0:
-            past_end[topic] = tuple(sorted(index for index, lag in lags.items() if lag < 0))
-            lags.update(dict.fromkeys(past_end[topic], 0))
-        partitions[topic] = lags
+        if lags and min(lags.values()) < 0 and (past := _take_past_end(lags, stale.get(topic, ()))):
+            past_end[topic] = past
+        for index, offset in readable.get(topic, {}).items():
+            if index in lags:
+                lags[index] = max(0, offset - commits[index])
+        if lags:
+            partitions[topic] = lags
+    for topic, told in group.lags.items():
+        partitions[topic] = {**partitions.get(topic, {}), **told}
     topics = {topic: sum(lags.values()) for topic, lags in partitions.items()}
     return GroupLag(partitions, topics, sum(topics.values()), past_end)
+
+
+def _take_past_end(lags: dict[int, int], stale: Collection[int]) -> tuple[int, ...]:
+    """Make negative lags 0 and return their partitions.
+
+    Past an old log end is where a consumer that goes on is to be: there the lag is not known.
+    """
+    past = []
+    for index in sorted(index for index, lag in lags.items() if lag < 0):
+        if index in stale:
+            del lags[index]
+        else:
+            lags[index] = 0
+            past.append(index)
+    return tuple(past)

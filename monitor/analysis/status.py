@@ -16,7 +16,7 @@ __consumer_offsets, we see them by polling (`windows`). Therefore:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
@@ -41,8 +41,7 @@ class Status(IntEnum):
     REWIND = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(NamedTuple):
     """A commit observed; `time` in monotonic seconds, `lag` at that time, None if not known."""
 
     offset: int
@@ -50,8 +49,7 @@ class Commit:
     lag: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class PartitionStatus:
+class PartitionStatus(NamedTuple):
     """The status of one partition, with the first and last commit of its window."""
 
     topic: str
@@ -138,6 +136,7 @@ class StatusRules:
 
 DEFAULT_RULES = StatusRules()
 _NO_ENDS: Mapping[int, int] = {}
+_NO_TOPICS: Mapping[str, int] = {}
 
 
 def group_status(
@@ -149,19 +148,23 @@ def group_status(
     *,
     now: float,
     rules: StatusRules = DEFAULT_RULES,
+    caught_up: Mapping[str, int] = _NO_TOPICS,
 ) -> GroupStatus:
     """Return the status of a group after its commits of this poll were observed.
 
     A partition whose log end is not known can't be judged: it is left out. A group of which no
-    partition is left is not found.
+    partition is left is not found. `caught_up` (topic -> partitions that can be judged) are topics
+    known to have nothing unread: they are OK without a look at their windows.
     """
     allowed, now_ms = rules.allowed_lag, int(now * 1000)
     full = commit_windows.polls - rules.intervals + 1  # watched since this poll or before: complete
     enough = commit_windows.polls - rules.minimum_complete * rules.intervals + 1
-    count = complete = total_lag = 0
+    settled = [t for t in caught_up if commit_windows.newest_poll(group, t) <= full]
+    count = complete = sum(caught_up[topic] for topic in settled)
+    total_lag = 0
     most = (-1, "", -1)
     bad = []
-    for topic, partitions in commits.items():
+    for topic, partitions in _without(commits, settled).items():
         ends = log_ends.get(topic, _NO_ENDS)
         windows = commit_windows.packed(group, topic)
         for partition, committed in partitions.items():
@@ -187,8 +190,7 @@ def group_status(
                 window, broker_offsets, current_lag=lag, now_ms=now_ms, allowed_lag=allowed
             )
             if status > Status.OK:
-                found = PartitionStatus(topic, partition, status, 0.0, lag, None, None)
-                bad.append(_with_window(found, window, rules))
+                bad.append(_with_window((topic, partition), status, lag, window, rules))
     if not count:
         return NOT_FOUND
     worst = min(max((p.status for p in bad), default=Status.OK), Status.ERR)
@@ -197,25 +199,29 @@ def group_status(
     )
 
 
+def _without(commits: PartitionOffsets, topics: Sequence[str]) -> PartitionOffsets:
+    return {t: commits[t] for t in commits if t not in topics} if topics else commits
+
+
 def _healthy(
     window: CommitWindow | None, topic: str, partition: int, lag: int, rules: StatusRules
 ) -> PartitionStatus:
-    found = PartitionStatus(topic, partition, Status.OK, 0.0, lag, None, None)
-    return found if window is None else _with_window(found, window, rules)
+    if window is None:
+        return PartitionStatus(topic, partition, Status.OK, 0.0, lag, None, None)
+    return _with_window((topic, partition), Status.OK, lag, window, rules)
 
 
 def _with_window(
-    found: PartitionStatus, window: CommitWindow, rules: StatusRules
+    where: tuple[str, int], status: Status, lag: int, window: CommitWindow, rules: StatusRules
 ) -> PartitionStatus:
-    start, end = (
-        Commit(
-            window.offsets[i],
-            window.times[i] / 1000,
-            None if window.lags[i] == NO_LAG_KNOWN else window.lags[i],
-        )
-        for i in (0, -1)
-    )
-    return replace(found, complete=min(1.0, window.polls / rules.intervals), start=start, end=end)
+    complete = min(1.0, window.polls / rules.intervals)
+    start, end = _commit(window, 0), _commit(window, -1)
+    return PartitionStatus(*where, status, complete, lag, start, end)
+
+
+def _commit(window: CommitWindow, at: int) -> Commit:
+    lag = window.lags[at]
+    return Commit(window.offsets[at], window.times[at] / 1000, None if lag == NO_LAG_KNOWN else lag)
 
 
 def partition_statuses(

@@ -13,6 +13,7 @@ Times are integer milliseconds of a monotonic clock, so a wall clock that jumps 
 from __future__ import annotations
 
 from array import array
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
@@ -58,13 +59,23 @@ def fresh(offsets: PartitionOffsets, stale: Mapping[str, Collection[int]]) -> Pa
     }
 
 
+@dataclass(slots=True)
+class _Topic:
+    """What is kept of a group on one topic; times in ms."""
+
+    commits: Mapping[int, int]  # as the last poll saw them
+    changed: int  # when any of them last changed
+    newest_poll: int  # the first poll of the partition that was seen last
+    windows: dict[int, array[int]]
+
+
 class CommitWindows:
     """The last commits observed, by group, topic and partition."""
 
     def __init__(self, *, window: int = WINDOW, min_distance_seconds: float = 0.0) -> None:
         self._most = _HEADER + _ENTRY * window
         self._min_distance_ms = int(min_distance_seconds * 1000)
-        self._groups: dict[str, dict[str, dict[int, array[int]]]] = {}
+        self._groups: dict[str, dict[str, _Topic]] = {}
         self.polls = 0  # how many were made
 
     def start_poll(self, groups: Collection[str]) -> None:
@@ -90,13 +101,20 @@ class CommitWindows:
         now_ms = int(now * 1000)
         topics = self._groups.setdefault(group, {})
         for topic, partitions in commits.items():
-            windows = topics.setdefault(topic, {})
+            kept = topics.get(topic)
+            if kept is None:
+                kept = topics[topic] = _Topic({}, now_ms, self.polls, {})
+            elif kept.commits == partitions and not recommitted:
+                continue  # nothing was committed: most topics of most groups
+            windows, before = kept.windows, kept.commits
+            kept.commits, kept.changed = partitions, now_ms
             ends = log_ends.get(topic, {})
             for partition, offset in partitions.items():
                 packed = windows.get(partition)
                 if packed is None:
                     packed = windows[partition] = array("q", (self.polls, 0))
-                elif packed[-2] == offset and (
+                    kept.newest_poll = self.polls
+                elif before.get(partition) == offset and (
                     not recommitted or (topic, partition) not in recommitted
                 ):
                     continue
@@ -120,8 +138,18 @@ class CommitWindows:
 
     def get(self, group: str, topic: str, partition: int) -> CommitWindow | None:
         """Return the window of one partition, None when no commit was seen."""
-        packed = self._groups.get(group, {}).get(topic, {}).get(partition)
+        packed = self.packed(group, topic).get(partition)
         return None if packed is None else CommitWindow(packed, self.polls)
+
+    def changed_at(self, group: str, topic: str) -> float | None:
+        """Return when a commit on the topic last changed or was first seen, in monotonic seconds."""
+        kept = self._groups.get(group, {}).get(topic)
+        return None if kept is None else kept.changed / 1000
+
+    def newest_poll(self, group: str, topic: str) -> int:
+        """Return the number of the first poll that saw the topic's newest partition."""
+        kept = self._groups.get(group, {}).get(topic)
+        return self.polls if kept is None else kept.newest_poll
 
     def packed(self, group: str, topic: str) -> Mapping[int, array[int]]:
         """Return partition -> packed window, for loops over all partitions.
@@ -130,7 +158,8 @@ class CommitWindows:
         the partition, [-3] the time in ms of the newest commit observed, and what `is_single` and
         `progress` tell.
         """
-        return self._groups.get(group, {}).get(topic, {})
+        kept = self._groups.get(group, {}).get(topic)
+        return {} if kept is None else kept.windows
 
     def unpack(self, packed: array[int]) -> CommitWindow:
         """Return a packed window in full."""

@@ -1,6 +1,7 @@
-"""Every metric of the monitor, declared once: name, kind, unit, help and labels.
+"""Every metric about the cluster and the monitor itself, declared once.
 
-To add one, declare it here and yield its samples in `samples.py`; nothing else names it.
+To add one, declare it here and yield its samples in `samples.py`; nothing else names it. The
+families of other monitors are declared beside their samples, and all together in `catalogue.py`.
 """
 
 from __future__ import annotations
@@ -9,15 +10,22 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Kind = Literal["gauge", "counter"]
+Rollup = Literal["sum", "max", "min"]
 
 # Families can be switched on and off as a whole.
 EXPORTER: Final = "kafka_exporter"  # kafka_exporter's names, for dashboards in the wild
+MEASURES: Final = "measures"  # what others do not measure
 MONITOR: Final = "monitor"  # about the monitor itself
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # one object each: hashing all fields is slow
 class Metric:
-    """A metric's declaration; `unit` is for readers and documents, the name carries it too."""
+    """A metric's declaration; `unit` is for readers and documents, the name carries it too.
+
+    `rollup` is how a group's samples are joined where settings ask for fewer labels than
+    partitions have; without it they are left out there. `when` is the condition under which the
+    metric has samples at all, empty for those that any cluster with a consumer group has.
+    """
 
     name: str
     kind: Kind
@@ -25,163 +33,317 @@ class Metric:
     labels: tuple[str, ...] = ()
     unit: str = ""
     family: str = EXPORTER
+    rollup: Rollup | None = None
+    when: str = ""
 
 
 _PARTITION: Final = ("topic", "partition")
 _GROUP: Final = ("consumergroup",)
 _GROUP_TOPIC: Final = ("consumergroup", "topic")
 _GROUP_PARTITION: Final = ("consumergroup", "topic", "partition")
+_CLUSTER: Final = ("cluster",)
+
+
+def _topic(name: str, text: str, unit: str = "", when: str = "") -> Metric:
+    return Metric(f"kafka_topic_partition_{name}", "gauge", text, _PARTITION, unit, when=when)
+
+
+def _group(
+    name: str,
+    text: str,
+    labels: tuple[str, ...] = _GROUP,
+    unit: str = "",
+    *,
+    rollup: Rollup | None = None,
+    when: str = "",
+    family: str = MEASURES,
+) -> Metric:
+    kind: Kind = "counter" if name.endswith("_total") else "gauge"
+    return Metric(f"kafka_consumergroup_{name}", kind, text, labels, unit, family, rollup, when)
+
+
+def _monitor(name: str, text: str, unit: str = "", labels: tuple[str, ...] = _CLUSTER) -> Metric:
+    return Metric(f"kafka_monitor_{name}", "gauge", text, labels, unit, MONITOR)
+
 
 BROKERS = Metric("kafka_brokers", "gauge", "Brokers in the cluster's metadata.")
 BROKER_INFO = Metric(
     "kafka_broker_info", "gauge", "A broker's id and address; always 1.", ("id", "address")
 )
 TOPIC_PARTITIONS = Metric("kafka_topic_partitions", "gauge", "Partitions of a topic.", ("topic",))
-PARTITION_CURRENT_OFFSET = Metric(
-    "kafka_topic_partition_current_offset",
-    "gauge",
-    "Log end offset: the offset that the next record gets.",
-    _PARTITION,
-    "offset",
+PARTITION_CURRENT_OFFSET = _topic(
+    "current_offset", "Log end offset: the offset that the next record gets.", "offset"
 )
-PARTITION_OLDEST_OFFSET = Metric(
-    "kafka_topic_partition_oldest_offset",
-    "gauge",
-    "Log start offset: the oldest record that is still there.",
-    _PARTITION,
-    "offset",
+PARTITION_OLDEST_OFFSET = _topic(
+    "oldest_offset", "Log start offset: the oldest record that is still there.", "offset"
 )
-PARTITION_LEADER = Metric(
-    "kafka_topic_partition_leader",
-    "gauge",
-    "Broker id of the leader; absent while there is none.",
-    _PARTITION,
+PARTITION_LEADER = _topic("leader", "Broker id of the leader; absent while there is none.")
+PARTITION_REPLICAS = _topic("replicas", "Replicas of a partition.")
+PARTITION_IN_SYNC_REPLICAS = _topic("in_sync_replica", "Replicas that are in sync.")
+PARTITION_LEADER_IS_PREFERRED = _topic(
+    "leader_is_preferred", "1 while the first replica leads, else 0."
 )
-PARTITION_REPLICAS = Metric(
-    "kafka_topic_partition_replicas", "gauge", "Replicas of a partition.", _PARTITION
+PARTITION_UNDER_REPLICATED = _topic(
+    "under_replicated_partition", "1 while a replica is out of sync, else 0."
 )
-PARTITION_IN_SYNC_REPLICAS = Metric(
-    "kafka_topic_partition_in_sync_replica", "gauge", "Replicas that are in sync.", _PARTITION
-)
-PARTITION_LEADER_IS_PREFERRED = Metric(
-    "kafka_topic_partition_leader_is_preferred",
-    "gauge",
-    "1 while the first replica leads.",
-    _PARTITION,
-)
-PARTITION_UNDER_REPLICATED = Metric(
-    "kafka_topic_partition_under_replicated_partition",
-    "gauge",
-    "1 while a replica is out of sync.",
-    _PARTITION,
-)
-GROUP_CURRENT_OFFSET = Metric(
-    "kafka_consumergroup_current_offset",
-    "gauge",
+GROUP_CURRENT_OFFSET = _group(
+    "current_offset",
     "Committed offset; absent where nothing is committed.",
     _GROUP_PARTITION,
     "offset",
+    family=EXPORTER,
 )
-GROUP_CURRENT_OFFSET_SUM = Metric(
-    "kafka_consumergroup_current_offset_sum",
-    "gauge",
+GROUP_CURRENT_OFFSET_SUM = _group(
+    "current_offset_sum",
     "Sum of the committed offsets of a topic's partitions.",
     _GROUP_TOPIC,
     "offset",
+    rollup="sum",
+    family=EXPORTER,
 )
-GROUP_LAG = Metric(
-    "kafka_consumergroup_lag",
-    "gauge",
+GROUP_LAG = _group(
+    "lag",
     "Log end offset minus committed offset, never negative; absent where either is unknown.",
     _GROUP_PARTITION,
     "messages",
+    rollup="sum",
+    family=EXPORTER,
 )
-GROUP_LAG_SUM = Metric(
-    "kafka_consumergroup_lag_sum",
-    "gauge",
+GROUP_LAG_SUM = _group(
+    "lag_sum",
     "Sum of the lag of a topic's partitions.",
     _GROUP_TOPIC,
     "messages",
+    rollup="sum",
+    family=EXPORTER,
 )
-GROUP_MEMBERS = Metric(
-    "kafka_consumergroup_members",
-    "gauge",
-    "Members of a group; absent where they are not known.",
-    _GROUP,
+GROUP_MEMBERS = _group(
+    "members", "Members of a group; absent where they are not known.", family=EXPORTER
 )
-MONITOR_UP = Metric(
-    "kafka_monitor_up",
-    "gauge",
-    "1 while the last poll reached at least one broker.",
-    ("cluster",),
-    family=MONITOR,
-)
-MONITOR_POLL_DURATION = Metric(
-    "kafka_monitor_poll_duration_seconds",
-    "gauge",
-    "How long the last poll took.",
-    ("cluster",),
+
+GROUP_LAG_SECONDS = _group(
+    "lag_seconds",
+    "Time since the oldest unread record was appended; 0 when nothing is unread, absent while it is "
+    "not known.",
+    _GROUP_PARTITION,
     "seconds",
-    MONITOR,
+    rollup="max",
 )
-MONITOR_POLL_REQUESTS = Metric(
-    "kafka_monitor_poll_requests",
-    "gauge",
-    "Requests that the last poll sent, by API.",
-    ("cluster", "api"),
-    family=MONITOR,
+GROUP_LAG_SECONDS_MAX = _group(
+    "lag_seconds_max",
+    "The largest lag in seconds among the group's partitions of which it is known.",
+    unit="seconds",
 )
-MONITOR_LAST_POLL = Metric(
-    "kafka_monitor_last_poll_timestamp_seconds",
-    "gauge",
-    "When the last poll that reached a broker ended.",
-    ("cluster",),
+GROUP_COMMIT_PAST_END = _group(
+    "commit_past_end",
+    "1 where the committed offset is past the log end: the topic was truncated or created anew.",
+    _GROUP_PARTITION,
+    rollup="sum",
+    when="a committed offset is past the log end",
+)
+GROUP_STATUS = _group(
+    "status",
+    "Burrow's status of a group: one of OK, WARN and ERR is 1; STOP, STALL and REWIND are 1 while a "
+    "partition is in that status (the group is ERR then). Others are 0. A partition is OK until it "
+    "was watched for ten polls; a group of which no partition can be judged is absent.",
+    ("consumergroup", "status"),
+)
+GROUP_PARTITION_STATUS = _group(
+    "partition_status",
+    "Burrow's status of a partition, always 1; absent for those that are OK.",
+    ("consumergroup", "topic", "partition", "status"),
+    when="a partition is WARN, STOP, STALL or REWIND",
+)
+GROUP_STATUS_COMPLETE = _group(
+    "status_complete_ratio",
+    "Share of the group's partitions that were watched long enough for any status (ten polls).",
+    unit="ratio",
+)
+GROUP_STATE = _group(
+    "state",
+    "The group's state as its coordinator tells it; always 1, other states are absent.",
+    ("consumergroup", "state"),
+)
+GROUP_INFO = _group(
+    "info",
+    "The group's type (classic, consumer, share, streams), assignor and coordinating broker; always "
+    "1.",
+    ("consumergroup", "type", "assignor", "coordinator"),
+)
+GROUP_IDLE_MEMBERS = _group(
+    "idle_members",
+    "Members that hold no partition and are to get none; absent during a rebalance.",
+    when="the group has members",
+)
+GROUP_UNASSIGNED = _group(
+    "unassigned_partitions",
+    "Partitions of consumed topics that no member holds; absent during a rebalance.",
+    when="the group has members",
+)
+GROUP_REBALANCES = _group(
+    "rebalances_total",
+    "Rebalances that polls have seen since the monitor's start: a lower bound for classic groups.",
+)
+GROUP_MEMBER_PARTITIONS = _group(
+    "member_partitions",
+    "Partitions that a member holds.",
+    ("consumergroup", "client_id", "host", "member_id"),
+    "partitions",
+    when="the group has members; MONITOR_MEMBER_METRICS",
+)
+GROUP_IMBALANCE = _group(
+    "imbalance_ratio",
+    "Excess of the largest share over the best possible: 0 is balanced, 0.2 a fifth too much. kind "
+    "is assignment (partitions per member), production or lag (messages per partition, chance "
+    "deducted).",
+    ("consumergroup", "topic", "kind"),
+    "ratio",
+    rollup="max",
+    when="the group has members or lag on the topic",
+)
+_CLOSE: Final = "the group has members, lag, or recent commits on the topic; from the second poll"
+GROUP_PRODUCED_RATE = _group(
+    "produced_messages_per_second",
+    "Messages appended to the partitions that the group has committed, over the last ten polls.",
+    _GROUP_TOPIC,
+    "messages/s",
+    rollup="sum",
+    when=_CLOSE,
+)
+GROUP_CONSUMED_RATE = _group(
+    "consumed_messages_per_second",
+    "Messages by which the committed offsets moved, over the last ten polls.",
+    _GROUP_TOPIC,
+    "messages/s",
+    rollup="sum",
+    when=_CLOSE,
+)
+GROUP_LAG_VELOCITY = _group(
+    "lag_velocity_messages_per_second",
+    "Growth of the lag, over the last ten polls; negative while it shrinks.",
+    _GROUP_TOPIC,
+    "messages/s",
+    rollup="sum",
+    when=_CLOSE,
+)
+GROUP_COMMIT_RATE = _group(
+    "commits_per_second",
+    "Changes of committed offsets, at most one per partition and poll, over the last ten polls.",
+    _GROUP_TOPIC,
+    "commits/s",
+    rollup="sum",
+    when=_CLOSE,
+)
+GROUP_COMMIT_AGE = _group(
+    "commit_age_seconds",
+    "Time since a committed offset of the topic last changed, or was first seen.",
+    _GROUP_TOPIC,
     "seconds",
-    MONITOR,
+    rollup="min",
 )
-MONITOR_DATA_AGE = Metric(
-    "kafka_monitor_data_age_seconds",
+GROUP_CATCHING_UP = _group(
+    "catching_up",
+    "1 when nothing is unread or the lag ends at the present rates, 0 when it never does; absent "
+    "while the rates are not known.",
+    _GROUP_TOPIC,
+    rollup="min",
+    when=_CLOSE,
+)
+GROUP_TIME_TO_CATCH_UP = _group(
+    "time_to_catch_up_seconds",
+    "Time until nothing is unread at the present rates; absent when that is never.",
+    _GROUP_TOPIC,
+    "seconds",
+    rollup="max",
+    when=_CLOSE,
+)
+_LAGGING: Final = "a partition has lag"
+GROUP_LOST = _group(
+    "messages_lost_total",
+    "Messages that were deleted before the group read them, of partitions that had lag since the "
+    "monitor's start.",
+    _GROUP_PARTITION,
+    "messages",
+    rollup="sum",
+    when=_LAGGING,
+)
+GROUP_RETENTION_REMAINING = _group(
+    "retention_remaining_seconds",
+    "Time for which the oldest unread message is surely kept; absent when it is kept for ever.",
+    _GROUP_PARTITION,
+    "seconds",
+    rollup="min",
+    when="a partition has lag, its topic a retention limit",
+)
+GROUP_UNREAD_RATIO = _group(
+    "log_unread_ratio",
+    "Share of the retained log that is unread.",
+    _GROUP_PARTITION,
+    "ratio",
+    rollup="max",
+    when=_LAGGING,
+)
+GROUP_ADVICE = _group(
+    "advice",
+    "What the monitor would have somebody look at, always 1; cause is one of a fixed list.",
+    ("consumergroup", "topic", "severity", "cause"),
+    when="there is something to do",
+)
+GROUP_DATA_AGE = _group(
+    "data_age_seconds",
+    "Age of a group's figures while its coordinator does not answer.",
+    unit="seconds",
+    when="the group's coordinator does not answer",
+)
+PARTITION_DATA_AGE = Metric(
+    "kafka_topic_partition_data_age_seconds",
     "gauge",
+    "Age of a partition's offsets while its leader does not answer.",
+    _PARTITION,
+    "seconds",
+    MEASURES,
+    when="a partition's leader does not answer",
+)
+PARTITION_LOG_BYTES = Metric(
+    "kafka_topic_partition_log_bytes",
+    "gauge",
+    "Size of the leader's log on disk.",
+    _PARTITION,
+    "bytes",
+    MEASURES,
+    when="MONITOR_LOG_SIZES",
+)
+
+MONITOR_UP = _monitor("up", "1 while the last poll reached at least one broker.")
+MONITOR_POLL_DURATION = _monitor(
+    "poll_duration_seconds", "How long the last poll took, analysis included.", "seconds"
+)
+MONITOR_POLL_REQUESTS = _monitor(
+    "poll_requests", "Requests that the last poll sent, by API.", labels=("cluster", "api")
+)
+MONITOR_LAST_POLL = _monitor(
+    "last_poll_timestamp_seconds", "When the last poll that reached a broker ended.", "seconds"
+)
+MONITOR_DATA_AGE = _monitor(
+    "data_age_seconds",
     "Age of the oldest offset or commit that is shown, when this page was rendered.",
-    ("cluster",),
     "seconds",
-    MONITOR,
 )
-MONITOR_STALE_PARTITIONS = Metric(
-    "kafka_monitor_stale_partitions",
-    "gauge",
+MONITOR_STALE_PARTITIONS = _monitor(
+    "stale_partitions",
     "Partitions whose log end offset is an earlier poll's, as their broker does not answer.",
-    ("cluster",),
-    family=MONITOR,
 )
-MONITOR_STALE_GROUPS = Metric(
-    "kafka_monitor_stale_groups",
-    "gauge",
+MONITOR_STALE_GROUPS = _monitor(
+    "stale_groups",
     "Groups whose commits are an earlier poll's, as their coordinator does not answer.",
-    ("cluster",),
-    family=MONITOR,
 )
-MONITOR_GROUP_ERRORS = Metric(
-    "kafka_monitor_group_errors",
-    "gauge",
-    "Groups of which something could not be read.",
-    ("cluster",),
-    family=MONITOR,
+MONITOR_GROUP_ERRORS = _monitor("group_errors", "Groups of which something could not be read.")
+MONITOR_BROKER_UP = _monitor(
+    "broker_up",
+    "1 while the broker answered all questions of the last poll, else 0.",
+    labels=("broker",),
 )
-MONITOR_BROKER_UP = Metric(
-    "kafka_monitor_broker_up",
-    "gauge",
-    "1 while the broker answered all questions of the last poll.",
-    ("broker",),
-    family=MONITOR,
-)
-MONITOR_BUILD_INFO = Metric(
-    "kafka_monitor_build_info",
-    "gauge",
-    "The monitor's version; always 1.",
-    ("version",),
-    family=MONITOR,
-)
+MONITOR_BUILD_INFO = _monitor("build_info", "The monitor's version; always 1.", labels=("version",))
 
 METRICS: Final[tuple[Metric, ...]] = tuple(
     value for value in tuple(globals().values()) if isinstance(value, Metric)

@@ -1,55 +1,78 @@
 """The samples of each metric, taken from a state.
 
-Samples are mappings of label values -> value: a second sample with the same labels replaces the
-first, so a scrape can hold no duplicate series. A group or partition that is stale for longer than
-`stale_after_s` is left out: an old number must not be taken for a current one for ever.
+A group or partition that is stale for longer than `stale_after_s` is left out: an old number must
+not be taken for a current one for ever.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from importlib import metadata as package_metadata
-from typing import Final, TypeAlias
+from typing import Final
 
+from monitor.analysis.measures import GroupMeasures
+from monitor.analysis.rates import NEVER, TopicRates
+from monitor.analysis.status import Status
+from monitor.exposition import burrow, kminion, lag_exporter
 from monitor.exposition import metrics as m
 from monitor.exposition.metrics import Metric
+from monitor.exposition.series import (
+    Block,
+    ByPartition,
+    GroupSamples,
+    Level,
+    Nested,
+    Samples,
+    Series,
+    Values,
+)
+from monitor.exposition.version import VERSION
 from monitor.model import Group, Offsets, Snapshot, Topic
 from monitor.state import State
 
-Series: TypeAlias = Mapping[tuple[str, ...], float]
+_STATUSES: Final = ("OK", "WARN", "ERR", "STOP", "STALL", "REWIND")
+_OTHER_FAMILIES: Final[Mapping[str, Callable[[State, float], Samples]]] = {
+    kminion.KMINION: kminion.samples,
+    lag_exporter.LAG_EXPORTER: lag_exporter.samples,
+    burrow.BURROW: burrow.samples,
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """Samples that change together.
+class Choice:
+    """What of a state is shown: `families` of other monitors, and how far down groups go."""
 
-    `source` is what they are made of: a block whose source is the very same object as at the last
-    poll, and not None, has the same samples, and need not make them.
-    """
-
-    source: object
-    samples: Callable[[], Mapping[Metric, Series]]
+    stale_after_s: float
+    level: Level = Level.PARTITION
+    families: Collection[str] = ()
+    members: bool = True
 
 
-_VERSION: Final = package_metadata.version("kafka-lag-monitor")
-
-
-def blocks(state: State, stale_after_s: float) -> Iterator[Block]:
+def blocks(state: State, choice: Choice) -> Iterator[Block]:
     """Yield all samples of a state, in blocks that change at different times."""
     snapshot = state.snapshot
     if snapshot is not None:
         topics = snapshot.topics
         yield Block(topics, lambda: _topics(topics))
+        oldest = state.polled_at - choice.stale_after_s
         for metric, offsets in (
             (m.PARTITION_OLDEST_OFFSET, snapshot.start_offsets),
             (m.PARTITION_CURRENT_OFFSET, snapshot.end_offsets),
         ):
-            yield _offsets_block(metric, offsets, state.polled_at - stale_after_s)
-        yield Block(None, lambda: _brokers(snapshot))
-        yield Block(None, lambda: _groups(state, snapshot, stale_after_s))
+            yield _offsets_block(metric, offsets, oldest)
+        yield Block(None, lambda: _brokers(state, snapshot))
+        yield Block(None, lambda: _groups(state, snapshot, choice))
+        for family, samples in _OTHER_FAMILIES.items():
+            if family in choice.families:
+                yield _family_block(samples, state, choice.stale_after_s)
     yield Block(None, lambda: _monitor(state))
+
+
+def _family_block(
+    samples: Callable[[State, float], Samples], state: State, stale_after_s: float
+) -> Block:
+    return Block(None, lambda: samples(state, stale_after_s))
 
 
 def _offsets_block(metric: Metric, offsets: Offsets, oldest: float) -> Block:
@@ -58,94 +81,203 @@ def _offsets_block(metric: Metric, offsets: Offsets, oldest: float) -> Block:
     return Block(source, lambda: {metric: _offsets(offsets, oldest)})
 
 
-def _topics(topics: Mapping[str, Topic]) -> Mapping[Metric, Series]:
+def _topics(topics: Mapping[str, Topic]) -> Samples:
     counts: Series = {(topic.name,): len(topic.partitions) for topic in topics.values()}
-    found: dict[Metric, dict[tuple[str, ...], float]] = {
-        m.PARTITION_LEADER: {},
-        m.PARTITION_REPLICAS: {},
-        m.PARTITION_IN_SYNC_REPLICAS: {},
-        m.PARTITION_LEADER_IS_PREFERRED: {},
-        m.PARTITION_UNDER_REPLICATED: {},
-    }
-    leader, replicas, in_sync, preferred, under = found.values()
+    leader: Nested = {}
+    replicas: Nested = {}
+    in_sync: Nested = {}
+    preferred: Nested = {}
+    under: Nested = {}
     for topic in topics.values():
-        for index, partition in topic.partitions.items():
-            labels = (topic.name, str(index))
-            if partition.leader is not None:
-                leader[labels] = partition.leader
-            replicas[labels] = len(partition.replicas)
-            in_sync[labels] = len(partition.isr)
-            preferred[labels] = int(partition.leader_is_preferred)
-            under[labels] = int(partition.under_replicated)
-    return {m.TOPIC_PARTITIONS: counts, **found}
-
-
-def _offsets(offsets: Offsets, oldest: float) -> Series:
+        labels = (topic.name,)
+        found = topic.partitions.items()
+        leader[labels] = {i: p.leader for i, p in found if p.leader is not None}
+        replicas[labels] = {i: len(p.replicas) for i, p in found}
+        in_sync[labels] = {i: len(p.isr) for i, p in found}
+        preferred[labels] = {i: int(p.leader_is_preferred) for i, p in found}
+        under[labels] = {i: int(p.under_replicated) for i, p in found}
     return {
-        (topic, str(index)): offset
-        for topic, partitions in offsets.values.items()
-        for index, offset in partitions.items()
-        if topic not in offsets.seen_earlier
-        or not offsets.is_stale(topic, index)
-        or offsets.time_of(topic, index) >= oldest
+        m.TOPIC_PARTITIONS: counts,
+        m.PARTITION_LEADER: ByPartition(leader),
+        m.PARTITION_REPLICAS: ByPartition(replicas),
+        m.PARTITION_IN_SYNC_REPLICAS: ByPartition(in_sync),
+        m.PARTITION_LEADER_IS_PREFERRED: ByPartition(preferred),
+        m.PARTITION_UNDER_REPLICATED: ByPartition(under),
     }
 
 
-def _brokers(snapshot: Snapshot) -> Mapping[Metric, Series]:
+def _offsets(offsets: Offsets, oldest: float) -> ByPartition:
+    found: Nested = {}
+    for topic, partitions in offsets.values.items():
+        earlier = offsets.seen_earlier.get(topic)
+        found[topic,] = (
+            partitions
+            if earlier is None
+            else {p: offset for p, offset in partitions.items() if earlier.get(p, oldest) >= oldest}
+        )
+    return ByPartition(found)
+
+
+def _brokers(state: State, snapshot: Snapshot) -> Samples:
+    ages: Nested = {
+        (topic,): {p: round(state.polled_at - seen_at, 3) for p, seen_at in partitions.items()}
+        for topic, partitions in snapshot.end_offsets.seen_earlier.items()
+    }
     return {
         m.BROKERS: {(): len(snapshot.brokers)},
         m.BROKER_INFO: {(str(b.id), b.address): 1 for b in snapshot.brokers.values()},
         m.MONITOR_BROKER_UP: {
             (str(broker),): int(broker not in snapshot.broker_errors) for broker in snapshot.brokers
         },
+        m.PARTITION_DATA_AGE: ByPartition(ages),
+        m.PARTITION_LOG_BYTES: ByPartition(
+            {(topic,): found for topic, found in snapshot.log_bytes.items()}
+            if snapshot.log_sizes
+            else {}
+        ),
     }
 
 
-def _groups(state: State, snapshot: Snapshot, stale_after_s: float) -> Mapping[Metric, Series]:
-    current: dict[tuple[str, ...], float] = {}
-    current_sum: dict[tuple[str, ...], float] = {}
-    lag: dict[tuple[str, ...], float] = {}
-    lag_sum: dict[tuple[str, ...], float] = {}
-    members: dict[tuple[str, ...], float] = {}
-    for group in snapshot.groups.values():
-        if group.stale and state.polled_at - group.seen_at > stale_after_s:
+def _groups(state: State, snapshot: Snapshot, choice: Choice) -> Samples:
+    found = GroupSamples(choice.level)
+    for group_id, group in snapshot.groups.items():
+        if state.is_too_old(group, choice.stale_after_s):
             continue
-        if group.members is not None:
-            members[group.id,] = len(group.members)
-        lags = state.lag.get(group.id)
-        for topic, commits in group.commits.items():
-            current_sum[group.id, topic] = sum(commits.values())
-            topic_lags = lags.partitions.get(topic) if lags is not None else None
-            if topic_lags is None:
-                for index, committed in commits.items():
-                    current[group.id, topic, str(index)] = committed
-                continue
-            for index, committed in commits.items():
-                labels = (group.id, topic, str(index))
-                current[labels] = committed
-                if index in topic_lags:
-                    lag[labels] = topic_lags[index]
-            lag_sum[group.id, topic] = sum(topic_lags.values())
-    return {
-        m.GROUP_CURRENT_OFFSET: current,
-        m.GROUP_CURRENT_OFFSET_SUM: current_sum,
-        m.GROUP_LAG: lag,
-        m.GROUP_LAG_SUM: lag_sum,
-        m.GROUP_MEMBERS: members,
+        measures = state.groups[group_id]
+        _identity(found, group, state.polled_at)
+        _offsets_and_lag(found, group, measures)
+        _status(found, group_id, measures)
+        _membership(found, group, measures, members=choice.members)
+        _rates(found, group_id, measures, snapshot.monotonic_at)
+        _retention(found, group_id, measures)
+        for advice in measures.advice:
+            labels = (group_id, advice.topic or "", advice.severity.name.lower(), advice.cause)
+            found.add(m.GROUP_ADVICE, labels, 1)
+    return found.samples()
+
+
+def _identity(found: GroupSamples, group: Group, now: float) -> None:
+    coordinator = "" if group.coordinator is None else str(group.coordinator)
+    found.add(m.GROUP_INFO, (group.id, group.type, group.assignor or "", coordinator), 1)
+    if group.state is not None:
+        found.add(m.GROUP_STATE, (group.id, group.state), 1)
+    if group.stale:
+        found.add(m.GROUP_DATA_AGE, (group.id,), round(now - group.seen_at, 3))
+
+
+def _offsets_and_lag(found: GroupSamples, group: Group, measures: GroupMeasures) -> None:
+    lag = measures.lag
+    for topic, commits in group.commits.items():
+        found.partitions(m.GROUP_CURRENT_OFFSET, group.id, topic, commits)
+        found.add(m.GROUP_CURRENT_OFFSET_SUM, (group.id, topic), sum(commits.values()))
+    for topic, lags in lag.partitions.items():
+        found.partitions(m.GROUP_LAG, group.id, topic, lags)
+        found.add(m.GROUP_LAG_SUM, (group.id, topic), lag.topics[topic])
+        found.partitions(m.GROUP_LAG_SECONDS, group.id, topic, _rounded(measures, topic))
+    for topic, past_end in lag.past_end.items():
+        found.partitions(m.GROUP_COMMIT_PAST_END, group.id, topic, dict.fromkeys(past_end, 1))
+    if measures.seconds_max is not None:
+        found.add(m.GROUP_LAG_SECONDS_MAX, (group.id,), round(measures.seconds_max, 3))
+
+
+def _rounded(measures: GroupMeasures, topic: str) -> Mapping[int, float]:
+    known = measures.seconds.get(topic)
+    if known is None:
+        return measures.seconds_of(topic)
+    return {partition: round(seconds, 3) if seconds else 0 for partition, seconds in known.items()}
+
+
+def _status(found: GroupSamples, group_id: str, measures: GroupMeasures) -> None:
+    status = measures.status
+    if status.status is Status.NOTFOUND:
+        return
+    seen = {
+        status.status.name,
+        *(p.status.name for p in status.partitions if p.status > Status.ERR),
     }
+    for name in _STATUSES:
+        found.add(m.GROUP_STATUS, (group_id, name), int(name in seen))
+    found.add(m.GROUP_STATUS_COMPLETE, (group_id,), round(status.complete, 4))
+    for p in status.partitions:
+        labels = (group_id, p.topic, str(p.partition), p.status.name)
+        found.add(m.GROUP_PARTITION_STATUS, labels, 1)
 
 
-def _monitor(state: State) -> Mapping[Metric, Series]:
+def _membership(
+    found: GroupSamples, group: Group, measures: GroupMeasures, *, members: bool
+) -> None:
+    facts = measures.facts
+    if facts.members is not None:
+        found.add(m.GROUP_MEMBERS, (group.id,), facts.members)
+    if facts.idle is not None:
+        found.add(m.GROUP_IDLE_MEMBERS, (group.id,), len(facts.idle))
+    if facts.unassigned is not None:
+        found.add(m.GROUP_UNASSIGNED, (group.id,), len(facts.unassigned))
+    if measures.rebalances is not None:
+        found.add(m.GROUP_REBALANCES, (group.id,), measures.rebalances)
+    if members:
+        for member in group.members or ():
+            labels = (group.id, member.client_id, member.host, member.id)
+            found.add(m.GROUP_MEMBER_PARTITIONS, labels, member.partition_count)
+    for topic, kinds in measures.imbalance.items():
+        for kind, excess in kinds.items():
+            found.add(m.GROUP_IMBALANCE, (group.id, topic, kind), round(excess, 4))
+
+
+def _rates(found: GroupSamples, group_id: str, measures: GroupMeasures, now: float) -> None:
+    for topic, changed_at in measures.changed_at.items():
+        found.add(m.GROUP_COMMIT_AGE, (group_id, topic), round(now - changed_at, 3))
+    for topic, rates in measures.rates.items():
+        labels = (group_id, topic)
+        for metric, value in (
+            (m.GROUP_PRODUCED_RATE, rates.produced),
+            (m.GROUP_CONSUMED_RATE, rates.consumed),
+            (m.GROUP_LAG_VELOCITY, rates.lag_velocity),
+            (m.GROUP_COMMIT_RATE, rates.commit_rate),
+        ):
+            if value is not None:
+                found.add(metric, labels, round(value, 3))
+    _catch_up(found, group_id, measures.rates)
+
+
+def _catch_up(found: GroupSamples, group_id: str, rates: Mapping[str, TopicRates]) -> None:
+    never = any(each.catch_up == NEVER for each in rates.values())
+    # a group that never catches up on one topic has no time at which it has: none may be shown
+    hidden = never and found.level is Level.GROUP
+    for topic, topic_rates in rates.items():
+        seconds = topic_rates.catch_up
+        if seconds is None:
+            continue
+        found.add(m.GROUP_CATCHING_UP, (group_id, topic), int(seconds != NEVER))
+        if seconds != NEVER and not hidden:
+            found.add(m.GROUP_TIME_TO_CATCH_UP, (group_id, topic), round(float(seconds), 3))
+
+
+def _retention(found: GroupSamples, group_id: str, measures: GroupMeasures) -> None:
+    for topic, lost in measures.lost.items():
+        found.partitions(m.GROUP_LOST, group_id, topic, lost)
+    for topic, risks in measures.retention.items():
+        shares = {p: round(risk.unread_share, 4) for p, risk in risks.items()}
+        found.partitions(m.GROUP_UNREAD_RATIO, group_id, topic, shares)
+        remaining = {
+            p: round(risk.remaining_seconds, 1)
+            for p, risk in risks.items()
+            if risk.remaining_seconds is not None
+        }
+        found.partitions(m.GROUP_RETENTION_REMAINING, group_id, topic, remaining)
+
+
+def _monitor(state: State) -> Samples:
     cluster = (state.cluster,)
-    found: defaultdict[Metric, dict[tuple[str, ...], float]] = defaultdict(dict)
-    found[m.MONITOR_BUILD_INFO][_VERSION,] = 1
+    found: defaultdict[Metric, Values] = defaultdict(dict)
+    found[m.MONITOR_BUILD_INFO][VERSION,] = 1
     found[m.MONITOR_UP][cluster] = int(state.up)
     if state.succeeded_at is not None:
         found[m.MONITOR_LAST_POLL][cluster] = state.succeeded_at
     snapshot = state.snapshot
     if snapshot is None:
-        return found
-    found[m.MONITOR_POLL_DURATION][cluster] = snapshot.duration_seconds
+        return dict(found)
+    found[m.MONITOR_POLL_DURATION][cluster] = round(state.duration_seconds, 6)
     for api, count in snapshot.requests.items():
         found[m.MONITOR_POLL_REQUESTS][state.cluster, api] = count
     ends = snapshot.end_offsets
@@ -156,7 +288,7 @@ def _monitor(state: State) -> Mapping[Metric, Series]:
         group.error is not None for group in snapshot.groups.values()
     )
     found[m.MONITOR_DATA_AGE][cluster] = max(0.0, state.polled_at - _oldest(snapshot, stale))
-    return found
+    return dict(found)
 
 
 def _oldest(snapshot: Snapshot, stale: list[Group]) -> float:

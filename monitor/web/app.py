@@ -32,7 +32,8 @@ def create_app(poller: Poller) -> Flask:
         if request.accept_encodings.quality("gzip") > 0:
             headers["Content-Encoding"] = "gzip"
             return Response(page.gzipped, headers=headers, content_type=CONTENT_TYPE)
-        return Response(page.plain, headers=headers, content_type=CONTENT_TYPE)
+        headers["Content-Length"] = str(page.length)
+        return Response(page.pieces(), headers=headers, content_type=CONTENT_TYPE)
 
     @app.get("/health")
     def health() -> Response:

@@ -1,4 +1,4 @@
-"""What the status page shows of a state: the groups and partitions with the most lag first."""
+"""What the status page shows of a state: the groups that need somebody first."""
 
 from __future__ import annotations
 
@@ -6,37 +6,74 @@ import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, TypeVar
+from typing import Final
 
+from monitor.analysis.measures import GroupMeasures
+from monitor.analysis.rates import NEVER
+from monitor.model import Group, Snapshot
+from monitor.ranking import duration, status_word, urgency
 from monitor.state import State
 
-# More rows than this nobody reads, and a browser gets slow.
-MAX_ROWS: Final = 200
+# More rows than these nobody reads, and a browser gets slow.
+MAX_GROUPS: Final = 100
+MAX_PARTITIONS: Final = 24
 
-
-@dataclass(frozen=True, slots=True)
-class GroupRow:
-    """A group's line: `lag` is None when no part of it is known."""
-
-    id: str
-    type: str
-    state: str
-    members: int | None
-    lag: int | None
-    note: str
+# A shape beside each colour, for those who can't tell the colours apart.
+_SHAPES: Final = {"OK": "✓", "WARN": "▲", "ERR": "✖"}
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionRow:
     """A partition's line within a group."""
 
-    group: str
     topic: str
     partition: int
     committed: int
     end: int | None
     lag: int | None
+    behind: str
     note: str
+
+
+@dataclass(frozen=True, slots=True)
+class TopicRow:
+    """What a group does on a topic, in words; empty for what is not known."""
+
+    topic: str
+    lag: int | None
+    behind: str
+    rates: str
+    catch_up: str
+    balance: str
+    retention: str
+
+
+@dataclass(frozen=True, slots=True)
+class Todo:
+    """One piece of advice; `level` is info, warning or critical."""
+
+    level: str
+    finding: str
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRow:
+    """A group and what can be unfolded of it; `lag` is None when no part of it is known."""
+
+    id: str
+    type: str
+    state: str
+    status: str
+    shape: str
+    members: int | None
+    lag: int | None
+    behind: str
+    note: str
+    advice: list[Todo]
+    topics: list[TopicRow]
+    partition_count: int
+    partitions: list[PartitionRow]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,78 +82,108 @@ class Overview:
 
     cluster: str
     seen: str
-    brokers: int
-    brokers_down: dict[str, str]
-    topics: int
-    partitions: int
-    group_count: int
-    groups: list[GroupRow]
-    row_count: int
-    rows: list[PartitionRow]
-
-
-Row = TypeVar("Row", GroupRow, PartitionRow)
+    brokers: int = 0
+    brokers_down: tuple[tuple[str, str], ...] = ()
+    topics: int = 0
+    partitions: int = 0
+    group_count: int = 0
+    groups: tuple[GroupRow, ...] = ()
 
 
 def overview(state: State) -> Overview:
     """Select and sort what the page shows."""
     snapshot = state.snapshot
     if snapshot is None:
-        return Overview(state.cluster, "never", 0, {}, 0, 0, 0, [], 0, [])
-    rows = list(_partition_rows(state))
-    groups = [
-        GroupRow(
-            id=group.id,
-            type=group.type,
-            state=group.state or "unknown",
-            members=None if group.members is None else len(group.members),
-            lag=state.lag[group.id].total if state.lag[group.id].partitions else None,
-            note="; ".join(filter(None, ("stale" if group.stale else "", group.error))),
-        )
-        for group in snapshot.groups.values()
-    ]
+        return Overview(state.cluster, "never")
+    worst = heapq.nlargest(MAX_GROUPS, state.groups, key=lambda g: urgency(state.groups[g]))
     return Overview(
         cluster=state.cluster,
         seen=datetime.fromtimestamp(snapshot.taken_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
         brokers=len(snapshot.brokers),
-        brokers_down={
-            snapshot.brokers[broker].address: cause
+        brokers_down=tuple(
+            (snapshot.brokers[broker].address, cause)
             for broker, cause in snapshot.broker_errors.items()
             if broker in snapshot.brokers
-        },
+        ),
         topics=len(snapshot.topics),
         partitions=sum(len(topic.partitions) for topic in snapshot.topics.values()),
-        group_count=len(groups),
-        groups=_worst(groups),
-        row_count=len(rows),
-        rows=_worst(rows),
+        group_count=len(snapshot.groups),
+        groups=tuple(
+            _group_row(snapshot, snapshot.groups[group], state.groups[group]) for group in worst
+        ),
     )
 
 
-def _worst(rows: list[Row]) -> list[Row]:
-    return heapq.nlargest(MAX_ROWS, rows, key=lambda row: -1 if row.lag is None else row.lag)
+def _group_row(snapshot: Snapshot, group: Group, measures: GroupMeasures) -> GroupRow:
+    status = status_word(measures) or "-"
+    rows = list(_partition_rows(snapshot, group, measures))
+    return GroupRow(
+        id=group.id,
+        type=group.type,
+        state=group.state or "unknown",
+        status=status,
+        shape=_SHAPES.get(status, "○"),
+        members=None if group.members is None else len(group.members),
+        lag=measures.lag.total if measures.lag.partitions else None,
+        behind="" if measures.seconds_max is None else duration(measures.seconds_max),
+        note="; ".join(filter(None, ("stale" if group.stale else "", group.error))),
+        advice=[Todo(a.severity.name.lower(), a.finding, a.action) for a in measures.advice],
+        topics=[_topic_row(topic, measures) for topic in sorted(group.commits)],
+        partition_count=len(rows),
+        partitions=heapq.nlargest(
+            MAX_PARTITIONS, rows, key=lambda row: -1 if row.lag is None else row.lag
+        ),
+    )
 
 
-def _partition_rows(state: State) -> Iterator[PartitionRow]:
-    snapshot = state.snapshot
-    if snapshot is None:
-        return
-    ends = snapshot.end_offsets
-    for group in snapshot.groups.values():
-        lag = state.lag[group.id]
-        for topic, commits in group.commits.items():
-            past_end = lag.past_end.get(topic, ())
-            for partition, committed in commits.items():
-                notes = (
-                    "past the log end" if partition in past_end else "",
-                    "stale" if group.stale or ends.is_stale(topic, partition) else "",
-                )
-                yield PartitionRow(
-                    group.id,
-                    topic,
-                    partition,
-                    committed,
-                    ends.get(topic, partition),
-                    lag.get(topic, partition),
-                    ", ".join(filter(None, notes)),
-                )
+def _topic_row(topic: str, measures: GroupMeasures) -> TopicRow:
+    rates = measures.rates.get(topic)
+    seconds = measures.seconds_of(topic).values()
+    remaining = [
+        risk.remaining_seconds
+        for risk in measures.retention.get(topic, {}).values()
+        if risk.remaining_seconds is not None
+    ]
+    lost = sum(measures.lost.get(topic, {}).values())
+    told = ""
+    if rates is not None and rates.produced is not None and rates.consumed is not None:
+        told = f"{rates.produced:,.1f} in, {rates.consumed:,.1f} out"
+    catch_up = rates.catch_up if rates is not None else None
+    imbalance = measures.imbalance.get(topic, {})
+    retention = [f"{duration(min(remaining))} left"] if remaining else []
+    if lost:
+        retention.append(f"{lost:,} lost")
+    return TopicRow(
+        topic=topic,
+        lag=measures.lag.topics.get(topic),
+        behind=duration(max(seconds)) if seconds else "",
+        rates=told,
+        catch_up="" if catch_up is None else NEVER if catch_up == NEVER else duration(catch_up),
+        balance=", ".join(f"{kind} +{excess:.0%}" for kind, excess in imbalance.items()),
+        retention=", ".join(retention),
+    )
+
+
+def _partition_rows(
+    snapshot: Snapshot, group: Group, measures: GroupMeasures
+) -> Iterator[PartitionRow]:
+    ends, lag = snapshot.end_offsets, measures.lag
+    bad = {(p.topic, p.partition): p.status.name for p in measures.status.partitions}
+    for topic, commits in group.commits.items():
+        past_end = lag.past_end.get(topic, ())
+        seconds = measures.seconds_of(topic)
+        for partition, committed in commits.items():
+            notes = (
+                bad.get((topic, partition), ""),
+                "past the log end" if partition in past_end else "",
+                "stale" if group.stale or ends.is_stale(topic, partition) else "",
+            )
+            yield PartitionRow(
+                topic,
+                partition,
+                committed,
+                ends.get(topic, partition),
+                lag.get(topic, partition),
+                duration(seconds[partition]) if partition in seconds else "",
+                ", ".join(filter(None, notes)),
+            )

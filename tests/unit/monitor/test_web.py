@@ -76,7 +76,7 @@ def test_the_page_shows_lag_and_escapes_names() -> None:
     html = client.get("/").get_data(as_text=True)
     assert "&lt;script&gt;" in html
     assert "<script" not in html
-    assert '<td class="n">6</td>' in html
+    assert '<span class="n">6 <small>unread</small></span>' in html
     assert "http://" not in html.replace("http-equiv", "")
     assert "default-src 'none'" in client.get("/").headers["Content-Security-Policy"]
 

@@ -1,0 +1,23 @@
+"""All metrics that a page can have, in the page's order."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from monitor.database.metrics import DATABASE
+from monitor.database.metrics import METRICS as DATABASE_METRICS
+from monitor.exposition import burrow, kminion, lag_exporter
+from monitor.exposition.metrics import EXPORTER, MEASURES, METRICS, MONITOR, Metric
+
+ALL_METRICS: Final[tuple[Metric, ...]] = (
+    *METRICS,
+    *kminion.METRICS,
+    *lag_exporter.METRICS,
+    *burrow.METRICS,
+    *DATABASE_METRICS,
+)
+
+# What may be switched on and off by name; the others are always on.
+CHOICES: Final = (EXPORTER, MEASURES, kminion.KMINION, lag_exporter.LAG_EXPORTER, burrow.BURROW)
+DEFAULT_FAMILIES: Final = (EXPORTER, MEASURES)
+ALWAYS: Final = (MONITOR, DATABASE)

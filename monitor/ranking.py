@@ -1,0 +1,43 @@
+"""Which groups need somebody most: the order of the status page and of `monitor groups`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from monitor.analysis.measures import GroupMeasures
+from monitor.analysis.status import Status
+
+NOT_JUDGED: Final = "new"
+"""Shown in place of a status that rests on too few polls."""
+
+
+def urgency(measures: GroupMeasures) -> tuple[int, int, float, int]:
+    """Return a key by which the worst group is the largest."""
+    status = measures.status.status
+    return (
+        max((advice.severity for advice in measures.advice), default=0),
+        0 if status is Status.NOTFOUND else int(status),
+        measures.seconds_max or 0.0,
+        measures.lag.total,
+    )
+
+
+def status_word(measures: GroupMeasures) -> str | None:
+    """Return a group's status in a word, None when there is nothing to judge it by."""
+    status = measures.status
+    if status.status is Status.NOTFOUND:
+        return None
+    if status.status is Status.OK and status.complete < 1:
+        return NOT_JUDGED
+    return status.status.name
+
+
+def duration(seconds: float) -> str:
+    """Return a time in at most six characters: 0.4 s, 59 s, 12 min, 5.3 h, 21 d."""
+    if seconds < 10:
+        return f"{seconds:.1f} s" if seconds else "0 s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86_400:.0f} d"
