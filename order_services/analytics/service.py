@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from order_services.analytics.bus import LocalBus
+from order_services.analytics.bus import make_bus
 from order_services.analytics.counting import HANDLES, SERVICE
 from order_services.analytics.live import Live
 from order_services.analytics.rebuild import INTERVAL_SECONDS, Rebuild, count_live
@@ -50,7 +50,8 @@ class Analytics:
             max_unsent_bytes=self._settings.websocket_max_unsent_bytes,
         )
         hub.start()
-        self._live = Live(hub, LocalBus(), runtime.database)
+        bus = make_bus(self._settings.redis_url.get_secret_value())
+        self._live = Live(hub, bus, runtime.database)
         add_routes(app, database=runtime.database, hub=hub, live=self._live)
 
     def _announce(self, events: Sequence[Event]) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from importlib.util import find_spec
+from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import Field, SecretStr, field_validator
 
 from order_services.analytics.websocket import MAX_CLIENTS, MAX_UNSENT_BYTES
 from order_services.runtime.settings import Port, PositiveInt, PositiveSeconds, ServiceSettings
+
+_REDIS_URL: Final = re.compile(r"rediss?://[^\s/]+(:[0-9]+)?(/[0-9]+)?")
 
 
 class AnalyticsSettings(ServiceSettings):
@@ -21,3 +25,16 @@ class AnalyticsSettings(ServiceSettings):
     websocket_max_unsent_bytes: PositiveInt = MAX_UNSENT_BYTES
     # how often clients are told the new totals, when there are any
     stats_interval_seconds: PositiveSeconds = 0.5
+    # where several replicas tell each other what happens (redis://[USER:PASSWORD@]HOST:PORT/0);
+    # without it clients see the events of the replica that they are connected to
+    redis_url: SecretStr = SecretStr("")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, value: SecretStr) -> SecretStr:
+        url = value.get_secret_value()
+        if url and not _REDIS_URL.fullmatch(url):
+            raise ValueError("must be redis://[USER:PASSWORD@]HOST:PORT/0, or rediss:// for TLS")
+        if url and find_spec("redis") is None:
+            raise ValueError("needs the package redis, which is not installed")
+        return value
