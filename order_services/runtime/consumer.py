@@ -6,6 +6,7 @@ and the inbox recognises it. Nothing is committed by the Kafka client on its own
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -318,6 +319,8 @@ class Consumer:
         self._commit(kafka, messages)
         self._count(messages, outcome, seconds)
         instrumentation.BATCH_SECONDS.observe(time.perf_counter() - started)
+        if _log.is_enabled_for(logging.DEBUG):
+            _log_events(outcome.events)
         if self._on_handled is not None and outcome.events:
             try:
                 self._on_handled(outcome.events)
@@ -470,6 +473,18 @@ def client_settings(group: ConsumerGroup, settings: ServiceSettings) -> dict[str
 
 def _partitions(keys: set[Partition]) -> list[TopicPartition]:
     return [TopicPartition(*key) for key in keys]
+
+
+def _log_events(events: Sequence[Event]) -> None:
+    for event in events:
+        _log.debug(
+            "event handled",
+            event_type=event.event_type.value,
+            event_id=event.event_id,
+            order_id=event.order_id,
+            correlation_id=event.correlation_id,
+            traceparent=event.traceparent,
+        )
 
 
 def _correlation_id(message: ReceivedMessage) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -56,13 +57,13 @@ def test_past_the_limit_of_dead_letters_a_service_stops_turns_unready_and_says_w
     lab: Lab, tmp_path: Path
 ) -> None:
     port = free_port()
-    changes = {"PORT": port, "FAULT_POISON_RATE": 1, "DEAD_LETTER_LIMIT": 3}
+    changes = {"PORT": port, "FAULT_POISON_RATE": 1, "DEAD_LETTER_LIMIT": 0}
     order_ids = order(lab, 10)
     with running("payment", tmp_path, environment(lab, **changes)):
         wait_for("a stop", lambda: "consumer: stopped" in get(port, "/ready")[1])
         status, body = get(port, "/ready")
         assert status == 503
-        assert "more than 3 messages failed within 300 s" in body
+        assert "more than 0 messages failed within 300 s" in body
         # a restart would not repair a bad deploy
         assert get(port, "/health")[0] == 200
         metrics = get(port, "/metrics")[1]
@@ -84,7 +85,10 @@ def test_faults_are_switched_on_and_off_in_a_running_service(lab: Lab, tmp_path:
         refused = order(lab, 5)
         wait_for("refusals", lambda: outcomes(lab, refused) == {"failed"})
         metrics = get(port, "/metrics")[1]
-        assert 'faults_injected_total{kind="payment_refusal"} 5.0' in metrics
+        counted = re.search(r'faults_injected_total{kind="payment_refusal"} (\S+)', metrics)
+        assert counted is not None
+        # more where the topic held orders of before
+        assert float(counted[1]) >= 5
         assert 'faults_active{kind="payment_refusal"} 1.0' in metrics
         assert (
             ask(port, "PUT", {"databasePauseSeconds": 600, "databasePauseMode": "deny"})[0] == 200
@@ -101,7 +105,7 @@ def test_faults_are_switched_on_and_off_in_a_running_service(lab: Lab, tmp_path:
     assert TOKEN not in log
 
 
-def test_processing_time_has_exemplars_with_the_correlation_id(lab: Lab, tmp_path: Path) -> None:
+def test_exemplars_and_logs_have_the_correlation_id(lab: Lab, tmp_path: Path) -> None:
     port = free_port()
     order_ids = order(lab, 5)
     with running("payment", tmp_path, environment(lab, PORT=port, LOG_LEVEL="DEBUG")):
@@ -120,3 +124,9 @@ def test_processing_time_has_exemplars_with_the_correlation_id(lab: Lab, tmp_pat
 
         found = wait_for("an exemplar", exemplars)
         assert 'correlation_id="corr-1"' in found[0]
+    lines = [json.loads(line) for line in (tmp_path / "payment.log").read_text().splitlines()]
+    handled = [line for line in lines if line["event"] == "event handled"]
+    assert {line["order_id"] for line in handled} >= set(order_ids)
+    assert {line["correlation_id"] for line in handled if line["order_id"] in order_ids} == {
+        "corr-1"
+    }
