@@ -1,0 +1,1 @@
+"""What we claim about speed, each claim measured by a program of its own."""
