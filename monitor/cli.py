@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import click
 
+from monitor.analysis.measures import Analyst, GroupMeasures
 from monitor.model import Snapshot
 from monitor.settings import (
     KafkaSettings,
@@ -41,7 +43,21 @@ def _with_bootstrap_servers(command: Callable[P, R]) -> Callable[P, R]:
     )(command)
 
 
-@click.group()
+class _Commands(click.Group):
+    """Loads `pools` when it is called for: no other command waits for the database's driver."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), "pools"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name != "pools":
+            return super().get_command(ctx, cmd_name)
+        from monitor.pools import pools_command  # noqa: PLC0415
+
+        return pools_command
+
+
+@click.group(cls=_Commands)
 @click.version_option(package_name="kafka-lag-monitor", prog_name="monitor")
 def main() -> None:
     """Kafka consumer-group lag: print it once, or serve it to Prometheus.
@@ -51,6 +67,14 @@ def main() -> None:
     """
 
 
+_WATCH = click.option(
+    "--watch",
+    type=click.FloatRange(1, 3_600),
+    metavar="SECONDS",
+    help="Print anew every so many seconds, until Ctrl-C; rates and statuses then come in as well.",
+)
+
+
 @main.command()
 @_with_bootstrap_servers
 @click.option("--group", "groups", multiple=True, help="Only this group; may be repeated.")
@@ -58,34 +82,93 @@ def main() -> None:
 @click.option(
     "--output", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True
 )
+@click.option("--seconds", is_flag=True, help="Add the column LAG-SECONDS to the table.")
+@_WATCH
 def lag(
-    bootstrap_servers: str | None, groups: tuple[str, ...], topics: tuple[str, ...], output: str
+    *,
+    bootstrap_servers: str | None,
+    groups: tuple[str, ...],
+    topics: tuple[str, ...],
+    output: str,
+    seconds: bool,
+    watch: float | None,
 ) -> None:
     """Print the lag of consumer groups, as kafka-consumer-groups --describe does.
 
-    Exit code 1 says that a part could not be read (named on standard error), 2 that nothing could.
+    And how many seconds each group is behind, and what to do. Exit code 1 says that a part could
+    not be read (named on standard error), 2 that nothing could.
     """
     # the report needs nothing of the web server, and a command should start quickly
     from monitor import report  # noqa: PLC0415
 
+    if watch is not None and output != "table":
+        raise click.UsageError("--watch goes with --output table only")
     kafka, settings = _settings(bootstrap_servers=bootstrap_servers)
     wants_group, wants_topic = _one_of(groups), _one_of(topics)
+
+    def show(snapshot: Snapshot, measured: Mapping[str, GroupMeasures]) -> None:
+        _check_known("group", groups, snapshot.groups)
+        committed = {topic for group in snapshot.groups.values() for topic in group.commits}
+        _check_known("topic", topics, snapshot.topics.keys() | committed)
+        found = report.reports(snapshot, measured, wants_group, wants_topic)
+        if output == "json":
+            click.echo(report.as_json(snapshot, found))
+        elif output == "csv":
+            click.echo(report.as_csv(found), nl=False)
+        elif found:
+            width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+            click.echo(report.as_table(found, width, seconds=seconds), nl=False)
+        else:
+            click.echo("The cluster has no consumer groups.", err=True)
+
     with _collector(kafka, settings, wants_group=wants_group, wants_topic=wants_topic) as collector:
+        sys.exit(_look(collector, show, watch))
+
+
+@main.command()
+@_with_bootstrap_servers
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@_WATCH
+def groups(bootstrap_servers: str | None, limit: int, watch: float | None) -> None:
+    """List the consumer groups, worst first, and what to do about each.
+
+    STATUS is Burrow's and needs ten polls: `new` until then; say --watch.
+    """
+    from monitor import report  # noqa: PLC0415  # see `lag`
+
+    def show(snapshot: Snapshot, measured: Mapping[str, GroupMeasures]) -> None:
+        click.echo(report.worst_first(snapshot, measured, limit), nl=False)
+
+    kafka, settings = _settings(bootstrap_servers=bootstrap_servers)
+    filters: dict[str, Any] = {
+        "wants_group": settings.wants_group(),
+        "wants_topic": settings.wants_topic(),
+    }
+    with _collector(kafka, settings, connect=True, **filters) as collector:
+        sys.exit(_look(collector, show, watch))
+
+
+def _look(
+    collector: Any,
+    show: Callable[[Snapshot, Mapping[str, GroupMeasures]], None],
+    watch: float | None,
+) -> int:
+    """Show one poll, or one after the other until Ctrl-C; return the exit code."""
+    analyst = Analyst(collector.offsets_for_times)
+    while True:
         snapshot = collector.poll()
-    _check_known("group", groups, snapshot.groups)
-    committed = {topic for group in snapshot.groups.values() for topic in group.commits}
-    _check_known("topic", topics, snapshot.topics.keys() | committed)
-    found = report.reports(snapshot, wants_group, wants_topic)
-    if output == "json":
-        click.echo(report.as_json(snapshot, found))
-    elif output == "csv":
-        click.echo(report.as_csv(found), nl=False)
-    elif found:
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        click.echo(report.as_table(found, width), nl=False)
-    else:
-        click.echo("The cluster has no consumer groups.", err=True)
-    sys.exit(_tell_faults(snapshot))
+        measured = analyst.measure(snapshot)
+        if watch is not None:
+            click.clear()
+            click.echo(f"{time.strftime('%H:%M:%S')}  every {watch:g} s, Ctrl-C stops\n")
+        show(snapshot, measured)
+        code = _tell_faults(snapshot)
+        if watch is None:
+            return code
+        try:
+            time.sleep(watch)
+        except KeyboardInterrupt:
+            return code
 
 
 @main.command()
@@ -105,20 +188,41 @@ def lag(
 @click.option("--wait", is_flag=True, help="Wait for a cluster that can't be reached yet.")
 def serve(wait: bool, **given: Any) -> None:  # noqa: FBT001  # click passes options by name
     """Poll the cluster and serve /metrics, /health, /ready and a status page."""
-    from monitor.poller import Poller  # noqa: PLC0415  # see `lag`
+    from monitor.analysis.status import StatusRules  # noqa: PLC0415  # see `lag`
+    from monitor.database.settings import read_database_settings  # noqa: PLC0415
+    from monitor.databases import DatabaseWatch  # noqa: PLC0415
+    from monitor.poller import Poller  # noqa: PLC0415
     from monitor.web.app import create_app  # noqa: PLC0415
     from monitor.web.server import AddressError, WebServer  # noqa: PLC0415
 
     kafka, settings = _settings(**given)
-    with _collector(kafka, settings, connect=not wait) as collector:
+    try:
+        databases = DatabaseWatch(read_database_settings())
+    except SettingsError as error:
+        raise Refusal(str(error)) from None
+    filters: dict[str, Any] = {
+        "wants_group": settings.wants_group(),
+        "wants_topic": settings.wants_topic(),
+    }
+    with _collector(
+        kafka, settings, connect=not wait, read_committed=settings.read_committed, **filters
+    ) as collector:
         poller = Poller(
-            collector, stale_after_s=settings.stale_after_seconds, cluster=settings.cluster
+            collector,
+            stale_after_s=settings.stale_after_seconds,
+            cluster=settings.cluster,
+            families=settings.families,
+            level=settings.level,
+            members=settings.member_metrics,
+            rules=StatusRules(settings.status_allowed_lag, intervals=settings.status_polls),
+            more_blocks=databases.blocks,
         )
         server = WebServer(create_app(poller), settings.host, settings.port)
         try:
             port = server.bind()
         except AddressError as error:
             raise Refusal(str(error)) from None
+        databases.start(settings.poll_interval)
         poller.start(settings.poll_interval)
         shown = f"[{settings.host}]" if ":" in settings.host else settings.host
         click.echo(
@@ -127,6 +231,7 @@ def serve(wait: bool, **given: Any) -> None:  # noqa: FBT001  # click passes opt
         )
         server.serve_until_stopped()
         poller.stop()
+        databases.stop()
 
 
 @contextmanager
@@ -139,7 +244,11 @@ def _collector(
     from monitor.kafka.wire import KafkaWire, OptionsError  # noqa: PLC0415
 
     intervals = Intervals(
-        settings.request_timeout, settings.metadata_interval, settings.start_offsets_interval
+        settings.request_timeout,
+        settings.metadata_interval,
+        settings.start_offsets_interval,
+        topic_configs=settings.topic_configs_interval,
+        log_sizes=settings.log_sizes_interval if settings.log_sizes else None,
     )
     try:
         wire = KafkaWire(kafka)

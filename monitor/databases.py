@@ -29,7 +29,9 @@ class DatabaseWatch:
         self._latest: Samples | None = None
 
     def start(self, interval_s: float) -> None:
-        """Look now and then every `interval_s` seconds in the background."""
+        """Look now and then every `interval_s` seconds in the background, if there is anything."""
+        if self._settings.is_empty:
+            return
         self._thread = threading.Thread(
             target=self._run, args=(interval_s,), name="databases", daemon=True
         )

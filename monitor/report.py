@@ -1,6 +1,7 @@
-"""Prints the lag of groups as a table, as JSON or as CSV.
+"""Prints the lag of groups as a table, as JSON or as CSV, and a list of the worst groups.
 
-The table has the columns of `kafka-consumer-groups --describe`, with its `-` for what is unknown.
+The table has the columns of `kafka-consumer-groups --describe`, with its `-` for what is unknown,
+and ours after them.
 """
 
 from __future__ import annotations
@@ -8,12 +9,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from monitor.analysis.lag import GroupLag, lag_of_group
+from monitor.analysis.advice import Severity
+from monitor.analysis.lag import GroupLag
+from monitor.analysis.measures import GroupMeasures
 from monitor.model import Group, Snapshot
+from monitor.ranking import NOT_JUDGED, duration, status_word, urgency
 
 COLUMNS: Final = (
     "GROUP",
@@ -26,7 +31,10 @@ COLUMNS: Final = (
     "HOST",
     "CLIENT-ID",
 )
+SECONDS_COLUMN: Final = "LAG-SECONDS"
 UNKNOWN: Final = "-"
+# Advice and the list of groups fit a terminal of this width.
+WIDTH: Final = 80
 # Narrower than this a consumer id tells nobody apart from its neighbour.
 MIN_ID_WIDTH: Final = 10
 
@@ -44,9 +52,10 @@ class Row:
     host: str | None = None
     client_id: str | None = None
     past_end: bool = False
+    lag_seconds: float | None = None
 
     def cells(self, group: str) -> tuple[str, ...]:
-        """Return the table's cells."""
+        """Return the table's cells, those of `COLUMNS` and then the lag in seconds."""
         values = (
             group,
             self.topic,
@@ -57,6 +66,7 @@ class Row:
             self.consumer_id,
             self.host,
             self.client_id,
+            None if self.lag_seconds is None else f"{self.lag_seconds:.1f}",
         )
         return tuple(UNKNOWN if value is None else str(value) for value in values)
 
@@ -68,6 +78,14 @@ class Report:
     group: Group
     lag: GroupLag
     rows: tuple[Row, ...]
+    measures: GroupMeasures
+
+    @property
+    def seconds(self) -> float | None:
+        """Return the largest lag in seconds that is known, None when none is."""
+        if not self.lag.total:
+            return 0.0 if self.lag.partitions else None
+        return max((row.lag_seconds for row in self.rows if row.lag_seconds), default=None)
 
     @property
     def summary(self) -> str:
@@ -83,16 +101,36 @@ class Report:
         past_end = sum(row.past_end for row in self.rows)
         if past_end:
             facts.append(f"{past_end} committed past the log end")
+        if (word := status_word(self.measures)) not in (None, NOT_JUDGED):
+            facts.append(f"status {word}")
         if group.stale:
             facts.append("stale: its coordinator does not answer")
-        total = self.lag.total if self.lag.partitions else UNKNOWN
+        total = str(self.lag.total) if self.lag.partitions else UNKNOWN
+        if self.lag.total and self.seconds is not None:
+            total += f", {duration(self.seconds)} behind"
         count = len(self.rows)
         partitions = f"{count} partition{'' if count == 1 else 's'}"
         return f"{group.id}: total lag {total}, {partitions} ({', '.join(facts)})"
 
+    @property
+    def advice(self) -> list[str]:
+        """Return what to do, one wrapped paragraph each."""
+        return [
+            textwrap.fill(
+                f"! {advice.finding} {advice.action}",
+                WIDTH,
+                initial_indent="  ",
+                subsequent_indent="    ",
+                break_on_hyphens=False,
+            )
+            for advice in self.measures.advice
+            if advice.severity > Severity.INFO
+        ]
+
 
 def reports(
     snapshot: Snapshot,
+    measured: Mapping[str, GroupMeasures],
     wants_group: Callable[[str], bool] = lambda _: True,
     wants_topic: Callable[[str], bool] = lambda _: True,
 ) -> list[Report]:
@@ -101,25 +139,29 @@ def reports(
     for group in sorted(snapshot.groups.values(), key=lambda group: group.id):
         if not wants_group(group.id):
             continue
-        lag = lag_of_group(group, snapshot)
-        rows = tuple(row for row in _rows(snapshot, group, lag) if wants_topic(row.topic))
-        found.append(Report(group, _only(lag, wants_topic), rows))
+        measures = measured[group.id]
+        rows = tuple(row for row in _rows(snapshot, group, measures) if wants_topic(row.topic))
+        found.append(Report(group, _only(measures.lag, wants_topic), rows, measures))
     return found
 
 
-def as_table(found: Sequence[Report], width: int | None = None) -> str:
-    """Return a table; `width` is a terminal's, None for a pipe, where nothing is ever cut."""
-    groups = [[row.cells(report.group.id) for row in report.rows] for report in found]
-    cells = [COLUMNS, *(row for rows in groups for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(COLUMNS))]
-    if width is not None and sum(widths) + len(widths) - 1 > width:
-        return _narrow_table(found, groups, widths, width)
-    parts = [
-        "\n".join([_line(COLUMNS, widths), *(_line(row, widths) for row in rows), report.summary])
-        if rows
-        else report.summary
-        for report, rows in zip(found, groups, strict=True)
+def as_table(found: Sequence[Report], width: int | None = None, *, seconds: bool = False) -> str:
+    """Return a table; `width` is a terminal's, None for a pipe, where nothing is ever cut.
+
+    `seconds` adds the column LAG-SECONDS.
+    """
+    columns = (*COLUMNS, SECONDS_COLUMN) if seconds else COLUMNS
+    groups = [
+        [row.cells(report.group.id)[: len(columns)] for row in report.rows] for report in found
     ]
+    cells = [columns, *(row for rows in groups for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(columns))]
+    if width is not None and sum(widths) + len(widths) - 1 > width:
+        return _narrow_table(found, cells, widths, width)
+    parts = []
+    for report, rows in zip(found, groups, strict=True):
+        table = [_line(columns, widths), *(_line(row, widths) for row in rows)] if rows else []
+        parts.append("\n".join([*table, report.summary, *report.advice]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -129,42 +171,55 @@ def as_json(snapshot: Snapshot, found: Sequence[Report]) -> str:
         {
             "cluster_id": snapshot.cluster_id,
             "seen_at": round(snapshot.taken_at, 3),
-            "groups": [
-                {
-                    "group": report.group.id,
-                    "type": report.group.type,
-                    "state": report.group.state,
-                    "members": None if report.group.members is None else len(report.group.members),
-                    "total_lag": report.lag.total if report.lag.partitions else None,
-                    "stale": report.group.stale,
-                    "error": report.group.error,
-                    "partitions": [
-                        {
-                            "topic": row.topic,
-                            "partition": row.partition,
-                            "current_offset": row.current_offset,
-                            "log_end_offset": row.log_end_offset,
-                            "lag": row.lag,
-                            "past_end": row.past_end,
-                            "consumer_id": row.consumer_id,
-                            "host": row.host,
-                            "client_id": row.client_id,
-                        }
-                        for row in report.rows
-                    ],
-                }
-                for report in found
-            ],
+            "groups": [_group_as_json(report) for report in found],
         },
         indent=2,
     )
+
+
+def _group_as_json(report: Report) -> dict[str, object]:
+    return {
+        "group": report.group.id,
+        "type": report.group.type,
+        "state": report.group.state,
+        "members": None if report.group.members is None else len(report.group.members),
+        "total_lag": report.lag.total if report.lag.partitions else None,
+        "max_lag_seconds": _rounded(report.seconds),
+        "stale": report.group.stale,
+        "error": report.group.error,
+        "advice": [
+            {
+                "severity": advice.severity.name.lower(),
+                "cause": advice.cause,
+                "topic": advice.topic,
+                "finding": advice.finding,
+                "action": advice.action,
+            }
+            for advice in report.measures.advice
+        ],
+        "partitions": [
+            {
+                "topic": row.topic,
+                "partition": row.partition,
+                "current_offset": row.current_offset,
+                "log_end_offset": row.log_end_offset,
+                "lag": row.lag,
+                "lag_seconds": _rounded(row.lag_seconds),
+                "past_end": row.past_end,
+                "consumer_id": row.consumer_id,
+                "host": row.host,
+                "client_id": row.client_id,
+            }
+            for row in report.rows
+        ],
+    }
 
 
 def as_csv(found: Sequence[Report]) -> str:
     """Return CSV with a header; an empty field is unknown."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(name.lower().replace("-", "_") for name in COLUMNS)
+    writer.writerow(name.lower().replace("-", "_") for name in (*COLUMNS, SECONDS_COLUMN))
     for report in found:
         for row in report.rows:
             cells = row.cells(report.group.id)
@@ -172,7 +227,40 @@ def as_csv(found: Sequence[Report]) -> str:
     return text.getvalue()
 
 
-def _rows(snapshot: Snapshot, group: Group, lag: GroupLag) -> Iterator[Row]:
+def worst_first(snapshot: Snapshot, measured: Mapping[str, GroupMeasures], limit: int) -> str:
+    """Return a list of the groups that need somebody most, in lines of at most 80 characters."""
+    ids = sorted(measured, key=lambda group: (urgency(measured[group]), group), reverse=True)
+    lines = [_list_line("GROUP", "STATUS", "LAG", "BEHIND", "MEMBERS", "STATE")]
+    for group_id in ids[:limit]:
+        group, measures = snapshot.groups[group_id], measured[group_id]
+        lines.append(
+            _list_line(
+                _shorten(group_id, 30),
+                status_word(measures) or UNKNOWN,
+                str(measures.lag.total) if measures.lag.partitions else UNKNOWN,
+                UNKNOWN if measures.seconds_max is None else duration(measures.seconds_max),
+                UNKNOWN if group.members is None else str(len(group.members)),
+                group.state or UNKNOWN,
+            )
+        )
+        lines += Report(group, measures.lag, (), measures).advice
+    if len(ids) > limit:
+        lines.append(f"{len(ids) - limit} more groups; see --limit.")
+    return "\n".join(lines) + "\n"
+
+
+def _list_line(*cells: str) -> str:
+    group, status, lag, behind, members, state = cells
+    line = f"{group:<30} {status:<6} {lag:>11} {behind:>7} {members:>7} {_shorten(state, 14)}"
+    return line.rstrip()
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
+
+
+def _rows(snapshot: Snapshot, group: Group, measures: GroupMeasures) -> Iterator[Row]:
+    lag = measures.lag
     owners = {(topic, index): member for member, topic, index in group.assignments()}
     committed = {
         (topic, index): offset
@@ -191,6 +279,7 @@ def _rows(snapshot: Snapshot, group: Group, lag: GroupLag) -> Iterator[Row]:
             host=owner.host if owner else None,
             client_id=owner.client_id if owner else None,
             past_end=index in lag.past_end.get(topic, ()),
+            lag_seconds=measures.seconds_of(topic).get(index),
         )
 
 
@@ -205,23 +294,28 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _narrow_table(
-    found: Sequence[Report],
-    groups: Sequence[Sequence[tuple[str, ...]]],
-    widths: Sequence[int],
-    width: int,
+    found: Sequence[Report], cells: Sequence[Sequence[str]], widths: Sequence[int], width: int
 ) -> str:
     """Leave out GROUP (each group has its summary), HOST and CLIENT-ID; shorten names to fit."""
-    shown = slice(COLUMNS.index("TOPIC"), COLUMNS.index("CONSUMER-ID") + 1)
-    topic, *numbers, consumer = widths[shown]
+    columns = cells[0]
+    first, last = columns.index("TOPIC"), columns.index("CONSUMER-ID")
+    shown = [*range(first, last), *range(len(COLUMNS), len(columns)), last]
+    topic, *numbers, consumer = (widths[column] for column in shown)
     spare = width - sum(numbers) - len(numbers) - 1
     consumer = min(consumer, max(MIN_ID_WIDTH, spare - topic))
     topic = min(topic, max(MIN_ID_WIDTH, spare - consumer))
     fitted = [topic, *numbers, consumer]
+    rest = iter(cells[1:])
     parts = []
-    for report, rows in zip(found, groups, strict=True):
-        lines = [COLUMNS[shown], *(row[shown] for row in rows)] if rows else []
-        cut = [[_shorten(c, w) for c, w in zip(line, fitted, strict=True)] for line in lines]
-        parts.append("\n".join([report.summary, *(_line(line, fitted) for line in cut)]))
+    for report in found:
+        rows = [next(rest) for _ in report.rows]
+        lines = [columns, *rows] if rows else []
+        cut = [
+            [_shorten(line[column], w) for column, w in zip(shown, fitted, strict=True)]
+            for line in lines
+        ]
+        table = (_line(line, fitted) for line in cut)
+        parts.append("\n".join([report.summary, *table, *report.advice]))
     note = "HOST and CLIENT-ID need a wider terminal, a pipe, or --output json|csv."
     return "\n\n".join([*parts, note]) + "\n"
 

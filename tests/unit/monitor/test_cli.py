@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from monitor import report
+from monitor.analysis.measures import Analyst, GroupMeasures
 from monitor.cli import main
 from monitor.model import Group, Member, Offsets, Snapshot
 
@@ -28,8 +29,12 @@ def snapshot() -> Snapshot:
     )
 
 
+def measured() -> dict[str, GroupMeasures]:
+    return Analyst().measure(snapshot())
+
+
 def test_the_table_has_the_columns_of_kafkas_own_tool_and_a_dash_for_the_unknown() -> None:
-    table = report.as_table(report.reports(snapshot()))
+    table = report.as_table(report.reports(snapshot(), measured()))
     rows = [line.split() for line in table.splitlines()]
     assert list(report.COLUMNS) in rows
     member = ["consumer-payments-1-0a1b2c3d-4e5f", "/127.0.0.1", "client"]
@@ -41,13 +46,13 @@ def test_the_table_has_the_columns_of_kafkas_own_tool_and_a_dash_for_the_unknown
 
 
 def test_a_narrow_terminal_gets_lines_that_fit() -> None:
-    table = report.as_table(report.reports(snapshot()), width=80)
+    table = report.as_table(report.reports(snapshot(), measured()), width=80)
     assert max(map(len, table.splitlines())) <= 80
     assert "…" in table or "consumer-payments-1-0a1b2c3d-4e5f" in table
 
 
 def test_json_and_csv_hold_everything_uncut() -> None:
-    found = report.reports(snapshot(), wants_topic=lambda topic: topic == "t")
+    found = report.reports(snapshot(), measured(), wants_topic=lambda topic: topic == "t")
     answer = json.loads(report.as_json(snapshot(), found))
     payments = next(group for group in answer["groups"] if group["group"] == "payments")
     assert payments["total_lag"] == 6
