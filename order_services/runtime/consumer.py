@@ -152,6 +152,10 @@ class Consumer:
                 messages = self._take(kafka)
                 if messages:
                     self._process_until_it_works(kafka, messages)
+                else:
+                    # a commit that failed must not wait for a message that may never come: until
+                    # then everything handled would show as lag
+                    self._commit_pending(kafka)
         except DeadLetterLimitError as error:
             self._stop_because(str(error))
         except Exception as error:  # noqa: BLE001  # a thread has nobody to raise to

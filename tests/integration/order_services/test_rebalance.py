@@ -9,7 +9,7 @@ from typing import Any
 import psycopg2
 import pytest
 from confluent_kafka import Consumer as KafkaConsumer
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
@@ -57,6 +57,13 @@ class Watched(Consumer):
 
     def owns(self, count: int) -> bool:
         return len(self._assigned) == count
+
+
+class RefusingOnce:
+    """A Kafka client whose first commit is refused, as by a coordinator in a rebalance."""
+
+    def commit(self, **_arguments: Any) -> None:
+        raise KafkaException(KafkaError(KafkaError.ILLEGAL_GENERATION))
 
 
 Start = Callable[..., Watched]
@@ -172,6 +179,26 @@ def test_an_outage_pauses_all_costs_no_partition_and_is_left_by_itself(
     wait_for("all offsets", lambda: lab.committed(group, 2) == 6)
     assert noted(lab, events) == 6
     assert member.kinds == ["assigned"]
+
+
+def test_a_refused_commit_is_made_good_without_waiting_for_another_message(
+    lab: Lab, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = lab.group(1)
+    commit_pending = Watched._commit_pending
+    refusals: list[None] = []
+
+    def refuse_first(self: Watched, kafka: Any) -> None:
+        if self._uncommitted and not refusals:
+            refusals.append(None)
+            kafka = RefusingOnce()
+        commit_pending(self, kafka)
+
+    monkeypatch.setattr(Watched, "_commit_pending", refuse_first)
+    start(group, Notebook())
+    send(lab, group, 0, 3)
+    wait_for("the offsets of a quiet topic", lambda: offset(lab, group, 0) == 3)
+    assert refusals
 
 
 def test_a_member_that_is_thought_dead_loses_its_partitions_and_commits_nothing_more(
