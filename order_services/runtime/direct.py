@@ -43,8 +43,8 @@ class DirectRequest:
     body: bytes
 
     @property
-    def traceparent(self) -> str | None:
-        """The trace that the client follows, when it names one properly."""
+    def traceparent(self) -> str:
+        """The trace that this request belongs to."""
         return traceparent_of(self.environ.get("HTTP_TRACEPARENT", ""))
 
     def header(self, name: str) -> str | None:

@@ -28,6 +28,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.routing import WebsocketMismatch
 from wsproto.utilities import generate_accept_token
 
+from order_services.events import is_traceparent, new_traceparent
 from order_services.runtime import instrumentation
 
 if TYPE_CHECKING:
@@ -48,7 +49,6 @@ DEFAULT_THREADS: Final = 8
 
 # with its label the id must fit into an exemplar, which OpenMetrics limits to 128 characters
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9._:\-]{1,64}\Z")
-_TRACEPARENT: Final = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 _ON_UPGRADE: Final = "order_services.on_upgrade"
 
 _log = structlog.get_logger(__name__)
@@ -108,9 +108,9 @@ def correlation_id_of(given: str) -> str:
     return given if _SAFE_ID.match(given) else str(uuid.uuid4())
 
 
-def traceparent_of(given: str) -> str | None:
-    """Return a trace's header (W3C Trace Context) when it is proper."""
-    return given if _TRACEPARENT.match(given) else None
+def traceparent_of(given: str) -> str:
+    """Return the client's trace (W3C Trace Context) when it is proper, else a new one."""
+    return given if is_traceparent(given) else new_traceparent()
 
 
 def correlation_id() -> str:
@@ -118,8 +118,8 @@ def correlation_id() -> str:
     return str(g.correlation_id)
 
 
-def traceparent() -> str | None:
-    """Return the trace that the client follows, when it names one properly."""
+def traceparent() -> str:
+    """Return the trace that this request belongs to."""
     return traceparent_of(request.headers.get("traceparent", ""))
 
 

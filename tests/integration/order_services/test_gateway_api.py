@@ -17,7 +17,7 @@ from werkzeug.test import TestResponse
 from order_services import tables
 from order_services.cancellation import dispatch
 from order_services.catalogue import PRODUCT_OF
-from order_services.events import Event, EventType, decode
+from order_services.events import Event, EventType, decode, is_traceparent
 from order_services.gateway.accepting import NotAcceptedInTimeError, OrderWriter
 from order_services.gateway.fleet import Fleet
 from order_services.gateway.following import follow
@@ -145,6 +145,17 @@ def test_an_accepted_order_is_written_with_its_event_and_its_message(
     history = client.get(f"/api/orders/{order_id}/events").json
     assert history is not None
     assert [event["eventType"] for event in history["events"]] == ["ORDER_CREATED"]
+
+
+@pytest.mark.parametrize("given", ["", "nonsense", f"00-{'0' * 32}-b7ad6b7169203331-01"])
+def test_an_order_without_a_proper_trace_begins_one(
+    client: FlaskClient, connected: Database, given: str
+) -> None:
+    client.post("/api/orders", json=ORDER, headers={"traceparent": given})
+    with connected.begin() as connection:
+        headers = orjson.loads(connection.execute(text("SELECT headers FROM outbox")).scalar_one())
+    assert headers["traceparent"] != given
+    assert is_traceparent(headers["traceparent"])
 
 
 def test_a_bad_order_leaves_nothing(client: FlaskClient, connected: Database) -> None:
