@@ -46,6 +46,9 @@ Found: TypeAlias = "Mapping[str, Mapping[int, tuple[int, int]]]"
 AskTimes: TypeAlias = "Callable[[Times], Found]"
 
 MAX_TIME_QUESTIONS: Final = 5  # per poll and broker
+# With no polls to narrow the search it takes longer, most of all where a bulk load gave thousands of
+# records one timestamp.
+MAX_FIRST_TIME_QUESTIONS: Final = 12
 REBALANCES_KEPT_SECONDS: Final = 3600.0
 
 
@@ -206,7 +209,8 @@ class Analyst:
         )
         if self._ask_times is None:
             return
-        for _ in range(MAX_TIME_QUESTIONS):
+        is_first = len(self._poll_times) == 1
+        for _ in range(MAX_FIRST_TIME_QUESTIONS if is_first else MAX_TIME_QUESTIONS):
             asked = self._times.questions()
             if not asked:
                 return

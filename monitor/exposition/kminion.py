@@ -33,7 +33,7 @@ def _kafka(name: str, text: str, labels: tuple[str, ...], unit: str = "", when: 
     return _metric(f"kafka_{name}", text, labels, unit, when)
 
 
-_SIZES: Final = "MONITOR_LOG_SIZES"
+_SIZES: Final = "MONITOR_LOG_SIZES is on"
 _MEMBERS: Final = "the group has members"
 
 EXPORTER_UP = _metric("exporter_up", "The monitor's version; always 1.", ("version",))

@@ -189,7 +189,7 @@ GROUP_MEMBER_PARTITIONS = _group(
     "Partitions that a member holds.",
     ("consumergroup", "client_id", "host", "member_id"),
     "partitions",
-    when="the group has members; MONITOR_MEMBER_METRICS",
+    when="the group has members and MONITOR_MEMBER_METRICS is on",
 )
 GROUP_IMBALANCE = _group(
     "imbalance_ratio",
@@ -201,7 +201,7 @@ GROUP_IMBALANCE = _group(
     rollup="max",
     when="the group has members or lag on the topic",
 )
-_CLOSE: Final = "the group has members, lag, or recent commits on the topic; from the second poll"
+_CLOSE: Final = "the group has members, lag or recent commits, from the second poll on"
 GROUP_PRODUCED_RATE = _group(
     "produced_messages_per_second",
     "Messages appended to the partitions that the group has committed, over the last ten polls.",
@@ -273,7 +273,7 @@ GROUP_RETENTION_REMAINING = _group(
     _GROUP_PARTITION,
     "seconds",
     rollup="min",
-    when="a partition has lag, its topic a retention limit",
+    when="a partition has lag and its topic a retention limit",
 )
 GROUP_UNREAD_RATIO = _group(
     "log_unread_ratio",
@@ -287,6 +287,7 @@ GROUP_ADVICE = _group(
     "advice",
     "What the monitor would have somebody look at, always 1; cause is one of a fixed list.",
     ("consumergroup", "topic", "severity", "cause"),
+    rollup="max",
     when="there is something to do",
 )
 GROUP_DATA_AGE = _group(
@@ -311,7 +312,7 @@ PARTITION_LOG_BYTES = Metric(
     _PARTITION,
     "bytes",
     MEASURES,
-    when="MONITOR_LOG_SIZES",
+    when="MONITOR_LOG_SIZES is on",
 )
 
 MONITOR_UP = _monitor("up", "1 while the last poll reached at least one broker.")

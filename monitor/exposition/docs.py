@@ -1,0 +1,83 @@
+"""Writes `docs/metrics.md` from the declarations: `python -m monitor.exposition.docs`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from monitor.database.metrics import DATABASE
+from monitor.exposition.burrow import BURROW
+from monitor.exposition.catalogue import ALL_METRICS, DEFAULT_FAMILIES
+from monitor.exposition.kminion import KMINION
+from monitor.exposition.lag_exporter import LAG_EXPORTER
+from monitor.exposition.metrics import EXPORTER, MEASURES, MONITOR, Metric
+
+_INTRODUCTION: Final = f"""\
+# Metrics of the monitor
+
+Made from the declarations in `monitor/exposition/` and `monitor/database/metrics.py` by
+`python -m monitor.exposition.docs`; a test holds this file, the declarations and `/metrics` to each
+other.
+
+What is not known is absent: there is no -1, no NaN and no infinity in place of it. A group or
+partition whose broker does not answer keeps its last figures, with their age beside them, until
+they are older than `MONITOR_STALE_AFTER` (three polls); then they are absent too.
+
+- **Families** are switched on by name: `MONITOR_FAMILIES={",".join(DEFAULT_FAMILIES)}` is the
+  default. `{MONITOR}` is always on, `{DATABASE}` when `MONITOR_DATABASE_URL`,
+  `MONITOR_PGBOUNCER_URL` or `MONITOR_SERVICE_URLS` is set.
+- **Levels**: `MONITOR_LEVEL=partition` (the default), `topic` or `group` says how far down the
+  metrics of consumer groups go in the families `{EXPORTER}` and `{MEASURES}`. Where a level has
+  fewer labels than are listed here, samples are joined as *rolled up by* says, under the same
+  name; `-` there means that the metric is left out. `sum by (consumergroup)` of a lag is the same
+  at every level.
+- **Filters**: `MONITOR_GROUPS_ALLOW`, `MONITOR_GROUPS_DENY`, `MONITOR_TOPICS_ALLOW` and
+  `MONITOR_TOPICS_DENY` are regular expressions that must match the whole name; deny goes before
+  allow. `MONITOR_MEMBER_METRICS=false` leaves out the metrics of single members.
+- **Status** is Burrow's, by its rules and defaults, from ten polls: until a partition was watched
+  for ten polls (150 s at the default interval) it is OK, and
+  `kafka_consumergroup_status_complete_ratio` is below 1.
+- **Rates** are over the last ten polls; the lag in seconds is right from the first.
+- Counters start at 0 with the monitor, except `kafka_consumergroup_messages_lost_total`: what was
+  deleted unread before the first poll is in it from the start.
+"""
+_FAMILIES: Final = (
+    (EXPORTER, "kafka_exporter's names: dashboards and alerts made for it work unchanged."),
+    (MEASURES, "What others do not measure."),
+    (MONITOR, "About the monitor itself; always on."),
+    (DATABASE, "Databases and pools; names are postgres_exporter's and pgbouncer_exporter's."),
+    (KMINION, "kminion's names; off unless named."),
+    (LAG_EXPORTER, "kafka-lag-exporter's names; off unless named."),
+    (BURROW, "Burrow's names; off unless named."),
+)
+
+
+def document(metrics: Sequence[Metric] = ALL_METRICS) -> str:
+    """Return the whole document."""
+    return "\n".join([_INTRODUCTION, *(line for name, text in _FAMILIES
+                                       for line in _family(name, text, metrics))])  # fmt: skip
+
+
+def _family(name: str, text: str, metrics: Sequence[Metric]) -> Iterator[str]:
+    yield f"## {name}\n\n{text}\n"
+    yield "| metric | type | unit | labels | rolled up by | meaning |"
+    yield "|---|---|---|---|---|---|"
+    for metric in metrics:
+        if metric.family == name:
+            yield _row(metric)
+    yield ""
+
+
+def _row(metric: Metric) -> str:
+    labels = ", ".join(f"`{label}`" for label in metric.labels)
+    can_be_joined = "partition" in metric.labels or "topic" in metric.labels
+    is_of_group = "consumergroup" in metric.labels and can_be_joined
+    rollup = (metric.rollup or "-") if is_of_group else ""
+    meaning = f"{metric.help} *Only while {metric.when}.*" if metric.when else metric.help
+    cells = (f"`{metric.name}`", metric.kind, metric.unit, labels, rollup, meaning)
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())

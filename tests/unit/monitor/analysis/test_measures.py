@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from monitor.analysis.measures import Analyst, AskTimes, GroupMeasures
+from monitor.analysis.rates import NEVER
+from monitor.analysis.status import Status
+from monitor.model import Group, Member, Offsets, Partition, Snapshot, Topic, TopicConfig
+
+POLL_S = 15.0
+
+
+@dataclass
+class Cluster:
+    """Topic "t" of two partitions; `polls` snapshots were made of it."""
+
+    ends: dict[int, int] = field(default_factory=lambda: {0: 100, 1: 100})
+    starts: dict[int, int] = field(default_factory=lambda: {0: 0, 1: 0})
+    commits: dict[int, int] = field(default_factory=lambda: {0: 100, 1: 100})
+    stale: dict[str, dict[int, float]] = field(default_factory=dict)
+    members: tuple[Member, ...] = ()
+    topic_id: str = "one"
+    config: TopicConfig | None = None
+    group_changes: dict[str, Any] = field(default_factory=dict)
+    appended_at: float = 0.0
+    asked: int = 0
+    polls: int = 0
+
+    @property
+    def now(self) -> float:
+        return 10_000.0 + POLL_S * self.polls
+
+    def snapshot(self) -> Snapshot:
+        self.polls += 1
+        partition = Partition(1, (1,), (1,))
+        group = {
+            "state": "Stable" if self.members else "Empty",
+            "members": self.members,
+            "commits": {"t": dict(self.commits)},
+            "seen_at": self.now,
+            **self.group_changes,
+        }
+        return Snapshot(
+            "c",
+            taken_at=self.now,
+            monotonic_at=self.now - 9_000,
+            topics={"t": Topic("t", {0: partition, 1: partition}, id=self.topic_id)},
+            start_offsets=Offsets({"t": dict(self.starts)}, self.now),
+            end_offsets=Offsets({"t": dict(self.ends)}, self.now, self.stale, self.now - 9_000),
+            groups={"g": Group("g", **group)},
+            topic_configs={} if self.config is None else {"t": self.config},
+        )
+
+    def times(
+        self, wanted: Mapping[str, Mapping[int, int]]
+    ) -> Mapping[str, Mapping[int, tuple[int, int]]]:
+        """All records were appended at one time."""
+        self.asked += 1
+        at = int(self.appended_at * 1000)
+        return {
+            topic: {
+                partition: (self.starts[partition], at) if asked <= at else (-1, -1)
+                for partition, asked in partitions.items()
+            }
+            for topic, partitions in wanted.items()
+        }
+
+
+def measure(analyst: Analyst, cluster: Cluster, polls: int = 1) -> GroupMeasures:
+    for _ in range(polls):
+        found = analyst.measure(cluster.snapshot())["g"]
+    return found
+
+
+def one_member(*partitions: int) -> tuple[Member, ...]:
+    return (Member("m", "client", "/host", {"t": partitions} if partitions else {}),)
+
+
+def test_the_lag_in_seconds_is_right_from_the_first_poll() -> None:
+    cluster = Cluster(commits={0: 40, 1: 100})
+    cluster.appended_at = cluster.now + POLL_S - 500
+    found = measure(Analyst(cluster.times), cluster)
+    assert found.seconds["t"][0] == pytest.approx(500, abs=0.5)
+    assert found.seconds["t"][1] == 0
+    assert found.seconds_max == pytest.approx(500, abs=0.5)
+
+
+def test_without_answers_the_lag_in_seconds_is_absent_and_never_zero() -> None:
+    cluster = Cluster(commits={0: 40, 1: 100})
+    silent: AskTimes = lambda _: {}  # noqa: E731  # a function could not be listed with None
+    for ask in (None, silent):
+        found = measure(Analyst(ask), cluster)
+        assert found.seconds == {"t": {1: 0}}
+        assert found.seconds_max is None
+
+
+def test_a_group_that_has_read_all_is_zero_seconds_behind_and_asks_nothing() -> None:
+    cluster = Cluster()
+    found = measure(Analyst(cluster.times), cluster)
+    assert found.seconds_max == 0
+    assert found.seconds_of("t") == {0: 0, 1: 0}
+    assert cluster.asked == 0
+
+
+def test_standing_still_grows_by_a_second_per_second() -> None:
+    cluster = Cluster(commits={0: 40, 1: 100})
+    cluster.appended_at = cluster.now + POLL_S - 500
+    analyst = Analyst(cluster.times)
+    first, later = measure(analyst, cluster), measure(analyst, cluster, polls=4)
+    assert first.seconds_max is not None
+    assert later.seconds_max == pytest.approx(first.seconds_max + 4 * POLL_S, abs=0.1)
+
+
+def test_a_group_at_rest_has_the_same_measures_as_one_looked_at_anew() -> None:
+    cluster = Cluster()
+    analyst = Analyst(cluster.times)
+    before = measure(analyst, cluster, polls=12)
+    assert before.status.complete == 1
+    assert measure(analyst, cluster) is before
+    cluster.ends[0] = 130  # something came: it is looked at again
+    moved = measure(analyst, cluster)
+    assert moved.lag.total == 30
+    assert moved.rates["t"].produced
+    cluster.commits[0] = 130
+    assert measure(analyst, cluster).lag.total == 0
+    cluster.members = one_member(0, 1)
+    assert measure(analyst, cluster).facts.members == 1
+
+
+def test_a_group_at_rest_that_gets_new_members_is_looked_at() -> None:
+    cluster = Cluster()
+    analyst = Analyst(cluster.times)
+    measure(analyst, cluster, polls=12)
+    cluster.members = (*one_member(0, 1), Member("idle", "client", "/host"))
+    found = measure(analyst, cluster)
+    assert found.facts.idle == ("idle",)
+
+
+def test_status_is_ok_until_ten_polls_were_seen_and_then_burrows() -> None:
+    cluster = Cluster(commits={0: 40, 1: 100})
+    analyst = Analyst(cluster.times)
+    assert measure(analyst, cluster, polls=9).status.status is Status.OK
+    found = measure(analyst, cluster).status
+    assert found.status is Status.ERR
+    assert [(p.partition, p.status) for p in found.partitions] == [(0, Status.STOP)]
+
+
+def test_a_stale_group_keeps_the_measures_of_when_it_was_seen() -> None:
+    cluster = Cluster(commits={0: 40, 1: 100})
+    analyst = Analyst(cluster.times)
+    before = measure(analyst, cluster)
+    cluster.group_changes = {"stale": True}
+    cluster.ends[0] = 5_000
+    assert measure(analyst, cluster) is before
+    cluster.group_changes = {}
+    assert measure(analyst, cluster).lag.total == 4_960
+
+
+def test_the_seconds_of_a_partition_whose_broker_is_silent_are_absent() -> None:
+    cluster = Cluster(stale={"t": {1: 9_000.0}})
+    found = measure(Analyst(cluster.times), cluster)
+    assert found.seconds_of("t") == {0: 0}
+
+
+def test_losses_outlive_the_sight_of_them() -> None:
+    cluster = Cluster(commits={0: 40, 1: 100})
+    analyst = Analyst(cluster.times)
+    assert measure(analyst, cluster).lost == {"t": {0: 0}}
+    cluster.starts[0] = 60
+    assert measure(analyst, cluster).lost == {"t": {0: 20}}
+    cluster.commits[0] = 100
+    assert measure(analyst, cluster, polls=20).lost == {"t": {0: 20}}
+
+
+def test_a_topic_created_anew_starts_anew() -> None:
+    cluster = Cluster(commits={0: 40, 1: 100}, starts={0: 60, 1: 0})
+    analyst = Analyst(cluster.times)
+    assert measure(analyst, cluster).lost == {"t": {0: 20}}
+    cluster.topic_id, cluster.starts = "two", {0: 0, 1: 0}
+    cluster.ends = {0: 10, 1: 10}
+    found = measure(analyst, cluster)
+    assert found.lost == {}
+    assert found.lag.past_end == {"t": (0, 1)}
+    assert [advice.cause for advice in found.advice] == ["committed_past_end"]
+
+
+def test_retention_says_how_long_the_oldest_unread_message_is_kept() -> None:
+    cluster = Cluster(
+        commits={0: 40, 1: 100}, config=TopicConfig(3_600_000, -1, frozenset({"delete"}))
+    )
+    cluster.appended_at = cluster.now + POLL_S - 600
+    risk = measure(Analyst(cluster.times), cluster).retention["t"][0]
+    assert risk.remaining_seconds == pytest.approx(3_000, abs=1)
+    assert risk.unread_share == pytest.approx(0.6)
+
+
+def test_rates_tell_who_never_catches_up_as_a_word_and_not_as_a_number() -> None:
+    cluster = Cluster(members=one_member(0, 1))
+    analyst = Analyst(cluster.times)
+    for _ in range(6):
+        cluster.ends[0] += 150
+        cluster.commits[0] += 75
+        found = measure(analyst, cluster)
+    assert found.rates["t"].produced == pytest.approx(10)
+    assert found.rates["t"].consumed == pytest.approx(5)
+    assert found.rates["t"].catch_up == NEVER
+    assert "never_catches_up" in [advice.cause for advice in found.advice]
+
+
+def test_rebalances_are_counted_and_forgotten_with_their_group() -> None:
+    cluster = Cluster(members=one_member(0, 1))
+    analyst = Analyst(cluster.times)
+    assert measure(analyst, cluster).rebalances == 0
+    cluster.members = one_member(0)
+    assert measure(analyst, cluster).rebalances == 1
+    snapshot = cluster.snapshot()
+    assert analyst.measure(Snapshot("c", snapshot.taken_at, snapshot.monotonic_at)) == {}
+    assert measure(analyst, cluster).rebalances == 0
+
+
+def test_a_message_that_has_just_come_makes_no_quiet_consumer_suspect() -> None:
+    cluster = Cluster(members=one_member(0, 1))
+    analyst = Analyst(cluster.times)
+    measure(analyst, cluster, polls=40)
+    cluster.ends[0] += 1
+    cluster.appended_at = cluster.now + POLL_S - 1
+    found = measure(analyst, cluster)
+    assert found.lag.total == 1
+    assert "consumer_stuck" not in [advice.cause for advice in found.advice]
