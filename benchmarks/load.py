@@ -124,8 +124,8 @@ class _Sender:
 
     async def _finish(self, started: float) -> Load:
         deadline = time.perf_counter() + ANSWER_SECONDS
-        while (self._busy or self._queue) and time.perf_counter() < deadline:
-            await asyncio.sleep(0.005)  # noqa: ASYNC110  # a timer costs the answers less than an event
+        while (self._busy or self._queue) and time.perf_counter() < deadline:  # noqa: ASYNC110  # once a run
+            await asyncio.sleep(0.005)
         self._load.seconds = time.perf_counter() - started
         self._load.refused += len(self._busy) + len(self._queue)
         self._closing = True

@@ -36,6 +36,9 @@ from order_services.runtime.settings import ServiceSettings
 LOCK_CLASS: Final = 0x6F75_7462  # the first key of the advisory locks on slices
 MAX_IDLE_POLL_SECONDS: Final = 0.25
 STANDBY_POLL_SECONDS: Final = 0.5
+# A cycle costs as much for one message as for a hundred: those that come so soon after one share the
+# next. After a pause the first message waits for nobody.
+GATHER_SECONDS: Final = 0.02
 # Kafka took some of a cycle's messages: what it refused must not hold up the others for long.
 MAX_PARTIAL_WAIT_SECONDS: Final = 1.0
 DEPTH_INTERVAL_SECONDS: Final = 5.0
@@ -166,9 +169,12 @@ class Relay:
 
     def _run(self) -> None:
         wait_seconds = 0.0
+        began = float("-inf")
         while not self._stopping.is_set():
             if wait_seconds > 0:
                 self._woken.wait(wait_seconds)
+                self._stopping.wait(max(0.0, began + GATHER_SECONDS - time.monotonic()))
+            began = time.monotonic()
             # before looking: a wake-up that comes while we look must not be lost
             self._woken.clear()
             wait_seconds = self._turn(wait_seconds)

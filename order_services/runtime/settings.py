@@ -78,8 +78,8 @@ class ServiceSettings(BaseSettings):
     db_idle_transaction_timeout_seconds: PositiveSeconds = 60.0
 
     batch_max_messages: Annotated[int, Field(ge=1, le=10_000)] = 500
-    # how long a batch that is not full waits for more
-    batch_linger_seconds: Annotated[float, Field(ge=0, le=5)] = 0.005
+    # how long a batch that is not full waits for more: a transaction's cost is shared by its messages
+    batch_linger_seconds: Annotated[float, Field(ge=0, le=5)] = 0.02
     retry_first_seconds: PositiveSeconds = 0.1
     retry_max_seconds: PositiveSeconds = 10.0
     dead_letter_limit: Annotated[int, Field(ge=0)] = 100
