@@ -6,6 +6,7 @@ Replies are read by the field names of Kafka's message schemas; no client librar
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
@@ -59,10 +60,10 @@ _ERROR_NAMES: Final = {
 }
 
 # The metadata that led to the question is out of date when a broker answers with one of these.
-_LEADER_MOVED: Final = frozenset(
+LEADER_MOVED: Final = frozenset(
     {UNKNOWN_TOPIC_OR_PARTITION, 5, NOT_LEADER_OR_FOLLOWER, 9, 56, 74, 75}
 )
-_COORDINATOR_MOVED: Final = frozenset({COORDINATOR_NOT_AVAILABLE, NOT_COORDINATOR})
+COORDINATOR_MOVED: Final = frozenset({COORDINATOR_NOT_AVAILABLE, NOT_COORDINATOR})
 
 
 def error_name(code: int) -> str:
@@ -82,8 +83,8 @@ def read_metadata(reply: Any) -> ClusterMetadata:
             for broker in reply.brokers
         },
         topics={
-            topic.name: Topic(
-                name=topic.name,
+            (name := sys.intern(topic.name)): Topic(
+                name=name,
                 partitions={
                     partition.partition_index: Partition(
                         leader=partition.leader_id if partition.leader_id >= 0 else None,
@@ -109,7 +110,7 @@ def read_groups(reply: Any) -> list[ListedGroup] | Failure:
         return Failure(f"ListGroups: {error_name(reply.error_code)}")
     return [
         ListedGroup(
-            id=group.group_id,
+            id=sys.intern(group.group_id),
             type=(group.group_type or CLASSIC).lower(),  # brokers before 3.8 do not say
             state=group.group_state or None,  # nor the state before 2.6
             protocol_type=group.protocol_type or "",
@@ -244,7 +245,7 @@ def read_share_offsets(reply: Any) -> dict[str, GroupCommits]:
     found = {}
     for group in reply.groups:
         if group.error_code:
-            moved = group.error_code in _COORDINATOR_MOVED
+            moved = group.error_code in COORDINATOR_MOVED
             found[group.group_id] = GroupCommits(error=error_name(group.error_code), moved=moved)
             continue
         offsets: dict[str, dict[int, int]] = {}
@@ -264,15 +265,10 @@ def read_share_offsets(reply: Any) -> dict[str, GroupCommits]:
     return found
 
 
-def read_commits(groups: Iterable[Any]) -> dict[str, GroupCommits]:
-    """Read the groups of an OffsetFetch reply (v8 and later)."""
-    return {group.group_id: read_group_commits(group.topics, group.error_code) for group in groups}
-
-
 def read_group_commits(topics: Iterable[Any], error_code: int) -> GroupCommits:
-    """Read one group's topics; -1 means that a partition has no commit, and is left out."""
+    """Read one group's topics of an OffsetFetch reply; -1 means that a partition has no commit, and is left out."""
     if error_code:
-        return GroupCommits(error=error_name(error_code), moved=error_code in _COORDINATOR_MOVED)
+        return GroupCommits(error=error_name(error_code), moved=error_code in COORDINATOR_MOVED)
     offsets: dict[str, dict[int, int]] = {}
     error = None
     for topic in topics:
@@ -303,7 +299,7 @@ def read_offsets(replies: Sequence[Any], *, with_timestamps: bool) -> FoundOffse
             offsets = found.offsets.setdefault(topic.name, {})
             for partition in topic.partitions:
                 if partition.error_code:
-                    leader_moved = leader_moved or partition.error_code in _LEADER_MOVED
+                    leader_moved = leader_moved or partition.error_code in LEADER_MOVED
                     errors = found.errors.setdefault(topic.name, {})
                     errors[partition.partition_index] = error_name(partition.error_code)
                 elif with_timestamps:

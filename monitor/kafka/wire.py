@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 import ssl
 import struct
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kafka import errors
+from kafka.future import Future
 from kafka.net.inet import KafkaNetSocket
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.sasl.oauth import AbstractTokenProvider
@@ -32,7 +35,7 @@ from kafka.protocol.api_message import ApiMessage
 from kafka.protocol.consumer import ListOffsetsRequest, OffsetFetchRequest
 from kafka.protocol.metadata import FindCoordinatorRequest, MetadataRequest
 
-from monitor.kafka import messages, replies
+from monitor.kafka import binary, messages, replies
 from monitor.kafka.questions import (
     Ask,
     ClusterMetadata,
@@ -63,6 +66,11 @@ MAX_REPLY_BYTES: Final = 100_000_000
 GRACE_S: Final = 0.1
 # A broker that is back must be seen at the next poll, not after a client's usual 30 s.
 MAX_RECONNECT_BACKOFF_S: Final = 1.0
+# How often a connection that a quota has paused is looked at again.
+PAUSE_CHECK_S: Final = 0.02
+# The share of a question's time that the look-up of a name, or a quota's pause, may take: less than
+# all of it, so that the cause is told and not just that time ran out.
+PREPARATION_SHARE: Final = 0.9
 # The first version that takes many groups in one request (KIP-709, KIP-699).
 MANY_GROUPS: Final = 8
 MANY_KEYS: Final = 4
@@ -74,6 +82,17 @@ _log = logging.getLogger("kafka")
 _log.addHandler(logging.NullHandler())
 _log.propagate = False
 _log.setLevel(logging.CRITICAL + 1)
+
+
+class _ThrottledError(Exception):
+    """The broker enforces a quota on this client; it is not away."""
+
+
+class _SlowNameError(Exception):
+    """The broker's name was not resolved in time."""
+
+    def __init__(self) -> None:
+        super().__init__("its name was not resolved in time")
 
 
 class OptionsError(ValueError):
@@ -121,6 +140,7 @@ class KafkaWire:
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         self._counts: Counter[str] = Counter()
+        self._lookups: dict[tuple[str, int], Any] = {}
         options = connection_options(settings)
         self._net = NetworkSelector(client_id=CLIENT_ID, slow_task_threshold_secs=0)
         self._manager = KafkaConnectionManager(self._net, **options)
@@ -200,6 +220,8 @@ class KafkaWire:
         node = ask.broker
         # kafka-python refuses a broker for ever after one failed login; a password may be repaired
         self._manager._auth_failures.pop(node, None)  # noqa: SLF001  # it has no public way
+        if all(node != known.node_id for known in self._manager.least_used_connections()):
+            await self._resolve(node, deadline)
         timeout_ms = max(1.0, (deadline - time.monotonic()) * 1_000)
         connection = self._manager.get_connection(
             # its own refresh would ask for all metadata again after every lost connection
@@ -211,6 +233,12 @@ class KafkaWire:
         requests = _REQUESTS[type(ask.question)](
             ask.question, connection.broker_version_data.api_version
         )
+        patience = time.monotonic() + (deadline - time.monotonic()) * PREPARATION_SHARE
+        while connection.paused:
+            # after a throttled reply the broker reads nothing for a while, and kafka-python refuses
+            if time.monotonic() >= patience:
+                raise _ThrottledError
+            await self._net.sleep(PAUSE_CHECK_S)
         timeout_ms = max(1.0, (deadline - time.monotonic()) * 1_000)
         futures = [connection.send_request(r, request_timeout_ms=timeout_ms) for r in requests]
         for request in requests:
@@ -218,6 +246,31 @@ class KafkaWire:
         replied = [await future for future in futures]
         ask.answered_at = time.monotonic()
         return replied
+
+    async def _resolve(self, node: int | str, deadline: float) -> None:
+        """Have the broker's name looked up on a thread of its own; one that hangs, only once."""
+        broker = self._manager.cluster.broker_metadata(node)
+        if broker is None:
+            return
+        address = broker.host, broker.port
+        if address not in self._lookups:
+            self._lookups[address] = future = Future()
+
+            def look_up() -> None:
+                _look_up(*address)
+                with contextlib.suppress(RuntimeError):  # the wire was closed in the meantime
+                    self._net.call_soon_threadsafe(found)
+
+            def found() -> None:
+                del self._lookups[address]
+                future.success(None)
+
+            threading.Thread(target=look_up, name=f"resolve-{broker.host}", daemon=True).start()
+        remaining_ms = (deadline - time.monotonic()) * 1_000 * PREPARATION_SHARE
+        try:
+            await self._manager.wait_for(self._lookups[address], remaining_ms)
+        except errors.KafkaTimeoutError:
+            raise _SlowNameError from None
 
     # -- on the caller's thread ---------------------------------------------------------------
 
@@ -245,16 +298,34 @@ class KafkaWire:
     def _explain(self, error: BaseException) -> Failure:
         if isinstance(error, errors.IncompatibleBrokerVersion):
             return Failure(str(error))
+        if isinstance(error, _ThrottledError):
+            return Failure("it throttles this client: its quota is used up")
         return Failure(cause_of(error), broker_down=True)
+
+
+# Host and port -> what getaddrinfo said last; looked up before kafka-python would do it.
+_ADDRESSES: Final[dict[tuple[str, int], list[Any]]] = {}
+
+
+def _look_up(host: str, port: int) -> None:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError:
+        found = []
+    _ADDRESSES[host, port] = found
 
 
 class _ClosingSocket(KafkaNetSocket):  # type: ignore[misc]  # untyped base
     """Closes a socket that fails to connect; kafka-python leaves it to the garbage collector.
 
-    It is chosen as proxies are, by the scheme of the proxy's URL.
+    It resolves no names either: that would hold up the one network thread, and with it all other
+    brokers. It is chosen as proxies are, by the scheme of the proxy's URL.
     """
 
     SCHEMES = ("direct",)
+
+    def dns_lookup(self, host: str, port: int, raise_error: bool = False) -> list[Any]:  # noqa: FBT001, FBT002, ARG002  # its signature
+        return _ADDRESSES.get((host, port), [])
 
     async def sock_connect(
         self, net: Any, sock: Any, sockaddr: Any, timeout_at: float | None = None
@@ -328,6 +399,7 @@ class _TokenFile(AbstractTokenProvider):  # type: ignore[misc]  # untyped base
 # -- questions as requests: several where a broker is too old for one ------------------------------
 
 _VersionOf = Callable[[Any], int]
+_Decode = Callable[[bytes, int], binary.Decoded[Any]]
 
 
 def _metadata_requests(_question: Metadata, _version_of: _VersionOf) -> list[Any]:
@@ -383,18 +455,10 @@ def _coordinator_requests(question: FindCoordinators, version_of: _VersionOf) ->
 
 
 def _commit_requests(question: FetchCommits, version_of: _VersionOf) -> list[Any]:
-    if version_of(OffsetFetchRequest) >= MANY_GROUPS:
-        named = OffsetFetchRequest.OffsetFetchRequestGroup
-        return [
-            OffsetFetchRequest(
-                groups=[
-                    named(group_id=g, member_id=None, member_epoch=-1, topics=None)
-                    for g in question.groups
-                ],
-                require_stable=False,
-                max_version=LAST_WITH_TOPIC_NAMES,
-            )
-        ]
+    version = min(version_of(OffsetFetchRequest), LAST_WITH_TOPIC_NAMES)
+    if version >= MANY_GROUPS:
+        body = binary.encode_offset_fetch(question.groups, version)
+        return [_EncodedRequest(OffsetFetchRequest, version, body, binary.decode_offset_fetch)]
     return [
         OffsetFetchRequest(
             group_id=g,
@@ -411,7 +475,12 @@ def _offsets_requests(question: ListOffsets, version_of: _VersionOf) -> list[Any
     version = version_of(ListOffsetsRequest)
     if question.encoded is None or question.encoded[0] != version:
         question.encoded = (version, _offsets_request(question).encode(version=version))
-    return [_EncodedRequest(ListOffsetsRequest, *question.encoded)]
+    decode = (
+        binary.list_offsets_decoder(with_timestamps=_asks_for_times(question))
+        if version in binary.LIST_OFFSETS_VERSIONS
+        else None
+    )
+    return [_EncodedRequest(ListOffsetsRequest, *question.encoded, decode)]
 
 
 def _offsets_request(question: ListOffsets) -> Any:
@@ -457,21 +526,26 @@ def _log_dirs_requests(_question: DescribeLogDirs, _version_of: _VersionOf) -> l
 
 
 class _EncodedRequest:
-    """A request whose body is bytes already; kafka-python adds only its header."""
+    """A request whose body is bytes already; kafka-python adds only its header.
 
-    def __init__(self, message: Any, version: int, body: bytes) -> None:
+    With `decode`, its reply's body is read by that, from bytes and where the body begins.
+    """
+
+    def __init__(
+        self, message: Any, version: int, body: bytes, decode: _Decode | None = None
+    ) -> None:
         self.name = message.name
         self.API_VERSION = version
+        self.header: Any = None
         self._body = body
+        self._decode = decode
         self._empty = message(version=version)
         self._flexible = message.flexible_version_q(version)
 
-    @property
-    def header(self) -> Any:
-        return self._empty.header
-
     def with_header(self, correlation_id: int, client_id: str) -> None:
         self._empty.with_header(correlation_id=correlation_id, client_id=client_id)
+        header = self._empty.header
+        self.header = header if self._decode is None else _Awaited(header, self._decode)
 
     def encode(self, *, framed: bool, header: bool) -> bytes:
         assert framed and header  # noqa: S101, PT018  # how kafka-python sends every request
@@ -482,12 +556,31 @@ class _EncodedRequest:
         return True
 
 
+class _Awaited:
+    """What kafka-python keeps of a request that it has sent, and reads its reply with."""
+
+    def __init__(self, header: Any, decode: _Decode) -> None:
+        self.correlation_id = header.correlation_id
+        self._theirs = header.get_response_class()
+        self._decode = decode
+
+    def get_response_class(self) -> _Awaited:
+        return self
+
+    def parse_header(self, buffer: Any) -> Any:
+        return self._theirs.parse_header(buffer)
+
+    def decode(self, buffer: Any) -> binary.Decoded[Any]:
+        return self._decode(bytes(buffer), buffer.tell())
+
+
 # -- replies as answers ----------------------------------------------------------------------------
 
 
 def _commits(question: FetchCommits, found: list[Any]) -> dict[str, GroupCommits]:
-    if found and found[0].API_VERSION >= MANY_GROUPS:
-        return replies.read_commits(found[0].groups)
+    if found and isinstance(found[0], binary.Decoded):
+        answer: dict[str, GroupCommits] = found[0].answer
+        return answer
     return {
         group: replies.read_group_commits(reply.topics, reply.error_code)
         for group, reply in zip(question.groups, found, strict=True)
@@ -504,9 +597,15 @@ def _coordinators(question: FindCoordinators, found: list[Any]) -> dict[str, int
     }
 
 
+def _asks_for_times(question: ListOffsets) -> bool:
+    return any(at >= 0 for times in question.wanted.values() for at in times.values())
+
+
 def _offsets(question: ListOffsets, found: list[Any]) -> FoundOffsets:
-    by_time = any(at >= 0 for partitions in question.wanted.values() for at in partitions.values())
-    return replies.read_offsets(found, with_timestamps=by_time)
+    if isinstance(found[0], binary.Decoded):
+        answer: FoundOffsets = found[0].answer
+        return answer
+    return replies.read_offsets(found, with_timestamps=_asks_for_times(question))
 
 
 _REQUESTS: Final[dict[type[Question[Any]], Callable[[Any, _VersionOf], list[Any]]]] = {
