@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from math import ceil
+from math import ceil, inf
 from typing import TYPE_CHECKING
 
 from monitor.analysis.rates import NEVER
@@ -145,7 +145,14 @@ def _about_topic(group: GroupPicture, topic: TopicPicture) -> Iterator[Advice]:
             name,
         )
     remaining = topic.retention_remaining_seconds
-    if topic.lag and remaining is not None and remaining < RETENTION_WARNING_SECONDS:
+    # on a topic that is kept for an hour nothing is ever safe for six: half of the time must be gone
+    used = inf if topic.lag_seconds is None else topic.lag_seconds
+    if (
+        topic.lag
+        and remaining is not None
+        and remaining < RETENTION_WARNING_SECONDS
+        and remaining < used
+    ):
         yield Advice(
             Severity.CRITICAL,
             "retention_risk",

@@ -231,3 +231,12 @@ def test_a_message_that_has_just_come_makes_no_quiet_consumer_suspect() -> None:
     found = measure(analyst, cluster)
     assert found.lag.total == 1
     assert "consumer_stuck" not in [advice.cause for advice in found.advice]
+
+
+@pytest.mark.parametrize(("behind", "told"), [(10, False), (1_700, False), (1_900, True)])
+def test_retention_is_a_risk_once_more_than_half_of_it_is_gone(behind: int, *, told: bool) -> None:
+    config = TopicConfig(3_600_000, -1, frozenset({"delete"}))
+    cluster = Cluster(commits={0: 40, 1: 100}, config=config, members=one_member(0, 1))
+    cluster.appended_at = cluster.now + POLL_S - behind
+    found = measure(Analyst(cluster.times), cluster)
+    assert ("retention_risk" in [advice.cause for advice in found.advice]) == told
