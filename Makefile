@@ -57,10 +57,18 @@ requirements: $(VENV)/dev.stamp ## pin the newest versions, with hashes
 	  --no-emit-index-url --no-annotate --custom-compile-command "make requirements" \
 	  --constraint requirements/run.txt --output-file requirements/services.txt pyproject.toml requirements/run.in
 
+bench: $(VENV)/dev.stamp ## measure what we claim; BENCH="order_crash --quick" runs one
+	@set -e; if [ -n "$(BENCH)" ]; then exec $(BIN)/python -m benchmarks.$(BENCH); fi; \
+	for file in benchmarks/monitor_poll.py benchmarks/monitor_scrape.py benchmarks/monitor_time_lag.py benchmarks/order_*.py; do \
+	  name=$$(basename $$file .py); echo "==> make bench BENCH=$$name"; $(BIN)/python -m benchmarks.$$name; done
+
+docs: $(VENV)/dev.stamp ## write docs/metrics.md from the declarations
+	@$(BIN)/python -m monitor.exposition.docs > docs/metrics.md
+
 pictures: $(VENV)/dev.stamp ## draw the pictures of the README from a running system (needs chromium)
 	@$(BIN)/python -m scripts.pictures
 
 clean-data: ## forget the topics, orders and logs of `make run`
 	rm -rf .local/data .local/logs
 
-.PHONY: help run test check format dashboards requirements pictures clean-data
+.PHONY: help run test check format dashboards requirements bench docs pictures clean-data
