@@ -10,7 +10,7 @@ from collections import defaultdict, deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from monitor.analysis.advice import GroupPicture, TopicPicture, advise
+from monitor.analysis.advice import IMBALANCE_EXCESS, GroupPicture, TopicPicture, advise
 from monitor.analysis.balance import (
     assignment_excess,
     hottest,
@@ -416,7 +416,9 @@ class Analyst:
                     commit_age_seconds=None
                     if topic not in measures.changed_at
                     else poll.now - measures.changed_at[topic],
-                    hottest=hottest(self._messages(poll, topic).items()),
+                    hottest=hottest(self._messages(poll, topic).items())
+                    if imbalance.get("production", 0.0) > IMBALANCE_EXCESS
+                    else None,
                     production_excess=imbalance.get("production"),
                     assignment_excess=imbalance.get("assignment"),
                     unread_deleted=sum(risk.unread_deleted for risk in risks),

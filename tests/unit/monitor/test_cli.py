@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -10,7 +11,9 @@ from click.testing import CliRunner
 from monitor import report
 from monitor.analysis.measures import Analyst, GroupMeasures
 from monitor.cli import main
-from monitor.model import Group, Member, Offsets, Snapshot
+from monitor.model import Group, Member, Offsets, Partition, Snapshot, Topic
+
+TOPICS = {"t": Topic("t", {0: Partition(1), 1: Partition(1)})}
 
 
 def snapshot() -> Snapshot:
@@ -62,7 +65,53 @@ def test_json_and_csv_hold_everything_uncut() -> None:
     assert rows[0]["consumer_id"] == "consumer-payments-1-0a1b2c3d-4e5f"
 
 
-@pytest.mark.parametrize("command", ["lag", "serve"])
+def test_seconds_are_a_tenth_column_on_request_and_always_in_csv() -> None:
+    found = report.reports(snapshot(), measured())
+    assert report.SECONDS_COLUMN not in report.as_table(found)
+    rows = [line.split() for line in report.as_table(found, seconds=True).splitlines()]
+    assert [*report.COLUMNS, report.SECONDS_COLUMN] in rows
+    narrow = report.as_table(found, width=90, seconds=True)
+    assert report.SECONDS_COLUMN in narrow
+    assert report.as_csv(found).splitlines()[0].endswith(",client_id,lag_seconds")
+
+
+def test_the_worst_group_is_first_with_what_to_do_in_eighty_columns() -> None:
+    now = snapshot()
+    abandoned = Group("abandoned" * 5, state="Empty", members=(), commits={"t": {0: 1}})
+    now = replace(now, groups={**now.groups, abandoned.id: abandoned}, topics=TOPICS)
+    lines = report.worst_first(now, Analyst().measure(now), 2).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == ["GROUP", "STATUS", "LAG", "BEHIND", "MEMBERS", "STATE"]
+    assert lines[1].startswith("abandoned")
+    assert "Nobody consumes: the group has no members" in lines[2]
+    assert lines[-1] == "1 more groups; see --limit."
+
+
+def test_a_status_is_new_until_ten_polls_have_made_it_one() -> None:
+    analyst = Analyst()
+    polls = [replace(snapshot(), monotonic_at=15.0 * n, topics=TOPICS) for n in range(10)]
+    tables = [report.worst_first(poll, analyst.measure(poll), 9) for poll in polls]
+    assert tables[0].splitlines()[1].split()[:2] == ["payments", "new"]
+    assert tables[-1].splitlines()[1].split()[:2] == ["payments", "ERR"]
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["lag", "--watch", "2", "--output", "json"], "--watch goes with --output table only"),
+    (["lag", "--watch", "0"], "--watch"),
+    (["groups", "--limit", "0"], "--limit"),
+])  # fmt: skip
+def test_bad_options_are_refused(arguments: list[str], words: str) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert words in result.output
+
+
+def test_pools_is_one_of_the_commands() -> None:
+    assert "pools" in CliRunner().invoke(main, ["--help"]).output
+    assert "replicas x pool max" in CliRunner().invoke(main, ["pools", "--help"]).output
+
+
+@pytest.mark.parametrize("command", ["lag", "groups", "serve"])
 @pytest.mark.parametrize(
     ("address", "words"),
     [

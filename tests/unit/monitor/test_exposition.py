@@ -12,7 +12,7 @@ from monitor.exposition.catalogue import ALL_METRICS
 from monitor.exposition.metrics import BROKERS, GROUP_LAG, MONITOR
 from monitor.exposition.render import Renderer, label_text
 from monitor.exposition.samples import Choice, blocks
-from monitor.exposition.series import Block, Samples, Series
+from monitor.exposition.series import Block, ByPartition, Samples, Series
 from monitor.model import CLASSIC, Broker, Group, Offsets, Partition, Snapshot, Topic
 from monitor.state import State
 
@@ -141,6 +141,31 @@ def test_families_can_be_chosen_and_the_compressed_page_is_the_same() -> None:
     assert b"kafka_monitor_up" in page.plain
     assert b"kafka_consumergroup" not in page.plain
     assert gzip.decompress(page.gzipped) == page.plain
+
+
+def test_what_did_not_change_is_kept_and_the_compressed_page_is_still_right() -> None:
+    renderer = Renderer()
+
+    def page_of(brokers: int) -> list[Block]:
+        lags = ByPartition({("g", "t"): dict.fromkeys(range(500), 1)})
+        return [Block(None, lambda: {BROKERS: {(): brokers}, GROUP_LAG: lags})]
+
+    first, second = renderer.render(page_of(1)), renderer.render(page_of(2))
+    assert second.parts[1] is first.parts[1]
+    for page in (first, second):
+        assert gzip.decompress(page.gzipped) == page.plain
+        assert page.length == len(page.plain)
+    assert b"kafka_brokers 2" in second.plain
+
+
+def test_labels_and_partitions_make_the_same_text_either_way() -> None:
+    flat: Series = {("g", 't"', str(p)): p for p in range(3)}
+    nested = ByPartition({("g", 't"'): {p: p for p in range(3)}})
+    pages = [
+        Renderer().render([Block(None, lambda s=s: {GROUP_LAG: s})]).plain  # type: ignore[misc]  # a default binds
+        for s in (flat, nested)
+    ]
+    assert pages[0] == pages[1]
 
 
 def test_every_metric_is_declared_once_with_help_and_base_units() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from monitor.settings import SettingsError, read_settings, split_address
+from monitor.settings import MonitorSettings, SettingsError, read_settings, split_address
 
 
 def refused(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
@@ -85,3 +85,25 @@ def test_a_certificate_that_is_none_is_refused_before_anything_is_sent(
 )
 def test_addresses_are_split(text: str, address: tuple[str, int]) -> None:
     assert split_address(text) == address
+
+
+def test_deny_goes_before_allow_and_both_must_match_the_whole_name() -> None:
+    settings = MonitorSettings(
+        groups_allow="payment-.*",  # type: ignore[arg-type]  # as from the environment
+        groups_deny=".*-test",  # type: ignore[arg-type]
+    )
+    wants = settings.wants_group()
+    assert wants is not None
+    assert wants("payment-service")
+    assert not wants("payment-test")
+    assert not wants("my-payment-service")
+    assert settings.wants_topic() is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("families", "kminion,nonsense"), ("level", "cluster"), ("groups_allow", "(")],
+)
+def test_choices_that_there_are_not_are_refused_by_name(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"MONITOR_{name.upper()}"):
+        read_settings(**{name: value})
