@@ -34,7 +34,8 @@ fetch_partitions = st.builds(
     partition_index=indexes,
     committed_offset=offsets,
     committed_leader_epoch=st.integers(min_value=-1, max_value=5),
-    metadata=st.one_of(st.just(""), st.none(), st.text(max_size=300)),
+    # one that looks like the plain form for as long as possible, too
+    metadata=st.one_of(st.just(""), st.none(), st.just("\0" * 20), st.text(max_size=300)),
     error_code=error_codes,
 )
 plain_partitions = st.builds(
