@@ -165,6 +165,14 @@ def test_at_a_higher_level_the_same_names_have_fewer_labels_and_joined_values() 
     }
 
 
+def test_exactly_one_of_ok_warn_and_err_is_one() -> None:
+    statuses = scrape([MEASURES])["kafka_consumergroup_status"]
+    assert {labels["status"]: value for labels, value in statuses} == {
+        **dict.fromkeys(("WARN", "ERR", "STOP", "STALL", "REWIND"), 0.0),
+        "OK": 1.0,
+    }
+
+
 def test_no_value_is_infinite_or_not_a_number() -> None:
     for name, samples in scrape(CHOICES).items():
         for _, value in samples:
