@@ -14,6 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
+
 from tests.support.running_system import RunningSystem, get_json
 from tests.support.waiting import wait_for
 
@@ -71,8 +73,11 @@ def main() -> None:
         try:
             gateway = system.service_url("gateway")
             wait_for("orders", lambda: get_json(f"{gateway}/api/orders")["orders"])
-            time.sleep(30)  # a picture of an idle system shows nothing
-            screenshot(f"{system.monitor_url}/", PICTURES / "status.png", width=1200, height=900)
+            # a picture of an idle system shows nothing, and a status needs ten polls
+            time.sleep(40)
+            psutil.Process(system.programs()["shipping-1"]).suspend()
+            time.sleep(25)
+            screenshot(f"{system.monitor_url}/", PICTURES / "status.png", width=1200, height=560)
             screenshot(
                 f"{system.service_url('analytics')}/",
                 PICTURES / "analytics.png",
@@ -92,9 +97,10 @@ def main() -> None:
                 "monitor lag --group payment-service-group --group shipping-service-group",
                 lag.stdout,
                 PICTURES / "lag.png",
-                width=1200,
+                width=1520,
             )
         finally:
+            psutil.Process(system.programs()["shipping-1"]).resume()
             system.stop()
 
 
