@@ -36,26 +36,6 @@ class Series:
     jobs: Mapping[str, frozenset[str]] | None = None
 
 
-# Measures that the monitor does not declare yet: (name, kind, labels).
-NOT_YET_DECLARED: Final[tuple[tuple[str, Kind, tuple[str, ...]], ...]] = (
-    ("kafka_consumergroup_lag_seconds", "gauge", ("consumergroup", "topic", "partition")),
-    ("kafka_consumergroup_lag_seconds_max", "gauge", ("consumergroup",)),
-    ("kafka_consumergroup_imbalance_ratio", "gauge", ("consumergroup", "topic", "kind")),
-    (
-        "kafka_consumergroup_messages_lost_total",
-        "counter",
-        ("consumergroup", "topic", "partition"),
-    ),
-    (
-        "kafka_consumergroup_retention_remaining_seconds",
-        "gauge",
-        ("consumergroup", "topic", "partition"),
-    ),
-    ("kafka_consumergroup_rebalances_total", "counter", ("consumergroup",)),
-    ("kafka_consumergroup_unassigned_partitions", "gauge", ("consumergroup",)),
-)
-
-
 def target_labels(prometheus: Path) -> dict[str, frozenset[str]]:
     """Return the labels that a scrape adds, by job, from prometheus.yml and its target files."""
     config = yaml.safe_load((prometheus / "prometheus.yml").read_text())
@@ -81,8 +61,6 @@ def declared_metrics(prometheus: Path) -> dict[str, Series]:
         metric.name: _series(metric.kind, metric.labels, monitor)
         for metric in (*KAFKA_METRICS, *DATABASE_METRICS)
     }
-    for name, kind, labels in NOT_YET_DECLARED:
-        found.setdefault(name, _series(kind, labels, monitor))
     for value in vars(instrumentation).values():
         if isinstance(value, MetricWrapperBase):
             found.update(_of_client(value, services))

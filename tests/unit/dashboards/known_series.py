@@ -31,15 +31,5 @@ def known_series() -> dict[str, frozenset[str]]:
     }
     for metric in database.METRICS:
         found[metric.name] = frozenset(metric.labels) | _TARGET
-    for name, labels in _AGREED.items():
-        found.setdefault(name, frozenset(labels) | _TARGET)
     found["ALERTS"] = frozenset({"alertname", "alertstate", "severity"})
     return {**dict.fromkeys(_GIVEN, _TARGET), **found}
-
-
-# Names of the monitor's measures that others were promised.
-_AGREED: Final = {
-    "kafka_consumergroup_status": ("consumergroup", "status"),
-    "kafka_consumergroup_idle_members": ("consumergroup",),
-    "kafka_consumergroup_time_to_catch_up_seconds": ("consumergroup", "topic"),
-}
