@@ -233,6 +233,7 @@ def measure(arguments: argparse.Namespace) -> None:
     many, few = (10_000, 1_000) if arguments.quick else (60_000, 6_000)
     kinds = {
         f"replica, batches of {BATCH}": (many, "replica", BATCH),
+        f"replica, batches of {BATCH}, PAYMENT_PROCESSING too": (many, "announcing", BATCH),
         "replica, one transaction per message": (few, "replica", 1),
         f"bare loop, batches of {BATCH}": (many, "bare", BATCH),
         "bare loop, one transaction per message": (few, "bare", 1),
@@ -245,6 +246,7 @@ def measure(arguments: argparse.Namespace) -> None:
                 say(f"round {number + 1} of {rounds}: {name}, {count:,} orders")
                 environment = fresh_database(own, f"b{number}_{kind}_{batch}")
                 environment["BATCH_MAX_MESSAGES"] = str(batch)
+                environment["PAYMENT_ANNOUNCES_PROCESSING"] = str(kind == "announcing")
                 in_child(create_schema, environment)
                 in_child(send_orders, own.kafka.bootstrap_servers, count)
                 results[name].append(_one(own, environment, count, kind, batch))
@@ -258,13 +260,13 @@ def measure(arguments: argparse.Namespace) -> None:
 def _one(
     own: Servers, environment: Mapping[str, str], count: int, kind: str, batch: int
 ) -> Figures:
-    if kind == "replica":
+    if kind == "bare":
+        figures = with_servers(own, count, lambda: in_child(bare, environment, count, batch))
+    else:
         figures = with_servers(own, count, lambda: in_child(replica, environment, count))
-        # the bare group has not read these: it would find them in its own measurement
-        in_child(skip, environment["KAFKA_BROKERS"], "bare-loop")
-        return figures
-    figures = with_servers(own, count, lambda: in_child(bare, environment, count, batch))
-    in_child(skip, environment["KAFKA_BROKERS"], topics.PAYMENT_GROUP.group_id)
+    # the other group has not read these: it would find them in its own measurement
+    other = topics.PAYMENT_GROUP.group_id if kind == "bare" else "bare-loop"
+    in_child(skip, environment["KAFKA_BROKERS"], other)
     return figures
 
 

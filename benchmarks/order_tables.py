@@ -58,7 +58,7 @@ def fill(environment: Mapping[str, str], per_day: int, orders: int) -> None:
     database = _database(environment)
     now = datetime.now(UTC)
     with database.engine.begin() as connection:
-        for day in range(DAYS):
+        for day in range(DAYS - 1):
             # each call makes the partition of the day before `today`
             inbox_partitions.create(connection, (now - timedelta(days=day)).date())
     for start in _days(now):

@@ -381,7 +381,7 @@ class Consumer:
         last = {message.topic: message for message in messages}
         for topic, count in Counter(topics).items():
             child = instrumentation.children(topic)
-            child.seconds.observe_counts(Counter({seconds: count - 1}))
+            child.seconds.observe_all([seconds] * (count - 1))
             # one exemplar tells of the batch: the next would only replace it
             child.seconds.observe(seconds, instrumentation.exemplar(_correlation_id(last[topic])))
             for counter, indexes in (

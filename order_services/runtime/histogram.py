@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import Counter
+from bisect import bisect_right
 from collections.abc import Iterable
 
 import prometheus_client
@@ -13,18 +12,12 @@ class Histogram(prometheus_client.Histogram):
     """The client library's histogram, with which each observation costs as much as a small message."""
 
     def observe_all(self, amounts: Iterable[float]) -> None:
-        """Observe each amount."""
-        self.observe_counts(Counter(amounts))
-
-    def observe_counts(self, counts: Counter[float]) -> None:
-        """Observe each amount as often as it is counted."""
-        bounds = self._upper_bounds
-        buckets: dict[int, int] = {}
-        total = 0.0
-        for amount, count in counts.items():
-            index = bisect_left(bounds, amount)
-            buckets[index] = buckets.get(index, 0) + count
-            total += amount * count
-        self._sum.inc(total)
-        for index, count in buckets.items():
-            self._buckets[index].inc(count)
+        """Observe each amount, as `observe` would one by one."""
+        ordered = sorted(amounts)
+        self._sum.inc(sum(ordered))
+        below = 0
+        for bucket, bound in zip(self._buckets, self._upper_bounds, strict=True):
+            up_to = bisect_right(ordered, bound)
+            if up_to > below:
+                bucket.inc(up_to - below)
+                below = up_to

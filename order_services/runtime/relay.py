@@ -55,6 +55,7 @@ _READ: Final = """
     SELECT id, topic, key, value, headers, extract(epoch FROM created_at)::float8
     FROM outbox WHERE slice = %s ORDER BY id LIMIT %s
 """
+_ID, _CREATED = 0, 5
 _SET_ASIDE: Final = """
     INSERT INTO outbox_refused (id, slice, topic, key, value, headers, created_at, reason)
     SELECT id, slice, topic, key, value, headers, created_at, %s
@@ -275,9 +276,11 @@ class Relay:
         self._oldest.set(oldest)
 
     def _observe(self, rows: Sequence[Any], cycle: _Cycle) -> None:
-        now = time.time()
         delivered = set(cycle.delivered)
-        self._delay.observe_all(max(0.0, now - row[-1]) for row in rows if row[0] in delivered)
+        created = [row[_CREATED] for row in rows if row[_ID] in delivered]
+        # the database's clock may be ahead of ours
+        now = max([time.time(), *created])
+        self._delay.observe_all([now - moment for moment in created])
         self._published.inc(len(delivered))
         self._refused.inc(len(cycle.refused))
 
