@@ -76,7 +76,8 @@ class Traffic:
         with self._lock:
             self.accepted += is_accepted
             self.refused += not is_accepted
-        return str(content["orderId"]) if is_accepted else None
+        order_id = content.get("orderId") if is_accepted else None
+        return str(order_id) if order_id is not None else None
 
     def _ask(
         self,

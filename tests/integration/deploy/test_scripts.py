@@ -110,9 +110,13 @@ def test_demo_traffic_sends_orders_until_it_is_stopped() -> None:
             stdout=subprocess.PIPE,
             text=True,
         )
-        wait_for("three orders", lambda: running.orders >= 3)
-        process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=20)
+        try:
+            wait_for("three orders", lambda: running.orders >= 3)
+            process.send_signal(signal.SIGTERM)
+            output, _ = process.communicate(timeout=20)
+        finally:
+            process.kill()
+            process.wait(10)
     assert process.returncode == 0
     assert "accepted" in output
 
