@@ -46,6 +46,21 @@ def lag_as_apache_sees_it(kafka: EmbeddedKafka, group: str) -> dict[tuple[str, i
     return {(topic, int(partition)): int(lag) for topic, partition, lag in rows}
 
 
+def all_read_is_committed(snapshot: Snapshot, group: str) -> bool:
+    """Say whether there is a commit on each partition that holds records, of both topics.
+
+    Apache's tool counts a partition without a commit as unread; here it has no lag.
+    """
+    commits, ends = snapshot.groups[group].commits, snapshot.end_offsets.values
+    read = [topic for topic in ends if topic == INPUT or topic.endswith("-repartition")]
+    return len(read) == 2 and all(
+        index in commits.get(topic, {})
+        for topic in read
+        for index, end in ends[topic].items()
+        if end
+    )
+
+
 def test_members_tasks_and_lag_are_those_of_the_running_topology(
     kafka: EmbeddedKafka, wire: KafkaWire, unique: Callable[[str], str], tmp_path: Path
 ) -> None:
@@ -109,9 +124,9 @@ def test_members_tasks_and_lag_are_those_of_the_running_topology(
         behind = wait_for("lag", polled(lambda _, lag: lag[INPUT] == 6))
         lags = lag_of_groups(behind)[group].partitions
         assert lags[INPUT] == {0: 2, 1: 2, 2: 2}
-        assert lag_as_apache_sees_it(kafka, group) == {
-            (topic, index): lag for topic, of in lags.items() for index, lag in of.items()
-        }
+        theirs = lag_as_apache_sees_it(kafka, group)
+        for topic, of in lags.items():
+            assert of == {index: theirs[topic, index] for index in of}
         program.resume()
         wait_for("reading on", polled(lambda _, lag: not any(lag.values())))
 
