@@ -350,6 +350,7 @@ class Errors:
     nothing_unread: int = 0
     wrong_zero: int = 0
     worst: str = ""
+    unanswered: str = ""
 
     def add(self, sample: Sample, truths: Sequence[float]) -> None:
         """Count one figure; where the log changed during the poll, the nearer reading holds."""
@@ -358,6 +359,7 @@ class Errors:
             self.wrong_zero += sample.seconds != 0
         elif sample.seconds is None:
             self.unknown += 1
+            self.unanswered = f"{sample.group}-{sample.partition}, is {truths[-1]:.2f}"
         else:
             error = min(abs(sample.seconds - truth) for truth in truths)
             if error >= max(self.errors, default=0.0):
@@ -436,6 +438,8 @@ def _print(
     for name, errors in named.items():
         if errors.worst:
             print(f"  {name}: {errors.worst}")
+        if errors.unanswered:
+            print(f"  {name}: unknown, e.g. {errors.unanswered}")
 
 
 def _options(parser: argparse.ArgumentParser) -> None:

@@ -289,14 +289,24 @@ def _print(results: Mapping[str, Sequence[Figures]]) -> None:
         for name, each in results.items()
     }
     slow = rows["replica, one transaction per message"]["per_second"]
+    bare_loop = rows[f"bare loop, batches of {BATCH}"]["per_second"]
     table(
         "One payment replica: inbox, payments and outbox rows for each order, relay apart",
-        ["what", "per second", "x one by one", "CPU us", "PostgreSQL us", "Kafka us"],
+        [
+            "what",
+            "per second",
+            "x one by one",
+            "x bare loop",
+            "CPU us",
+            "PostgreSQL us",
+            "Kafka us",
+        ],
         [
             (
                 name,
                 row["per_second"],
                 f"{row['per_second'] / slow:.1f}" if name != "relay" else "",
+                f"{row['per_second'] / bare_loop:.2f}" if name != "relay" else "",
                 row["cpu_us"],
                 row["postgres_us"],
                 row["kafka_us"],
@@ -305,7 +315,9 @@ def _print(results: Mapping[str, Sequence[Figures]]) -> None:
         ],
     )
     print(
-        "CPU is per message: of the measured process, of all PostgreSQL processes, of the broker."
+        "CPU is per message: of the measured process, of all PostgreSQL processes, of the broker.\n"
+        f"'x bare loop' compares with the bare loop in batches of {BATCH}: it says how fast this machine\n"
+        "is, and how much of that the replica makes use of."
     )
 
 
