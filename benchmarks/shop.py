@@ -9,8 +9,8 @@ from typing import Final
 
 from benchmarks.support import Servers, cpu_seconds, say
 from order_services import topics
-from order_services.local.plan import REPLICA_STEP, SERVICES, DatabaseAddress, Plan
-from order_services.local.ports import free_port, is_free
+from order_services.local.plan import SERVICES, DatabaseAddress, Plan
+from order_services.local.ports import free_base_port, free_port
 from order_services.local.process import ManagedProcess
 from order_services.local.summary import is_ready
 
@@ -48,7 +48,7 @@ def running(
     address = DatabaseAddress(
         own.postgres.host, own.postgres.port, DATABASE, own.postgres.user, own.postgres.password
     )
-    plan = Plan({}, _free_base_port(), free_port(), None, None)
+    plan = Plan({}, free_base_port(range(len(SERVICES))), free_port(), None, None)
     replicas = [replica for replica in plan.services() if replica.service in services]
     processes = {
         replica.service: ManagedProcess(
@@ -76,10 +76,3 @@ def running(
             process.request_stop()
         for process in processes.values():
             process.wait(STOP_SECONDS)
-
-
-def _free_base_port() -> int:
-    for base in range(14_000, 60_000, 2 * REPLICA_STEP):
-        if all(is_free(base + number) for number in range(len(SERVICES))):
-            return base
-    raise RuntimeError("no five free ports in a row")

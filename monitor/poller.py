@@ -46,10 +46,16 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What readers see: a state and the page rendered from it."""
+    """What readers see: a state and the page rendered from it.
+
+    `succeeded_at` is when a poll last reached a broker, in seconds of the monotonic clock: the wall
+    clock may be set back or forth. It is swapped in with the page, so that nobody is told "ready"
+    and then served the page before it.
+    """
 
     state: State
     page: Page
+    succeeded_at: float | None = None
 
 
 class Poller:
@@ -74,8 +80,6 @@ class Poller:
         self._stale_after_s = stale_after_s
         self._clock = clock
         self._monotonic = monotonic
-        # readiness counts on the monotonic clock: the other may be set back or forth
-        self._succeeded_at: float | None = None
         self._analyst = Analyst(source.offsets_for_times, rules=rules)
         self._choice = Choice(stale_after_s, level, families, members)
         self._more_blocks = more_blocks
@@ -88,15 +92,17 @@ class Poller:
         """Collect, analyse and publish once; a cluster that can't be reached is published too."""
         with _no_garbage_collection():
             state = self._next_state()
-            self.latest = self._publish(state)
+            reached_at = self._monotonic() if state.error is None else self.latest.succeeded_at
+            self.latest = replace(self._publish(state), succeeded_at=reached_at)
         return state
 
     def unready_reason(self) -> str | None:
         """Say why the data can't be relied on now, None when it can."""
-        state = self.latest.state
-        if self._succeeded_at is None:
+        latest = self.latest
+        state = latest.state
+        if latest.succeeded_at is None:
             return state.error or "the first poll has not ended"
-        age = self._monotonic() - self._succeeded_at
+        age = self._monotonic() - latest.succeeded_at
         if age > self._stale_after_s:
             return f"the data is {age:.0f} s old: {state.error or 'no poll has ended since'}"
         return None
@@ -144,8 +150,6 @@ class Poller:
         snapshot = replace(snapshot, requests=dict(asked))
         now = self._clock()
         reached = any(broker not in snapshot.broker_errors for broker in snapshot.brokers)
-        if reached:
-            self._succeeded_at = self._monotonic()
         return State(
             cluster=self._cluster or snapshot.cluster_id or "unknown",
             polled_at=now,

@@ -3,17 +3,45 @@
 from __future__ import annotations
 
 import errno
+import random
 import socket
 import time
+from collections.abc import Iterable
+from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
+LOWEST_PORT = 10_000
+_EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_USUAL_EPHEMERAL_START = 32_768
+
+
+def _ephemeral_start() -> int:
+    """Return the first port that the system gives to outgoing connections."""
+    try:
+        return int(_EPHEMERAL_RANGE.read_text(encoding="ascii").split()[0])
+    except OSError:
+        return _USUAL_EPHEMERAL_START
 
 
 def free_port() -> int:
     """Return a port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+    return free_base_port([0])
+
+
+def free_base_port(offsets: Iterable[int]) -> int:
+    """Return a port such that it plus each offset is free.
+
+    Taken from below those of outgoing connections: one of these could take the port before its
+    server does, and a client that waits for the server there could be connected to itself (both
+    ends of a TCP connection may be the same port), and read its own request as the answer.
+    """
+    wanted = list(offsets)
+    highest = _ephemeral_start() - max(wanted) - 1
+    chosen = random.SystemRandom()  # test runs beside each other must not draw the same ports
+    while True:
+        base = chosen.randint(LOWEST_PORT, highest)
+        if all(is_free(base + offset) for offset in wanted):
+            return base
 
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:

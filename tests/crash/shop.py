@@ -16,7 +16,7 @@ from order_services.local.ports import free_port
 from order_services.local.postgres import EmbeddedPostgres
 from order_services.local.process import ManagedProcess
 from order_services.local.summary import is_ready
-from tests.support.running_system import free_base_port
+from tests.support.running_system import services_base_port
 from tests.support.waiting import wait_for
 
 DATABASE = "shop"
@@ -45,7 +45,7 @@ class Shop:
 
     directory: Path
     command: Callable[[str], list[str]] = plain_command
-    base_port: int = field(default_factory=free_base_port)
+    base_port: int = field(default_factory=services_base_port)
     replicas: dict[str, ManagedProcess] = field(default_factory=dict)
     specs: dict[str, ServiceReplica] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)

@@ -13,25 +13,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from order_services.local.plan import SERVICES
-from order_services.local.ports import LOOPBACK, free_port, is_free
+from order_services.local.plan import REPLICA_STEP, SERVICES
+from order_services.local.ports import LOOPBACK, free_base_port, free_port
 from tests.support.waiting import wait_for
 
 MAX_TEST_REPLICAS = 3
 START_TIMEOUT_S = 120.0
 
 
-def free_base_port() -> int:
+def services_base_port() -> int:
     """Find a base port whose whole range of service ports is free."""
-    while True:
-        base = free_port()
-        wanted = [
-            base + index + 10 * number
-            for index in range(len(SERVICES))
-            for number in range(MAX_TEST_REPLICAS)
-        ]
-        if base < 60_000 and all(is_free(port) for port in wanted):
-            return base
+    return free_base_port(
+        index + REPLICA_STEP * number
+        for index in range(len(SERVICES))
+        for number in range(MAX_TEST_REPLICAS)
+    )
 
 
 @dataclass
@@ -40,7 +36,7 @@ class RunningSystem:
 
     data_dir: Path
     arguments: tuple[str, ...] = ()
-    base_port: int = field(default_factory=free_base_port)
+    base_port: int = field(default_factory=services_base_port)
     monitor_port: int = field(default_factory=free_port)
     kafka_port: int = field(default_factory=free_port)
     postgres_port: int = field(default_factory=free_port)

@@ -5,6 +5,7 @@ import socket
 import pytest
 from flask import Flask
 
+from monitor.exposition.series import Block
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.questions import GroupCommits, ListedGroup
 from monitor.model import CLASSIC
@@ -52,6 +53,20 @@ def test_ready_is_503_with_the_reason_until_the_first_poll_and_when_data_is_stal
     poller.poll()
     assert client.get("/ready").status_code == 200
     assert client.get("/health").status_code == 200
+
+
+def test_nobody_is_told_ready_before_the_page_of_that_poll_is_served() -> None:
+    _, poller, _ = make()
+    while_rendering = []
+
+    def more_blocks() -> tuple[Block, ...]:
+        while_rendering.append(poller.unready_reason())
+        return ()
+
+    poller._more_blocks = more_blocks
+    poller.poll()
+    assert while_rendering == ["the first poll has not ended"]
+    assert poller.unready_reason() is None
 
 
 def test_metrics_are_the_same_bytes_plain_and_compressed() -> None:
