@@ -29,7 +29,7 @@ run: $(VENV)/run.stamp ## start everything: Kafka, PostgreSQL, five services, th
 	@exec $(BIN)/order-services up $(UP)
 
 test: $(VENV)/dev.stamp ## run all tests, fast ones first
-	@exec $(BIN)/pytest $(PYTEST)
+	@exec $(BIN)/pytest --numprocesses=2 $(PYTEST)
 
 check: $(VENV)/dev.stamp ## format, lint, types
 	$(BIN)/ruff format --check .

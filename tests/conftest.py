@@ -16,6 +16,8 @@ import pytest
 from order_services.local.kafka import EmbeddedKafka
 from order_services.local.postgres import EmbeddedPostgres
 
+WHOLE_SYSTEMS = ("crash", "e2e")
+
 _numbers = itertools.count(1)
 _own_basetemp: Path | None = None
 
@@ -31,6 +33,17 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.basetemp is None:
         _own_basetemp = Path(tempfile.mkdtemp(prefix="pytest-run-"))
         config.option.basetemp = str(_own_basetemp)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tell the workers what to run as one: a file, or all that start a whole system each.
+
+    Two whole systems at a time are more than two cores carry: their time limits would be missed.
+    """
+    for item in items:
+        kind = item.path.relative_to(Path(__file__).parent).parts[0]
+        group = "whole systems" if kind in WHOLE_SYSTEMS else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_sessionfinish(exitstatus: int) -> None:

@@ -23,7 +23,7 @@ JARS = (
     f"+org.apache.kafka:kafka-tools:{KAFKA_VERSION}"
     "+org.slf4j:slf4j-simple:1.7.36"  # without a binding the broker says nothing about its errors
 )
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0  # 3 s usually; a machine with twenty busy programs took more than 60
 TOOL_TIMEOUT_S = 60.0
 # A small heap, no compiler tiers that pay off only after minutes: 3 s to start instead of 6.
 JVM_OPTIONS = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
