@@ -205,7 +205,7 @@ class Analyst:
             lagging,
             now=now,
             wall=seen_at,
-            compacted=_compacted(snapshot),
+            uncompacted=_uncompacted(snapshot),
         )
         if self._ask_times is None:
             return
@@ -464,11 +464,12 @@ def _largest(lag: GroupLag, seconds: Mapping[str, Mapping[int, float]]) -> float
     return 0.0 if lag.partitions and not lag.total else None
 
 
-def _compacted(snapshot: Snapshot) -> Collection[str]:
+def _uncompacted(snapshot: Snapshot) -> Collection[str]:
+    """Return the topics that are known to be without compaction."""
     return {
         topic
         for topic, config in snapshot.topic_configs.items()
-        if "compact" in (config.cleanup_policies or ())
+        if config.cleanup_policies is not None and "compact" not in config.cleanup_policies
     }
 
 

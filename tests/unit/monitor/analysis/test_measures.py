@@ -240,3 +240,17 @@ def test_retention_is_a_risk_once_more_than_half_of_it_is_gone(behind: int, *, t
     cluster.appended_at = cluster.now + POLL_S - behind
     found = measure(Analyst(cluster.times), cluster)
     assert ("retention_risk" in [advice.cause for advice in found.advice]) == told
+
+
+@pytest.mark.parametrize(
+    ("policies", "known"), [(["delete"], True), (["compact"], False), (None, False)]
+)
+def test_polls_alone_tell_no_lag_in_seconds_where_compaction_may_have_removed_the_record(
+    policies: list[str] | None, *, known: bool
+) -> None:
+    config = None if policies is None else TopicConfig(cleanup_policies=frozenset(policies))
+    cluster = Cluster(commits={0: 100, 1: 100}, config=config)
+    analyst = Analyst(lambda _: {})  # no broker answers
+    measure(analyst, cluster)
+    cluster.ends = {0: 120, 1: 100}
+    assert (0 in measure(analyst, cluster).seconds["t"]) == known

@@ -1,0 +1,315 @@
+"""What is known of when a partition's records were appended, as facts of two kinds.
+
+- *lower*: records at or after offset ``x`` were appended at ``t`` or later;
+- *upper*: records before offset ``x`` were appended at ``t`` or earlier.
+
+A poll that sees the log end at ``x`` at time ``t`` is both. A ListOffsets-by-timestamp question
+``q`` whose reply is (offset ``o``, timestamp ``r``) adds: lower (o, r), upper (o, q), upper
+(o + 1, r). Facts last, but compaction removes records: the first that is left at or after an offset
+may be much later than the one that was there. So of what is left, each poll asks anew.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left, bisect_right
+from math import inf
+from operator import itemgetter
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from monitor.analysis.time_search import Search
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+Point: TypeAlias = tuple[int, float]
+"""Offset and time in seconds."""
+
+_time = itemgetter(1)
+
+POINTS_KEPT = 48  # polls remembered of a partition that somebody lags on: 1.2 kB
+IDLE_POINTS_KEPT = 6  # and of one that nobody does
+CLOCK_SKEW_SECONDS = (
+    2.0  # record timestamps this far outside the polls' bracket are not append times
+)
+
+
+class Reply(NamedTuple):
+    """The first record that is left and as new as the question; times in seconds.
+
+    Where none is, the log end and the question's own time: the newest record is always left.
+    """
+
+    question: float
+    offset: int
+    time: float
+
+
+class Facts:
+    """Monotone (offset, time) steps: of facts that say the same, only the strongest is kept."""
+
+    __slots__ = ("offsets", "times")
+
+    def __init__(self) -> None:
+        self.offsets: list[int] = []
+        self.times: list[float] = []
+
+    def add_lower(self, offset: int, time: float) -> None:
+        """Note that records at or after the offset came then or later."""
+        offsets, times = self.offsets, self.times
+        at = bisect_right(offsets, offset)
+        if at and times[at - 1] >= time:
+            return
+        end = bisect_right(times, time, at)
+        start = at - 1 if at and offsets[at - 1] == offset else at
+        offsets[start:end] = [offset]
+        times[start:end] = [time]
+
+    def add_upper(self, offset: int, time: float) -> None:
+        """Note that records before the offset came then or earlier."""
+        offsets, times = self.offsets, self.times
+        at = bisect_left(offsets, offset)
+        if at < len(offsets) and times[at] <= time:
+            return
+        start = bisect_left(times, time, 0, at)
+        end = at + 1 if at < len(offsets) and offsets[at] == offset else at
+        offsets[start:end] = [offset]
+        times[start:end] = [time]
+
+    def lower(self, offset: int) -> Point:
+        """Return the last point at or below the offset."""
+        at = bisect_right(self.offsets, offset)
+        return (self.offsets[at - 1], self.times[at - 1]) if at else (-1, -inf)
+
+    def upper(self, offset: int) -> Point:
+        """Return the first point above the offset."""
+        at = bisect_right(self.offsets, offset)
+        return (self.offsets[at], self.times[at]) if at < len(self.offsets) else (-1, inf)
+
+    def before(self, offset: int) -> list[Point]:
+        """Return the two last points at or below the offset."""
+        at = bisect_right(self.offsets, offset)
+        first = at - 2 if at > 1 else 0
+        return list(zip(self.offsets[first:at], self.times[first:at], strict=True))
+
+    def after(self, offset: int) -> list[Point]:
+        """Return the two first points above the offset."""
+        at = bisect_right(self.offsets, offset)
+        return list(zip(self.offsets[at : at + 2], self.times[at : at + 2], strict=True))
+
+    def truncate(self, end: int) -> None:
+        """Forget the points past a log end."""
+        at = bisect_right(self.offsets, end)
+        del self.offsets[at:], self.times[at:]
+
+    def prune(self, offsets: Collection[int]) -> None:
+        """Keep what lies from just below the lowest of the offsets on, and thin that out."""
+        first = max(0, bisect_right(self.offsets, min(offsets)) - 1)
+        del self.offsets[:first], self.times[:first]
+        if len(self.offsets) > POINTS_KEPT:
+            keep = _thinned(self.offsets, offsets)
+            self.offsets = [self.offsets[i] for i in keep]
+            self.times = [self.times[i] for i in keep]
+
+
+def _thinned(points: list[int] | array[int], wanted: Collection[int]) -> list[int]:
+    """Return the indices to keep: around the wanted offsets, the newest half, every second older one."""
+    kept = set(range(len(points) // 2, len(points))) | set(range(0, len(points) // 2, 2))
+    for offset in wanted:
+        at = bisect_right(points, offset)
+        kept.update(i for i in (at - 1, at) if 0 <= i < len(points))
+    return sorted(kept)
+
+
+class PartitionLog:
+    """What is known about one partition's log."""
+
+    __slots__ = (
+        "distrusted_until", "ends", "first", "last", "lower", "replies", "searches", "skips", "upper",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.ends = array("q")  # log end offsets, ascending
+        self.first = array("d")  # when each was first seen, and
+        self.last = array("d")  # last seen: monotonic seconds
+        self.lower: Facts | None = None  # from replies, wall-clock seconds; most logs have none
+        self.upper: Facts | None = None
+        self.replies: list[Reply] = []  # of this poll, where compaction may remove records
+        self.skips: dict[int, int] = {}  # committed offset -> none is left between it and this one
+        self.searches: dict[int, Search] = {}  # committed offset -> its search
+        self.distrusted_until = -inf
+
+    def see_end(self, end: int, now: float) -> None:
+        """Take in the log end of a poll."""
+        ends = self.ends
+        if ends:
+            newest = ends[-1]
+            if end == newest:
+                self.last[-1] = now
+                return
+            if end < newest:
+                self.truncate(end)
+                if ends and ends[-1] == end:  # seen before the truncated records came
+                    self.last[-1] = now
+                    return
+        ends.append(end)
+        self.first.append(now)
+        self.last.append(now)
+        if len(ends) > (POINTS_KEPT if self.searches else IDLE_POINTS_KEPT):
+            self.thin(self.searches)
+
+    def truncate(self, end: int) -> None:
+        """Forget what was known of records that were replaced: the log end moved back."""
+        at = bisect_right(self.ends, end)
+        del self.ends[at:], self.first[at:], self.last[at:]
+        if self.lower and self.upper:
+            self.lower.truncate(end - 1)
+            self.upper.truncate(end)
+        self.skips.clear()
+        self.searches.clear()
+
+    def thin(self, wanted: Collection[int]) -> None:
+        """Drop points that tell little about the wanted offsets."""
+        if not wanted:
+            spare = len(self.ends) // 2
+            del self.ends[:spare], self.first[:spare], self.last[:spare]
+            return
+        keep = _thinned(self.ends, wanted)
+        if len(keep) == len(self.ends):  # every point is next to somebody's committed offset
+            keep = keep[-2 * POINTS_KEPT :]
+        self.ends = array("q", [self.ends[i] for i in keep])
+        self.first = array("d", [self.first[i] for i in keep])
+        self.last = array("d", [self.last[i] for i in keep])
+
+    def want(self, offsets: Collection[int]) -> None:
+        """Keep the bookkeeping of these committed offsets and what replies said of their records."""
+        if self.replies:
+            self.replies = []
+        if not offsets:
+            self.lower = self.upper = None
+            self.skips.clear()
+            self.searches.clear()
+            return
+        searches = self.searches
+        if searches.keys() == offsets:
+            return
+        self.searches = {offset: searches.get(offset) or Search() for offset in offsets}
+        if self.skips:
+            gone = self.skips.items()  # none of these comes back, whoever reads on
+            left = {x: max((o for c, o in gone if c <= x < o), default=x) for x in offsets}
+            self.skips = {x: o for x, o in left.items() if o > x}
+        if self.lower is not None and self.upper is not None:
+            self.lower.prune(offsets)
+            self.upper.prune(offsets)
+
+    def polled(self, offset: int, wall_offset: float) -> tuple[float, float]:
+        """Return the polls' bounds of the record at an offset."""
+        at = bisect_right(self.ends, offset)
+        low = self.last[at - 1] + wall_offset if at else -inf
+        high = self.first[at] + wall_offset if at < len(self.ends) else inf
+        return low, high
+
+    def bounds(self, offset: int, wall_offset: float) -> tuple[float, float]:
+        """Return the bounds by polls and replies; where they disagree, the polls win."""
+        ends = self.ends
+        at = bisect_right(ends, offset)
+        low = self.last[at - 1] + wall_offset if at else -inf
+        high = self.first[at] + wall_offset if at < len(ends) else inf
+        if self.lower is not None and self.upper is not None:
+            reply_low = min(max(self.lower.lower(offset)[1], low), high)
+            high = min(max(self.upper.upper(offset)[1], low), high)
+            # timestamps out of order: only the upper fact holds whatever the order
+            low = min(reply_low, high)
+        return low, high
+
+    def left(self, committed: int) -> int:
+        """Return the first offset at which a record may be left that a group has not read."""
+        return self.skips.get(committed, committed)
+
+    def after(self, offset: int) -> Reply | None:
+        """Return the first record at or after an offset that this poll has seen to be left."""
+        return min((r for r in self.replies if r.offset >= offset), default=None)
+
+    def bounds_of_left(self, committed: int, wall_offset: float) -> tuple[float, float]:
+        """Return the bounds of the oldest unread record that compaction has left."""
+        offset = self.left(committed)
+        low, high = self.bounds(offset, wall_offset)
+        reply = self.after(offset)
+        if reply is None:
+            return low, inf  # any of them may be gone
+        return (low, high) if reply.offset == offset else (low, max(low, reply.time))
+
+    def decisive(self, offset: int, wall_offset: float) -> float:
+        """Return the newest question before which no record is that is at or after the offset.
+
+        A reply from beyond the offset then says that the records up to the reply's are gone.
+        """
+        low, _ = self.polled(offset, wall_offset)
+        below, time = self.lower.lower(offset) if self.lower is not None else (-1, -inf)
+        # records are stamped before they are appended; and next to the last read record only the
+        # next millisecond tells
+        return max(0.0, low - CLOCK_SKEW_SECONDS, time + 0.001 * (below < offset))
+
+    def around(self, offset: int, wall_offset: float) -> tuple[list[Point], list[Point]]:
+        """Return the nearest points at or below the offset and above it, nearest first."""
+        ends, at = self.ends, bisect_right(self.ends, offset)
+        below: list[Point] = []
+        above: list[Point] = []
+        if at:
+            below.append((ends[at - 1], self.last[at - 1] + wall_offset))
+            if at > 1:
+                below.append((ends[at - 2], self.last[at - 2] + wall_offset))
+        if at < len(ends):
+            above.append((ends[at], self.first[at] + wall_offset))
+            if at + 1 < len(ends):
+                above.append((ends[at + 1], self.first[at + 1] + wall_offset))
+        if self.lower is not None and self.upper is not None:
+            below += self.lower.before(offset)
+            above += self.upper.after(offset)
+            above += [(r.offset, r.question) for r in self.replies if r.offset > offset]
+            below.sort(key=_time, reverse=True)
+            above.sort(key=_time)
+        return below, above
+
+    def is_record(self, offset: int, time: float) -> bool:
+        """Tell whether a reply brought this very record and timestamp."""
+        return self.lower is not None and self.lower.lower(offset) == (offset, time)
+
+    def add_reply(self, question: float, offset: int, time: float) -> None:
+        """Note the first record that is left and as new as the question."""
+        lower, upper = self._facts()
+        lower.add_lower(offset, time)
+        upper.add_upper(offset, question)
+        upper.add_upper(offset + 1, time)
+
+    def add_older(self, question: float, end: int) -> None:
+        """Note that all records before the end are older than the question."""
+        _, upper = self._facts()
+        upper.add_upper(end, question)
+
+    def add_left(self, reply: Reply, wall_offset: float) -> None:
+        """Note what this poll saw to be left of a compacted log."""
+        self.replies.append(reply)
+        if reply.offset == self.ends[-1]:
+            return
+        for committed in self.searches:
+            offset = self.left(committed)
+            if (
+                offset < reply.offset
+                and reply.question <= self.decisive(offset, wall_offset) + 1e-4
+            ):
+                self.skips[committed] = reply.offset
+
+    def _facts(self) -> tuple[Facts, Facts]:
+        if self.lower is None or self.upper is None:
+            self.lower, self.upper = Facts(), Facts()
+        return self.lower, self.upper
+
+    def distrust(self, until: float) -> None:
+        """Do without the timestamps of this log's records for a while."""
+        self.lower = self.upper = None
+        self.replies = []
+        self.skips.clear()
+        for search in self.searches.values():
+            search.found = None
+        self.distrusted_until = until
