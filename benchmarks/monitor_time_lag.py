@@ -19,7 +19,7 @@ import sys
 import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -44,6 +44,7 @@ TRANSACTION_RECORDS_PER_S: Final = 10.0
 ABORTED: Final = 0.2
 KEYS: Final = 40
 SEED: Final = 4
+LOG_READINGS: Final = 100
 
 RESTARTED: Final = "restarted"
 COMPACTED: Final = "compacted"
@@ -89,7 +90,8 @@ class Written:
 class Workloads:
     """Writes each workload's records, a tick at a time."""
 
-    def __init__(self, bootstrap_servers: str) -> None:
+    def __init__(self, bootstrap_servers: str, chosen: Collection[str]) -> None:
+        self._chosen = chosen
         common = {"bootstrap.servers": bootstrap_servers, "linger.ms": 5}
         self._plain = Producer(common)
         self._transactional = Producer({**common, "transactional.id": "benchmark"})
@@ -116,11 +118,12 @@ class Workloads:
                 ),
                 (COMPACTED, self._some(20.0 * passed)),
             ):
-                for _ in range(count):
+                for _ in range(count if topic in self._chosen else 0):
                     key = f"key-{self._random.randrange(KEYS)}"
                     self._write(self._plain, topic, partition, key)
         self._plain.poll(0)
-        self._transact(now, passed)
+        if TRANSACTIONAL in self._chosen:
+            self._transact(now, passed)
 
     def _transact(self, now: float, passed: float) -> None:
         producer = self._transactional
@@ -183,8 +186,10 @@ class Workloads:
 class Readers:
     """Commits what a near and a far group would have read of each topic."""
 
-    def __init__(self, coordinator: Coordinator, started: float, lasting: float) -> None:
-        self._coordinator = coordinator
+    def __init__(
+        self, coordinator: Coordinator, chosen: Collection[str], started: float, lasting: float
+    ) -> None:
+        self._coordinator, self._chosen = coordinator, chosen
         self._started, self._lasting = started, lasting
         self._random = random.Random(SEED + 1)
         self._due: dict[str, float] = {}
@@ -192,7 +197,7 @@ class Readers:
     def tick(self, now: float, written: Mapping[TopicPartition, Written]) -> None:
         """Commit what is due."""
         commits = {}
-        for topic in WORKLOADS:
+        for topic in self._chosen:
             for group in (f"{topic}-near", f"{topic}-far"):
                 if now < self._due.get(group, 0.0):
                     continue
@@ -251,14 +256,30 @@ class Sample:
 
 def log_of(data_dir: Path, topic: str, partition: int) -> Times:
     """Return offset and timestamp of each record and marker in a partition's log files."""
-    found: dict[int, int] = {}
-    for path in sorted((data_dir / "log" / f"{topic}-{partition}").glob("*.log")):
-        with contextlib.suppress(FileNotFoundError):  # compaction replaced it
-            records = MemoryRecords(path.read_bytes())
-            while (batch := records.next_batch()) is not None:
-                found.update((record.offset, record.timestamp) for record in batch)
-    offsets = sorted(found)
-    return offsets, [found[offset] for offset in offsets]
+    directory = data_dir / "log" / f"{topic}-{partition}"
+    for _ in range(LOG_READINGS):
+        before = _segments(directory)
+        found: dict[int, int] = {}
+        for path in before:
+            with contextlib.suppress(FileNotFoundError):  # compaction replaced it
+                records = MemoryRecords(path.read_bytes())
+                while (batch := records.next_batch()) is not None:
+                    found.update((record.offset, record.timestamp) for record in batch)
+        # while the cleaner swaps segments, some are missing or there twice
+        if before == _segments(directory) and not any(directory.glob("*.swap")):
+            offsets = sorted(found)
+            return offsets, [found[offset] for offset in offsets]
+        time.sleep(0.01)
+    raise RuntimeError(f"the log of {topic}-{partition} does not stand still")
+
+
+def _segments(directory: Path) -> dict[Path, int]:
+    """Return the segments and which file each is: compaction writes a new one of the same name."""
+    found = {}
+    for path in sorted(directory.glob("*.log")):
+        with contextlib.suppress(FileNotFoundError):
+            found[path] = path.stat().st_ino
+    return found
 
 
 def truth_of(sample: Sample, logs: Iterable[Times]) -> list[float]:
@@ -296,18 +317,18 @@ class Polls:
                 )
 
 
-def watch(kafka: EmbeddedKafka, lasting: float) -> Polls:
-    """Run all workloads, and poll them every 15 s with an old and a fresh monitor."""
-    for topic in WORKLOADS:
+def watch(kafka: EmbeddedKafka, chosen: Collection[str], lasting: float) -> Polls:
+    """Run the workloads, and poll them every 15 s with an old and a fresh monitor."""
+    for topic in chosen:
         create_topics(kafka.bootstrap_servers, [topic], PARTITIONS, TOPIC_SETTINGS.get(topic))
     polls = Polls()
     with contextlib.ExitStack() as stack:
         coordinator = Coordinator(kafka.bootstrap_servers)
         stack.callback(coordinator.close)
         old = stack.enter_context(Monitor(kafka.bootstrap_servers))
-        workloads = Workloads(kafka.bootstrap_servers)
+        workloads = Workloads(kafka.bootstrap_servers, chosen)
         started = time.time()
-        run_for = _Ticks(workloads, Readers(coordinator, started, lasting))
+        run_for = _Ticks(workloads, Readers(coordinator, chosen, started, lasting))
         for number in range(1, int(lasting / POLL_INTERVAL_S) + 1):
             due = started + number * POLL_INTERVAL_S
             run_for.until(due - FRESH_LEAD_S)
@@ -370,13 +391,13 @@ class Errors:
 
 def measure(arguments: argparse.Namespace) -> None:
     lasting = 75.0 if arguments.quick else arguments.seconds
-    by_workload: dict[str, Errors] = {name: Errors() for name in WORKLOADS}
+    by_workload: dict[str, Errors] = {name: Errors() for name in arguments.workloads}
     others_fresh = Errors()
     with broker(settings=BROKER_SETTINGS) as kafka:
-        polls = watch(kafka, lasting)
+        polls = watch(kafka, arguments.workloads, lasting)
         logs = {
             (topic, p): log_of(kafka.data_dir, topic, p)
-            for topic in WORKLOADS
+            for topic in arguments.workloads
             for p in range(PARTITIONS)
         }
     for sample in polls.samples:
@@ -443,6 +464,9 @@ def _print(
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workloads", nargs="+", choices=WORKLOADS, default=WORKLOADS, help="only these"
+    )
     parser.add_argument("--seconds", type=float, default=300.0, help="how long to run (300)")
 
 
