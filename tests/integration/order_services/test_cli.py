@@ -4,7 +4,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from click.testing import CliRunner, Result
@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from order_services import topics
 from order_services.cli import cli
 from order_services.local.kafka import EmbeddedKafka
+from tests.support.waiting import wait_for
 
 
 def run(*arguments: str, brokers: str | None = None) -> Result:
@@ -38,19 +39,24 @@ def test_creating_topics_twice_changes_nothing(kafka: EmbeddedKafka) -> None:
     assert [line.split()[:2] for line in lines[1:]] == [["orders", str(n)] for n in range(6)]
 
 
-def test_partitions_grow_and_do_not_shrink(kafka: EmbeddedKafka) -> None:
-    run("topics", "create", brokers=kafka.bootstrap_servers)
+def test_partitions_grow_and_do_not_shrink(
+    kafka: EmbeddedKafka, unique: Callable[[str], str]
+) -> None:
+    # of its own: other tests on this broker expect the declared ones as they are declared
+    name = unique("topic")
+    admin = topics.admin_client(kafka.bootstrap_servers)
+    topics.create(admin, [topics.Topic(name, 3)])
+    wait_for("the topic", lambda: name in topics.list_names(admin))
 
     def alter(partitions: int) -> Result:
-        name = topics.ORDERS_REPLAY
         arguments = ("topics", "alter", name, "--partitions", str(partitions))
         return run(*arguments, "--kafka", kafka.bootstrap_servers)
 
     assert alter(4).exit_code == 0
-    assert "had 4" in alter(4).output
+    wait_for("four partitions", lambda: "had 4" in alter(4).output)
     refused = alter(3)
     assert refused.exit_code == 2
-    assert "cannot shrink topic orders-replay from 4 to 3 partitions" in refused.output
+    assert f"cannot shrink topic {name} from 4 to 3 partitions" in refused.output
 
 
 def test_an_unknown_topic_is_named(kafka: EmbeddedKafka) -> None:
