@@ -6,7 +6,8 @@ What is counted by whom, so that nothing is counted twice or missed:
    shared. So each batch is wholly before the beginning, or sees the replay and counts its events of
    the replayed days also into the fresh table, by event id.
 2. What was counted before the beginning is in the orders' history by the time the history is read:
-   the publisher waits until it is. All of the history's events of those days are published.
+   the publisher waits until it is. All of the history's events of those days are published, up to
+   the last order that is in it then: what happens to later ones is counted by the live stream.
 3. Analytics adds them to the fresh table, each event id once, whoever brought it first.
 4. The swap notes every event of the fresh table in analytics' inbox, so that the live stream passes
    over those that it has not delivered yet; then, holding `COUNT_LOCK` alone, it replaces the days'
@@ -165,9 +166,10 @@ _NOT_IN_HISTORY: Final = """
 # Ids of orders are time-ordered: those of the replayed days are the end of the primary key.
 _PAGE: Final = """
     SELECT order_id::text, event_id::text, event_type, event_time, source, correlation_id, payload
-    FROM order_events WHERE order_id > %s::uuid AND event_time >= %s
+    FROM order_events WHERE order_id > %s::uuid AND order_id <= %s::uuid AND event_time >= %s
     ORDER BY order_id, event_id LIMIT %s
 """
+_LAST_ORDER: Final = "SELECT order_id::text FROM order_events ORDER BY order_id DESC LIMIT 1"
 # Orders from before, to which something happened since.
 _EARLIER_ORDERS: Final = """
     SELECT DISTINCT order_id::text FROM order_events WHERE order_id <= %s::uuid AND event_time >= %s
@@ -337,8 +339,10 @@ class Publisher:
         """
         border = _first_id_at(replay.since)
         after = border
-        while True:
-            page = self._query(_PAGE, (after, replay.since, PAGE_EVENTS))
+        # orders that come faster than their events are published must not keep it from ending
+        last = self._query(_LAST_ORDER, ())
+        while last:
+            page = self._query(_PAGE, (after, last[0][0], replay.since, PAGE_EVENTS))
             if len(page) == PAGE_EVENTS:
                 # the last order may go on beyond the page
                 page = [row for row in page if row[0] != page[-1][0]]

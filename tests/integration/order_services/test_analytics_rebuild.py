@@ -208,6 +208,21 @@ def end_of(lab: Lab, topic: str) -> int:
     return sum(high for _, high in ends)
 
 
+def test_a_replay_ends_while_orders_come_faster_than_it_publishes(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "PAGE_EVENTS", 8)
+    write_history(lab, [event for _ in range(5) for event in story(TODAY)])
+    begun = begin(lab)
+
+    def order_more(published: int) -> None:
+        assert published <= 20, "it runs after what has happened since"
+        write_history(lab, [event for _ in range(3) for event in story(TODAY)])
+
+    publisher(lab, lab.group(), on_progress=order_more).publish(begun)
+    assert fetch(lab, begun).events == 20
+
+
 def test_a_replay_that_dies_half_way_leaves_the_counts_and_the_next_one_works(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
