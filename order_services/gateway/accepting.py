@@ -48,19 +48,28 @@ _INSERT: Final = """
     SELECT order_id, event_id, 'ORDER_CREATED', at, 'gateway', correlation_id, payload
     FROM accepted
 """
-# Sorted, so that the batches of two replicas that share keys cannot wait for each other.
+# Sorted, so that the batches of two replicas that share keys cannot wait for each other. A key that
+# is there is locked, which changes nothing: pruned before it is read, its order would come twice.
 _CLAIM: Final = """
     INSERT INTO idempotency_keys (idempotency_key, request_digest, order_id)
     SELECT key, decode(digest, 'hex'), order_id
     FROM json_to_recordset(%s::json) AS claim(key text, digest text, order_id uuid)
     ORDER BY key
-    ON CONFLICT (idempotency_key) DO NOTHING
+    ON CONFLICT (idempotency_key) DO UPDATE SET order_id = excluded.order_id WHERE false
     RETURNING idempotency_key
 """
 _CLAIMED: Final = """
     SELECT idempotency_key, request_digest, order_id::text FROM idempotency_keys
     WHERE idempotency_key = ANY(%s)
 """
+# A key that a request is using right now stays for the next time.
+_PRUNE_KEYS: Final = """
+    DELETE FROM idempotency_keys WHERE idempotency_key IN (
+        SELECT idempotency_key FROM idempotency_keys
+        WHERE created_at < now() - make_interval(secs => %s)
+        ORDER BY created_at LIMIT %s FOR UPDATE SKIP LOCKED)
+"""
+PRUNED_AT_ONCE: Final = 5_000
 
 
 class KeyReusedError(Exception):
@@ -224,6 +233,14 @@ def _claim_keys(connection: Connection, batch: Sequence[_Waiting]) -> dict[str, 
         for key, digest, order_id in connection.exec_driver_sql(_CLAIMED, (lost,)):
             claims[key] = (bytes(digest), order_id)
     return claims
+
+
+def prune_keys(database: Database, retention_seconds: float) -> bool:
+    """Forget idempotency keys that are older; true when there may be more of them."""
+    with database.begin() as connection:
+        parameters = (retention_seconds, PRUNED_AT_ONCE)
+        pruned: int = connection.exec_driver_sql(_PRUNE_KEYS, parameters).rowcount
+    return pruned == PRUNED_AT_ONCE
 
 
 def _row(event: Event) -> dict[str, Any]:

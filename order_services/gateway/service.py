@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from order_services.gateway.accepting import SERVICE, OrderWriter
+from order_services.gateway.accepting import SERVICE, OrderWriter, prune_keys
 from order_services.gateway.fleet import Fleet
 from order_services.gateway.following import HANDLES, follow
 from order_services.gateway.replaying import ReplayJobs, add_replay_routes
 from order_services.gateway.routes import add_routes
 from order_services.gateway.settings import GatewaySettings
 from order_services.runtime.http import THREADS_KEY
-from order_services.runtime.service import Runtime, Service
+from order_services.runtime.service import MAINTENANCE_INTERVAL_SECONDS, Runtime, Service
+from order_services.runtime.worker import Worker
 from order_services.topics import GATEWAY_GROUP
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from flask import Flask
 
 
@@ -42,6 +45,19 @@ def gateway_service(settings: GatewaySettings) -> Service:
             app, settings.admin_token.get_secret_value(), ReplayJobs(settings, runtime.database)
         )
 
+    def workers(runtime: Runtime) -> Sequence[Worker]:
+        retention_seconds = settings.idempotency_key_retention_hours * 3600
+
+        def prune() -> bool:
+            return prune_keys(runtime.database, retention_seconds)
+
+        return [Worker("idempotency-keys", MAINTENANCE_INTERVAL_SECONDS, prune)]
+
     return Service(
-        name=SERVICE, group=GATEWAY_GROUP, handles=HANDLES, handler=follow, configure=configure
+        name=SERVICE,
+        group=GATEWAY_GROUP,
+        handles=HANDLES,
+        handler=follow,
+        configure=configure,
+        workers=workers,
     )

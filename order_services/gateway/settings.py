@@ -35,6 +35,8 @@ class GatewaySettings(ServiceSettings):
     accept_batch_max_orders: Annotated[int, Field(ge=1, le=1_000)] = 200
     # after this a client hears that its order was not accepted in time
     accept_timeout_seconds: PositiveSeconds = 10.0
+    # how long a repeated Idempotency-Key returns the first order; later it makes a new one
+    idempotency_key_retention_hours: Annotated[float, Field(ge=1, le=8_760)] = 168.0
     # where /api/services/status asks; with replicas, one address for each
     payment_url: Urls = "http://127.0.0.1:4001"
     inventory_url: Urls = "http://127.0.0.1:4002"

@@ -18,7 +18,7 @@ from order_services import tables
 from order_services.cancellation import dispatch
 from order_services.catalogue import PRODUCT_OF
 from order_services.events import Event, EventType, decode, is_traceparent
-from order_services.gateway.accepting import NotAcceptedInTimeError, OrderWriter
+from order_services.gateway.accepting import _CLAIM, NotAcceptedInTimeError, OrderWriter, prune_keys
 from order_services.gateway.fleet import Fleet
 from order_services.gateway.following import follow
 from order_services.gateway.routes import add_routes
@@ -376,3 +376,28 @@ def assert_asks_to_retry(answer: TestResponse) -> None:
     assert answer.json is not None
     assert "127.0.0.1" not in answer.text
     assert "postgres" not in answer.text
+
+
+def test_old_idempotency_keys_are_forgotten_and_newer_ones_and_those_in_use_are_kept(
+    connected: Database, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("order_services.gateway.accepting.PRUNED_AT_ONCE", 2)
+    for key in ("old-1", "old-2", "old-3", "in-use", "new"):
+        accept(client, **{"Idempotency-Key": key})
+    with connected.begin() as connection:
+        connection.execute(
+            text(
+                "UPDATE idempotency_keys SET created_at = now() - interval '2 h' "
+                "WHERE idempotency_key <> :key"
+            ),
+            {"key": "new"},
+        )
+    with connected.begin() as busy:
+        # as a request that comes again does: nothing may take the key from it now
+        claim = [{"key": "in-use", "digest": "00", "order_id": MISSING_ID}]
+        assert busy.exec_driver_sql(_CLAIM, (orjson.dumps(claim).decode(),)).all() == []
+        assert prune_keys(connected, 3600) is True
+        assert prune_keys(connected, 3600) is False
+    with connected.begin() as connection:
+        left = set(connection.execute(select(tables.idempotency_keys.c.idempotency_key)).scalars())
+    assert left == {"in-use", "new"}
