@@ -19,7 +19,7 @@ SERVICES: Final = ("gateway", "payment", "inventory", "shipping", "analytics")
 DEFAULT_BROKERS: Final = "127.0.0.1:9092"
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
 EXIT_USAGE: Final = 2
-MORE_COMMANDS: Final = ("dead-letters", "replay")
+MORE_COMMANDS: Final = ("dead-letters", "refused", "replay")
 
 
 class LazyGroup(click.Group):

@@ -1,4 +1,4 @@
-"""The commands `order-services dead-letters` and `order-services replay`."""
+"""The commands `order-services dead-letters`, `refused` and `replay`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from pydantic import SecretStr
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from order_services import dead_letters, replay
+from order_services import dead_letters, refused, replay
 from order_services.cli import _connect, _fail, _kafka_option
-from order_services.dead_letters import DeadLetter, DeadLetterError, Replayed, Selection
+from order_services.dead_letters import DeadLetterError, Replayed, Selection
 from order_services.events import new_id
 from order_services.replay import Replay, ReplayError, ReplayState
 from order_services.runtime.database import Database
@@ -119,7 +119,7 @@ def show_dead_letter(brokers: str, output: str, group: str, offset: int, partiti
     for name, value in letter.headers:
         _print_field("header", f"{name}: {_text(value)}")
     click.echo("value")
-    for line in _value_lines(letter):
+    for line in _value_lines(letter.value):
         click.echo(line)
 
 
@@ -168,11 +168,11 @@ def replay_dead_letters(
             sys.exit(EXIT_INTERRUPTED)
 
 
-class _ReplaySettings(ServiceSettings):
+class _CommandSettings(ServiceSettings):
     """Kafka and the database as the services are told of them; no server is started."""
 
     port: int = 0
-    kafka_client_id: str = "order-services-replay"
+    kafka_client_id: str = "order-services-command"
 
 
 def _database_url(
@@ -190,14 +190,103 @@ def _database_url(
     return url
 
 
-@click.command("replay")
-@_kafka_option
-@click.option(
+_database_option = click.option(
     "--database",
     callback=_database_url,
     metavar="URL",
     help="The services' PostgreSQL; else DB_HOST, DB_PORT, DB_NAME, DB_USER and DB_PASSWORD.",
 )
+
+
+@contextmanager
+def _database(settings: ServiceSettings) -> Iterator[Database]:
+    """Open the services' database; what goes wrong with it ends the command in one line."""
+    store = Database(settings)
+    try:
+        yield store
+    except SQLAlchemyError as error:
+        # the driver's text names host and user
+        _fail(f"the services' database cannot be used ({type(error).__name__})")
+    finally:
+        store.close()
+
+
+@click.group("refused")
+def refused_group() -> None:
+    """Show messages that Kafka refused for good, and publish them again."""
+
+
+@refused_group.command("list")
+@_database_option
+@_output_option
+def list_refused(database: URL | None, output: str) -> None:
+    """Count the refused messages of each service, by topic and reason."""
+    with _database(_settings(database)) as store, store.begin() as connection:
+        heaps = refused.heaps(connection)
+    if output == "json":
+        _print_json([asdict(heap) for heap in heaps])
+        return
+    if not heaps:
+        click.echo("none")
+    for heap in heaps:
+        click.echo(f"{heap.slice}: {heap.count} for {heap.topic}, {heap.reason}")
+        click.echo(f"    oldest {_time(heap.oldest)}, newest {_time(heap.newest)}")
+
+
+@refused_group.command("show")
+@_database_option
+@_output_option
+@click.argument("message_id", metavar="ID", type=click.IntRange(0))
+def show_refused(database: URL | None, output: str, message_id: int) -> None:
+    """Show the refused message ID."""
+    with _database(_settings(database)) as store, store.begin() as connection:
+        found = refused.find(connection, message_id)
+    if found is None:
+        _fail(f"there is no refused message {message_id}")
+    if output == "json":
+        _print_json({**asdict(found), "key": _text(found.key), "value": _text(found.value)})
+        return
+    _print_field("service", found.slice)
+    _print_field("topic", found.topic)
+    _print_field("written at", _time(found.created_at))
+    _print_field("refused at", _time(found.refused_at))
+    _print_field("reason", found.reason)
+    _print_field("key", _text(found.key) or "none")
+    for name, value in found.headers.items():
+        _print_field("header", f"{name}: {value}")
+    click.echo("value")
+    for line in _value_lines(found.value):
+        click.echo(line)
+
+
+@refused_group.command("retry")
+@_database_option
+@click.option("--service", help="Only messages of this service.")
+@click.option("--id", "ids", type=click.IntRange(0), multiple=True, help="Only this one.")
+@click.option("--limit", type=click.IntRange(1), help="At most so many, oldest first.")
+@click.option("--all", "everything", is_flag=True, help="All that there are.")
+def retry_refused(
+    *,
+    database: URL | None,
+    service: str | None,
+    ids: tuple[int, ...],
+    limit: int | None,
+    everything: bool,
+) -> None:
+    """Put refused messages back into the outbox, from which the service publishes them.
+
+    What Kafka still refuses is set aside again: raise the topic's max.message.bytes first.
+    """
+    if everything == bool(service or ids or limit):
+        raise click.UsageError("say which: --service, --id and --limit, or --all")
+    with _database(_settings(database)) as store, store.begin() as connection:
+        count = refused.retry(connection, slice_=service, ids=ids, limit=limit)
+    click.echo(f"{count} put back into the outbox")
+
+
+@click.command("replay")
+@_kafka_option
+@_database_option
 @click.option(
     "--days",
     type=click.IntRange(replay.MIN_DAYS, replay.MAX_DAYS),
@@ -224,21 +313,15 @@ def replay_command(
 ) -> None:
     """Replay the last days' orders, from which analytics rebuilds its counts."""
     _connect(brokers)
-    settings = _settings(brokers, database)
-    store = Database(settings)
-    try:
-        with stop_on_interrupt() as stop:
+    settings = _settings(database).model_copy(update={"kafka_brokers": brokers})
+    with _database(settings) as store, stop_on_interrupt() as stop:
+        try:
             _replay(settings, store, stop, days=days, rate=rate, wait_seconds=wait_seconds)
-    except ReplayError as error:
-        if stop.is_set():
-            click.echo("interrupted: the counts are as they were", err=True)
-            sys.exit(EXIT_INTERRUPTED)
-        _fail(str(error))
-    except SQLAlchemyError as error:
-        # the driver's text names host and user
-        _fail(f"the services' database cannot be used ({type(error).__name__})")
-    finally:
-        store.close()
+        except ReplayError as error:
+            if stop.is_set():
+                click.echo("interrupted: the counts are as they were", err=True)
+                sys.exit(EXIT_INTERRUPTED)
+            _fail(str(error))
 
 
 def _replay(
@@ -287,20 +370,20 @@ def _get(store: Database, replay_id: str) -> Replay:
     return found
 
 
-def _settings(brokers: str, url: URL | None) -> ServiceSettings:
+def _settings(url: URL | None) -> ServiceSettings:
     try:
-        settings = load(_ReplaySettings)
+        settings = load(_CommandSettings)
     except SettingsError as error:
         _fail(str(error))
-    changes: dict[str, Any] = {"kafka_brokers": brokers}
-    if url is not None:
-        changes |= {
-            "db_host": url.host,
-            "db_port": url.port or 5432,
-            "db_name": url.database,
-            "db_user": url.username or settings.db_user,
-            "db_password": SecretStr(url.password or ""),
-        }
+    if url is None:
+        return settings
+    changes = {
+        "db_host": url.host,
+        "db_port": url.port or 5432,
+        "db_name": url.database,
+        "db_user": url.username or settings.db_user,
+        "db_password": SecretStr(url.password or ""),
+    }
     return settings.model_copy(update=changes)
 
 
@@ -322,13 +405,13 @@ def _print_field(name: str, text: str) -> None:
         click.echo(f"{label:<{LABEL_WIDTH}}{line}")
 
 
-def _value_lines(letter: DeadLetter) -> Sequence[str]:
-    if letter.value is None:
+def _value_lines(value: bytes | None) -> Sequence[str]:
+    if value is None:
         return ["  none"]
     try:
-        text = json.dumps(json.loads(letter.value), indent=2, ensure_ascii=False)
+        text = json.dumps(json.loads(value), indent=2, ensure_ascii=False)
     except ValueError:
-        text = _text(letter.value) or ""
+        text = _text(value) or ""
     return [
         "  " + part
         for line in text.splitlines() or [""]
@@ -353,5 +436,6 @@ def _time(moment: datetime | None) -> str:
 
 COMMANDS: Final[dict[str, click.Command]] = {
     "dead-letters": dead_letters_group,
+    "refused": refused_group,
     "replay": replay_command,
 }
