@@ -51,6 +51,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from order_services.events import IS_REPLAY, Event, EventType
+from order_services.runtime import instrumentation
 from order_services.runtime.database import Database
 from order_services.runtime.relay import REPORT_MARGIN_SECONDS, producer_settings
 from order_services.runtime.settings import ServiceSettings
@@ -290,10 +291,15 @@ class Publisher:
 
     def publish(self, replay: Replay) -> None:
         """Publish all of it; raises `ReplayError` or a database error after giving it up."""
+        started = time.monotonic()
         try:
-            self._wait_for_history(replay)
-            self._publish_history(replay)
-            self._change(_PUBLISHED, orjson.dumps(self._positions).decode(), replay.replay_id)
+            with instrumentation.REPLAYS_RUNNING.labels(instrumentation.PUBLISH).track_inprogress():
+                self._wait_for_history(replay)
+                self._publish_history(replay)
+                positions = orjson.dumps(self._positions).decode()
+                self._change(_PUBLISHED, positions, replay.replay_id)
+            seconds = instrumentation.REPLAY_SECONDS.labels(instrumentation.PUBLISH)
+            seconds.observe(time.monotonic() - started)
         except Exception as error:
             reason = str(error) if isinstance(error, ReplayError) else type(error).__name__
             # when the database is away too, the lease runs out
@@ -325,6 +331,7 @@ class Publisher:
             self._send(producer, [copy_of(event, replay.replay_id) for event in events], replay)
             self._orders += len({event.order_id for event in events})
             self._events += len(events)
+            instrumentation.REPLAY_EVENTS.inc(len(events))
             self._hold(replay)
             self._on_progress(self._events)
             ahead_seconds = self._events / self._events_per_second

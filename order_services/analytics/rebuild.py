@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -22,6 +23,7 @@ from order_services.replay import (
     Replay,
     allow_long_statements,
 )
+from order_services.runtime import instrumentation
 from order_services.runtime.inbox_partitions import RETENTION_DAYS
 from order_services.runtime.logs import KafkaLog
 from order_services.topics import ORDERS_REPLAY
@@ -159,6 +161,7 @@ class Rebuild:
             ).first()
             if row is None:
                 connection.exec_driver_sql(_GIVE_UP_STALE)
+        instrumentation.REPLAYS_RUNNING.labels(instrumentation.REBUILD).set(row is not None)
         if row is None:
             self._stop_reading()
             self._clean_up()
@@ -279,12 +282,22 @@ class Rebuild:
             connection.exec_driver_sql(_LOCK, (COUNT_LOCK,))
             connection.exec_driver_sql(_CLEAR_DAYS, (replay.since,))
             connection.exec_driver_sql(_FILL_DAYS, (replay.replay_id,))
-        seconds = round(time.monotonic() - started, 2)
-        _log.info("rebuilt", replay_id=replay.replay_id, days=replay.days, swap_seconds=seconds)
+        seconds = time.monotonic() - started
+        instrumentation.REBUILDS.labels("done").inc()
+        instrumentation.REBUILD_SWAP_SECONDS.observe(seconds)
+        whole_seconds = (datetime.now(UTC) - replay.created_at).total_seconds()
+        # the database's clock may be ahead of ours
+        instrumentation.REPLAY_SECONDS.labels(instrumentation.REBUILD).observe(
+            max(0.0, whole_seconds)
+        )
+        _log.info(
+            "rebuilt", replay_id=replay.replay_id, days=replay.days, swap_seconds=round(seconds, 2)
+        )
 
     def _end(self, replay: Replay, reason: str) -> None:
         with self._database.begin() as connection:
             connection.exec_driver_sql(_END, ("failed", reason, replay.replay_id, self._owner))
+        instrumentation.REBUILDS.labels("failed").inc()
         _log.error("rebuild given up", replay_id=replay.replay_id, reason=reason)
 
     def _clean_up(self) -> None:

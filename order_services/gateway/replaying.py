@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from order_services import replay
 from order_services.events import is_uuid, new_id
+from order_services.runtime import instrumentation
 from order_services.runtime.http import ApiError, json_response, parse_json
 
 if TYPE_CHECKING:
@@ -42,8 +43,13 @@ class ReplayJobs:
     def start(self, days: int) -> Replay:
         """Begin a replay; raises `ReplayRunningError` while another one is under way."""
         owner = f"gateway {new_id()}"
-        with self._database.begin() as connection:
-            begun = replay.begin(connection, days, owner)
+        try:
+            with self._database.begin() as connection:
+                begun = replay.begin(connection, days, owner)
+        except replay.ReplayRunningError:
+            instrumentation.REPLAYS_REQUESTED.labels("refused").inc()
+            raise
+        instrumentation.REPLAYS_REQUESTED.labels("begun").inc()
         publisher = replay.Publisher(self._settings, self._database, owner=owner)
         threading.Thread(
             target=self._publish, args=(publisher, begun), name="replay", daemon=True

@@ -121,6 +121,34 @@ REFUSED_CANCELS = Counter(
     "order_cancels_refused_total", "Cancellations that came too late: the order was dispatched."
 )
 
+REPLAYS_REQUESTED = Counter(
+    "replays_requested_total",
+    "Replays that the gateway was asked for: begun, or refused as another one was under way.",
+    ["answer"],
+)
+REPLAY_EVENTS = Counter("replay_events_published_total", "Events published again by replays.")
+REPLAYS_RUNNING = Gauge(
+    "replays_running",
+    "1 while this process works on a replay: publish (its events), rebuild (the counts from them).",
+    ["stage"],
+)
+REPLAY_SECONDS = Histogram(
+    "replay_seconds",
+    "Time from the beginning of a replay to the end of a stage that it came through.",
+    ["stage"],
+    buckets=(0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600),
+)
+REBUILDS = Counter(
+    "analytics_rebuilds_total",
+    "Rebuilds of the counts that came to an end: done, or failed and the counts as they were.",
+    ["result"],
+)
+REBUILD_SWAP_SECONDS = Histogram(
+    "analytics_rebuild_swap_seconds",
+    "Time of the transaction that puts rebuilt counts in place; live counting waits for its end.",
+    buckets=_BUCKETS,
+)
+
 HTTP_REQUESTS = Counter(
     "http_requests_total", "HTTP requests, by route pattern.", ["method", "route", "status"]
 )
@@ -153,6 +181,16 @@ PROCESSED: Final = "processed"
 DUPLICATE: Final = "duplicate"
 IGNORED: Final = "ignored"
 DEAD_LETTER: Final = "dead_letter"
+
+
+PUBLISH: Final = "publish"
+REBUILD: Final = "rebuild"
+
+# shown as 0 from the start: a rate needs the value before the first one
+for _answer in ("begun", "refused"):
+    REPLAYS_REQUESTED.labels(_answer)
+for _result in ("done", "failed"):
+    REBUILDS.labels(_result)
 
 
 # What OpenMetrics allows for the names and values of an exemplar's labels together.

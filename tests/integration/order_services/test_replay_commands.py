@@ -6,6 +6,7 @@ from http import HTTPStatus
 import httpx
 import pytest
 from click.testing import CliRunner, Result
+from prometheus_client import REGISTRY
 from pydantic import SecretStr
 from sqlalchemy import text
 
@@ -78,6 +79,23 @@ def test_a_replay_by_http_runs_to_its_end(lab: Lab, monkeypatch: pytest.MonkeyPa
     topics.create(topics.admin_client(lab.kafka.bootstrap_servers))
     write_history(lab, [event for _ in range(3) for event in story(TODAY)])
     headers = {"Authorization": f"Bearer {TOKEN}"}
+    samples = {
+        "replays_requested_total": {"answer": "begun"},
+        "replay_events_published_total": {},
+        "replay_seconds_count": {"stage": "rebuild"},
+        "analytics_rebuilds_total": {"result": "done"},
+        "analytics_rebuild_swap_seconds_count": {},
+    }
+
+    def counted_so_far() -> list[float]:
+        return [REGISTRY.get_sample_value(*each) or 0 for each in samples.items()]
+
+    def running_stages() -> float:
+        stages = ("publish", "rebuild")
+        each = [REGISTRY.get_sample_value("replays_running", {"stage": stage}) for stage in stages]
+        return sum(value or 0 for value in each)
+
+    before = counted_so_far()
     with running(lab, lab.group()) as url, analytics(lab, lab.group()):
         address = f"{url}/api/orders/replay"
         assert httpx.post(address, json={"days": 1}).status_code == HTTPStatus.UNAUTHORIZED
@@ -91,6 +109,9 @@ def test_a_replay_by_http_runs_to_its_end(lab: Lab, monkeypatch: pytest.MonkeyPa
         wait_for("the rebuild", lambda: state() == "done")
         body = json.loads(httpx.get(at, headers=headers).text)
         assert (body["orders"], body["events"], body["counted"]) == (3, 12, 12)
+        wait_for("both stages to end", lambda: running_stages() == 0)
+    gained = [after - each for after, each in zip(counted_so_far(), before, strict=True)]
+    assert gained == [1, 12, 1, 1, 1]
     assert counted(lab) == expected(lab)
 
 
