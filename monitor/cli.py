@@ -191,6 +191,7 @@ def serve(wait: bool, **given: Any) -> None:  # noqa: FBT001  # click passes opt
     from monitor.analysis.status import StatusRules  # noqa: PLC0415  # see `lag`
     from monitor.database.settings import read_database_settings  # noqa: PLC0415
     from monitor.databases import DatabaseWatch  # noqa: PLC0415
+    from monitor.exposition import process  # noqa: PLC0415
     from monitor.poller import Poller  # noqa: PLC0415
     from monitor.web.app import create_app  # noqa: PLC0415
     from monitor.web.server import AddressError, WebServer  # noqa: PLC0415
@@ -215,7 +216,7 @@ def serve(wait: bool, **given: Any) -> None:  # noqa: FBT001  # click passes opt
             level=settings.level,
             members=settings.member_metrics,
             rules=StatusRules(settings.status_allowed_lag, intervals=settings.status_polls),
-            more_blocks=databases.blocks,
+            more_blocks=lambda: (*databases.blocks(), process.block()),
         )
         server = WebServer(create_app(poller), settings.host, settings.port)
         try:

@@ -6,11 +6,12 @@ from typing import Final
 
 from monitor.database.metrics import DATABASE
 from monitor.database.metrics import METRICS as DATABASE_METRICS
-from monitor.exposition import burrow, kminion, lag_exporter
+from monitor.exposition import burrow, kminion, lag_exporter, process
 from monitor.exposition.metrics import EXPORTER, MEASURES, METRICS, MONITOR, Metric
 
 ALL_METRICS: Final[tuple[Metric, ...]] = (
     *METRICS,
+    *process.METRICS,
     *kminion.METRICS,
     *lag_exporter.METRICS,
     *burrow.METRICS,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from monitor.analysis.measures import Analyst
+from monitor.exposition import process
 from monitor.exposition.catalogue import ALL_METRICS
 from monitor.exposition.metrics import BROKERS, GROUP_LAG, MONITOR
 from monitor.exposition.render import Renderer, label_text
@@ -178,3 +180,12 @@ def test_every_metric_is_declared_once_with_help_and_base_units() -> None:
         assert (metric.kind == "counter") == is_total, metric.name
         if metric.family != "database":  # names of other exporters
             assert (metric.unit == "seconds") == ("_seconds" in metric.name)
+
+
+def test_the_page_tells_what_the_monitors_own_process_uses() -> None:
+    found = scrape(Renderer([MONITOR]).render([process.block()]).plain)
+    assert {name for name, _ in found} == {metric.name for metric in process.METRICS}
+    assert 1e6 < found["process_resident_memory_bytes", ()] < 1e10
+    assert 0 < found["process_cpu_seconds_total", ()] < 1e4
+    assert 3 <= found["process_open_fds", ()] < found["process_max_fds", ()]
+    assert abs(found["process_start_time_seconds", ()] - time.time()) < 3_600
