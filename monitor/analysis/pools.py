@@ -532,7 +532,12 @@ def _budget_advice(budget: Budget) -> Iterator[str]:
 
 
 def _service_advice(service: ServiceUse) -> Iterator[str]:
-    if service.waiting:
+    if service.waiting and _has_room(service):
+        yield (
+            f"{service.service}: {service.waiting} wait for a connection though its pool has room: "
+            "the database or PgBouncer is slow to give one"
+        )
+    elif service.waiting:
         full = service.total is not None and service.in_use == service.total
         cause = "its pools are used up" if full else "a pool of it is used up"
         way_out = {
@@ -547,6 +552,14 @@ def _service_advice(service: ServiceUse) -> Iterator[str]:
             f"{service.service}: {service.in_use} of {service.total} connections are in use, more "
             f"than {HIGH_SHARE:.0%}"
         )
+
+
+def _has_room(service: ServiceUse) -> bool:
+    """Say whether those who wait could have a connection each; of several pools one may be full."""
+    total, in_use, waiting = service.total, service.in_use, service.waiting
+    if service.replicas != 1 or total is None or in_use is None or waiting is None:
+        return False
+    return in_use + waiting <= total
 
 
 def _session_advice(postgres: Postgres) -> Iterator[str]:

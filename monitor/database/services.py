@@ -19,13 +19,17 @@ from monitor.database.session import NO_ANSWER, AskError
 MAX_PAGE_BYTES: Final = 8 * 1024 * 1024
 _CHUNK_BYTES: Final = 64 * 1024
 _PREFIX: Final = "db_pool_"
-_NAME: Final = re.compile(r"([A-Za-z0-9._-]+)=(.+)")
+# payment-2 is a replica's name: counted as a service of its own, it would be there twice
+_NAME: Final = re.compile(r"([A-Za-z0-9._-]+?)(?:-\d+)?=(.+)")
 _FORM: Final = "say [NAME=]http://HOST:PORT, without user or password"
 
 
 @dataclass
 class ServiceTarget:
-    """A process whose pool is read; `name` is its service, asked of its /health when not given."""
+    """A process whose pool is read; `name` is its service, asked of its /health when not given.
+
+    A number at the end of the name is the replica's.
+    """
 
     scheme: str
     host: str

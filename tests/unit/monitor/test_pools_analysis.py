@@ -285,6 +285,8 @@ def test_nothing_watched_is_an_empty_report() -> None:
     [
         (postgres({"a-1": 60, "b-1": 20}), None, [], "80 of 97 connections are open"),
         (postgres({"a-1": 5}), None, [pool("a", in_use=5, waiting=3)], "a: 3 wait for a connection, its pools are used up; one replica more fits"),
+        (postgres({"a-1": 5}), None, [pool("a", in_use=3, waiting=2)], "a: 2 wait for a connection though its pool has room"),
+        (postgres({"a-1": 5, "a-2": 5}), None, [pool("a", in_use=3, waiting=2), pool("a", in_use=0, waiting=0)], "a: 2 wait for a connection, a pool of it is used up"),
         (postgres({"a-1": 5}), None, [pool("a", maximum=10, in_use=9, waiting=0)], "a: 9 of 10 connections are in use"),
         (postgres({"a-1": 5}), None, [pool("a", maximum=98)], "may open 1 more than its 97"),
         (None, pgbouncer({"a-1": 9}, waiting=4), [], "4 clients wait up to 2.5 s for shop/app"),

@@ -92,6 +92,9 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatc
         ("http://a:4001/", None, "http://a:4001/metrics"),
         ("payment=http://a/prom", "payment", "http://a:80/prom"),
         ("https://a", None, "https://a:443/metrics"),
+        # a replica's name: as a service of its own it would be counted twice
+        ("payment-12=http://a:4001", "payment", "http://a:4001/metrics"),
+        ("payment-service-1=http://a:4001", "payment-service", "http://a:4001/metrics"),
     ],
 )
 def test_a_service_is_a_url_with_or_without_a_name(text: str, name: str | None, shown: str) -> None:
