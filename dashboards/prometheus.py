@@ -101,7 +101,8 @@ class Target:
 class LocalPrometheus:
     """A server in `directory`, which scrapes the targets, over a history of samples if one is given.
 
-    `history` is OpenMetrics text with time stamps. Use it as a context manager.
+    `history` is OpenMetrics text with time stamps, `rules` are files of rules to judge. Use it as a
+    context manager.
     """
 
     def __init__(
@@ -110,12 +111,14 @@ class LocalPrometheus:
         targets: Sequence[Target] = (),
         *,
         history: str = "",
+        rules: Sequence[Path] = (),
         scrape_interval_s: int = 5,
     ) -> None:
         self.scrape_interval_s = scrape_interval_s
         self._directory = directory
         self._targets = targets
         self._history = history
+        self._rules = rules
         self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.client = Client(f"http://{LOOPBACK}:{self._port}")
@@ -167,7 +170,12 @@ class LocalPrometheus:
             jobs.setdefault(target.job, []).append(target)
         interval = f"{self.scrape_interval_s}s"
         return {
-            "global": {"scrape_interval": interval, "scrape_timeout": interval},
+            "global": {
+                "scrape_interval": interval,
+                "scrape_timeout": interval,
+                "evaluation_interval": interval,
+            },
+            "rule_files": [str(path) for path in self._rules],
             "scrape_configs": [
                 {
                     "job_name": job,

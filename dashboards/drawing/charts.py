@@ -23,7 +23,12 @@ _CIVIDIS: Final = (
     *("#00224e", "#123570", "#3b496c", "#575d6d", "#707173"),
     *("#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838"),
 )
-_ROUND_S: Final = (10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
+_HOUR: Final = 3600
+_DAY: Final = 24 * _HOUR
+_ROUND_S: Final = (
+    *(10, 30, 60, 120, 300, 600, 900, 1800),
+    *(_HOUR, 2 * _HOUR, 6 * _HOUR, 12 * _HOUR, _DAY, 2 * _DAY, 7 * _DAY),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-_SUFFIXES: Final = {"reqps": " req/s", "ops": " ops/s", "cps": " c/s"}
+_SUFFIXES: Final = {"reqps": " req/s", "ops": " ops/s", "mps": " msg/s"}
 _SECONDS: Final = (
     (1e-6, 1e-9, "ns"),
     (1e-3, 1e-6, "µs"),
