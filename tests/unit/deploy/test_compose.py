@@ -15,6 +15,7 @@ import pytest
 from pydantic_settings import BaseSettings
 
 from monitor.cli import main as monitor_cli
+from monitor.database.services import ServiceTarget
 from monitor.database.settings import DatabaseSettings, read_database_settings
 from monitor.settings import KafkaSettings, MonitorSettings, read_settings
 from order_services import topics
@@ -23,6 +24,7 @@ from order_services.cli import cli as services_cli
 from order_services.gateway.settings import GatewaySettings
 from order_services.inventory.settings import InventorySettings
 from order_services.local.kafka import KAFKA_VERSION, EmbeddedKafka
+from order_services.local.plan import SERVICES
 from order_services.payment.settings import PaymentSettings
 from order_services.runtime.settings import ServiceSettings
 from order_services.shipping.settings import ShippingSettings
@@ -182,6 +184,8 @@ def test_the_monitor_gets_only_variables_that_it_reads_and_they_are_valid(
     assert database.pgbouncer_address is not None
     assert database.pgbouncer_address.shown == "pgbouncer:6432/pgbouncer"
     assert database.pool_max == ServiceSettings.model_fields["db_pool_max"].default
+    asked = {target.name for target in map(ServiceTarget.parse, database.service_urls)}
+    assert asked == set(SERVICES)
     assert DEMO_PASSWORD not in f"{kafka} {monitor} {database}"
 
 
