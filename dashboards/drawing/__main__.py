@@ -54,7 +54,7 @@ def _picture(browser: str, document: str, height: int, target: Path) -> Path:
             ],
             check=True,
             capture_output=True,
-            timeout=120,
+            timeout=300,
         )
     return target
 

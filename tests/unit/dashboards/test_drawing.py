@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dashboards.drawing import units
+from dashboards.drawing import charts, units
 from dashboards.drawing.fields import fields
 from dashboards.drawing.numbers import table
 from dashboards.grafana import Query
@@ -104,3 +104,18 @@ def test_a_tables_rows_are_merged_renamed_and_sorted() -> None:
 
 def test_a_table_without_rows_says_so() -> None:
     assert "none yet" in table(_panel(noValue="none yet"), [(_query("A"), [])], lines=10)
+
+
+@pytest.mark.parametrize(
+    ("highest", "expected"),
+    [
+        (7 * 86_400.0, ["0 s", "2 days", "4 days", "6 days", "8 days"]),
+        (5_000.0, ["0 s", "30 mins", "1 hours", "1.5 hours"]),
+        (0.9, ["0 s", "250 ms", "500 ms", "750 ms", "1 s"]),
+    ],
+)
+def test_an_axis_of_time_has_ticks_that_are_round_in_its_unit(
+    highest: float, expected: list[str]
+) -> None:
+    ticks = charts._ticks(0.0, highest, "s", whole=False)
+    assert [units.text(tick, "s") for tick in ticks] == expected
