@@ -1,7 +1,9 @@
-"""Whether full tables slow an order down, and what forgetting old inbox rows costs.
+"""Whether full tables slow a batch or a relay down, and what forgetting old inbox rows costs.
 
-One payment replica works on an empty database and on one with five days of inbox rows, a million
-orders and a million payments, in turn.
+Two databases on one server, one empty and one with five million rows in the inbox (five days), five
+million in the outbox and a million payments. Batches go through payment's handler, and cycles through
+its relay, on both in turn: a disturbance of the machine hits both. Rows of the past are made by the
+server itself.
 """
 
 from __future__ import annotations
@@ -10,27 +12,30 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import text
 
-from benchmarks.order_payment_replica import (
-    Figures,
-    create_schema,
-    fresh_database,
-    replica,
-    send_orders,
-    with_servers,
-)
+from benchmarks.order_payment_replica import create_schema, fresh_database, order
 from benchmarks.support import in_child, median, run, say, servers, table
 from order_services import topics
+from order_services.payment.handler import HANDLES, SOURCE, PaymentHandler
+from order_services.payment.rules import Rules
 from order_services.payment.settings import PaymentSettings
-from order_services.runtime import inbox_partitions
+from order_services.runtime import inbox_partitions, logs
+from order_services.runtime.batch import BatchProcessor
 from order_services.runtime.database import Database
+from order_services.runtime.dead_letters import DeadLetterLimit
+from order_services.runtime.messages import ReceivedMessage
+from order_services.runtime.relay import Relay
 
 DAYS: Final = 5  # today is the last of them
+BATCH: Final = 500
+RELAY_BATCH: Final = 2_000
+# each batch is new and each commit waits for the disk: the first ones also fill caches
+WARM_UP: Final = 5
 
 # ids of version 7 carry the time that their row is about, as the real ones do
 _INBOX: Final = """
@@ -43,17 +48,16 @@ _PAYMENTS: Final = """
     SELECT uuidv7(make_interval(secs => -0.1 * (:count - n))), 'processed', 30700
     FROM generate_series(1, :count) n
 """
-_ORDERS: Final = """
-    INSERT INTO orders (order_id, customer_id, items, total_cents, currency, correlation_id,
-                        payment_fact)
-    SELECT order_id, 'customer-17', '[{"productId": "PROD-001", "quantity": 2}]', charged_cents,
-           'EUR', order_id::text, 'processed'
-    FROM payments
+# behind what a stopped relay left: the rows that the benchmark adds come last
+_OUTBOX: Final = """
+    INSERT INTO outbox (slice, topic, key, value, headers)
+    SELECT 'payment', 'payments', n::text::bytea, '{"eventType": "PAYMENT_PROCESSED"}', '{}'
+    FROM generate_series(1, :count) n
 """
 _DELETE_DAY: Final = "DELETE FROM inbox WHERE event_time >= :start AND event_time < :end"
 
 
-def fill(environment: Mapping[str, str], per_day: int, orders: int) -> None:
+def fill(environment: Mapping[str, str], per_day: int, payments: int, outbox: int) -> None:
     """Fill a database's tables with the past."""
     database = _database(environment)
     now = datetime.now(UTC)
@@ -70,12 +74,68 @@ def fill(environment: Mapping[str, str], per_day: int, orders: int) -> None:
                 text(_INBOX), {"start": start.timestamp(), "step": step, "count": per_day}
             )
     with database.engine.begin() as connection:
-        connection.execute(text(_PAYMENTS), {"count": orders})
-        connection.execute(text(_ORDERS))
+        connection.execute(text(_PAYMENTS), {"count": payments})
+    with database.engine.begin() as connection:
+        connection.execute(text(_OUTBOX), {"count": outbox})
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("VACUUM ANALYZE inbox, payments, orders"))
+        connection.execute(text("VACUUM ANALYZE inbox, payments, outbox"))
         connection.execute(text("CHECKPOINT"))
     database.close()
+
+
+def in_turn(
+    environments: Mapping[str, Mapping[str, str]], batches: int, cycles: int
+) -> dict[str, dict[str, float]]:
+    """Return the median seconds of a batch and of a relay's cycle in each database."""
+    logs.configure("ERROR", service="payment", client_id="benchmark")
+    databases = {name: _database(environment) for name, environment in environments.items()}
+    processors = {name: _processor(database) for name, database in databases.items()}
+    batch = _alternate(
+        {
+            name: lambda each=each: each.process(_messages())  # type: ignore[misc]
+            for name, each in processors.items()
+        },
+        batches,
+    )
+    relays = {name: Relay(SOURCE, PaymentSettings(), each) for name, each in databases.items()}
+    for each in relays.values():
+        each.publish_once()  # connects
+    cycle = _alternate({name: each.publish_once for name, each in relays.items()}, cycles)
+    for each in databases.values():
+        each.close()
+    return {name: {"batch": batch[name], "cycle": cycle[name]} for name in databases}
+
+
+def _alternate(work: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    for number in range(WARM_UP + rounds):
+        # the other way round each time: neither is always the one after a pause
+        for name in list(work)[:: 1 if number % 2 == 0 else -1]:
+            began = time.perf_counter()
+            work[name]()
+            seconds[name].append(time.perf_counter() - began)
+    return {name: median(each[WARM_UP:]) for name, each in seconds.items()}
+
+
+def _messages() -> list[ReceivedMessage]:
+    orders = [order() for _ in range(BATCH)]
+    return [
+        ReceivedMessage(topics.ORDERS, 0, number, each.key(), each.encode(), each.headers())
+        for number, each in enumerate(orders)
+    ]
+
+
+def _processor(database: Database) -> BatchProcessor:
+    return BatchProcessor(
+        source=SOURCE,
+        group=topics.PAYMENT_GROUP,
+        handles=HANDLES,
+        handle=PaymentHandler(Rules()),
+        takes_replays=False,
+        database=database,
+        limit=DeadLetterLimit(1, 1.0),
+        timeout_seconds=30.0,
+    )
 
 
 def prune(environment: Mapping[str, str]) -> dict[str, tuple[int, float]]:
@@ -93,6 +153,8 @@ def prune(environment: Mapping[str, str]) -> dict[str, tuple[int, float]]:
     if len(dropped) != 1:
         raise RuntimeError(f"one partition was to be dropped, not {dropped}")
     with database.engine.begin() as connection:
+        if _count(connection, oldest):
+            raise RuntimeError("the rows of the day that was dropped are still there")
         rows = _count(connection, second)
         began = time.perf_counter()
         bounds = {"start": second, "end": second + timedelta(days=1)}
@@ -120,61 +182,60 @@ def _database(environment: Mapping[str, str]) -> Database:
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    per_day, orders = (60_000, 60_000) if arguments.quick else (1_000_000, 1_000_000)
-    rounds, count = (1, 5_000) if arguments.quick else (5, 20_000)
-    results: dict[str, list[Figures]] = {"empty": [], "full": []}
-    with servers(postgres={"max_wal_size": "4GB"}) as own:
+    scale = 50 if arguments.quick else 1
+    per_day, payments, outbox = (count // scale for count in (1_000_000, 1_000_000, 5_000_000))
+    batches, cycles = (10, 5) if arguments.quick else (60, 30)
+    # the past is not what is measured: it need not wait for the disk as it is made
+    with servers(postgres={"max_wal_size": "8GB", "checkpoint_timeout": "30min"}) as own:
         topics.create(topics.admin_client(own.kafka.bootstrap_servers))
-        environments = {name: fresh_database(own, name) for name in results}
+        environments = {name: fresh_database(own, name) for name in ("empty", "full")}
         for environment in environments.values():
             in_child(create_schema, environment)
-        say(f"writing {DAYS * per_day:,} inbox rows, {orders:,} orders and payments")
-        in_child(fill, environments["full"], per_day, orders)
-        for number in range(rounds):
-            # the other way round each time: neither is always the one with the warmer machine
-            for name in list(results)[:: 1 if number % 2 == 0 else -1]:
-                say(f"round {number + 1} of {rounds}: {name} tables, {count:,} orders")
-                results[name].append(_handle(own, environments[name], count))
+        began = time.monotonic()
+        say(f"filling: {DAYS * per_day:,} inbox rows, {outbox:,} outbox, {payments:,} payments")
+        in_child(fill, environments["full"], per_day, payments, outbox)
+        # both relays have as many rows before them as they are to publish
+        in_child(fill, environments["empty"], 0, 0, RELAY_BATCH * (cycles + WARM_UP + 1))
+        say(f"filled in {time.monotonic() - began:.0f} s; batches and cycles in turn")
+        measured = in_child(in_turn, environments, batches, cycles)
         say("pruning")
         pruned = in_child(prune, environments["full"])
-    _print(results, pruned, DAYS * per_day)
-
-
-def _handle(own: Any, environment: Mapping[str, str], count: int) -> Figures:
-    in_child(send_orders, own.kafka.bootstrap_servers, count)
-    return with_servers(own, count, lambda: in_child(replica, environment, count))
-
-
-def _print(
-    results: Mapping[str, Sequence[Figures]], pruned: Mapping[str, tuple[int, float]], rows: int
-) -> None:
-    figures = {
-        name: [
-            median(each.per_second for each in runs),
-            median(each.cpu_us for each in runs),
-            median(each.postgres_us for each in runs),
-        ]
-        for name, runs in results.items()
-    }
-    ratios = [full / empty for empty, full in zip(figures["empty"], figures["full"], strict=True)]
-    table(
-        f"One payment replica with empty tables and with {rows:,} inbox rows",
-        ["tables", "orders/s", "CPU us", "PostgreSQL us"],
+    rows: list[list[object]] = [
         [
-            ["empty", *figures["empty"]],
-            ["full", *figures["full"]],
-            ["full / empty", *(f"{ratio:.2f}" for ratio in ratios)],
+            name,
+            seconds["batch"] * 1000,
+            3 * BATCH / seconds["batch"],
+            seconds["cycle"] * 1000,
+            RELAY_BATCH / seconds["cycle"],
+        ]
+        for name, seconds in measured.items()
+    ]
+    ratios = [measured["full"][part] / measured["empty"][part] for part in ("batch", "cycle")]
+    rows.append(["full / empty", f"{ratios[0]:.2f}", "", f"{ratios[1]:.2f}", ""])
+    table(
+        f"Empty tables, and {DAYS * per_day:,} rows in the inbox and {outbox:,} in the outbox: medians",
+        [
+            "tables",
+            f"batch of {BATCH}, ms",
+            "inserts/s",
+            f"relay cycle of {RELAY_BATCH:,}, ms",
+            "published/s",
         ],
+        rows,
     )
     table(
         "Forgetting a day of inbox rows",
         ["by", "rows", "seconds"],
         [[name, count, seconds] for name, (count, seconds) in pruned.items()],
     )
+    print(
+        "A batch inserts a row each into inbox, payments and outbox for every order. The outbox needs no\n"
+        "pruning: a row is deleted when Kafka has acknowledged it."
+    )
 
 
 def main() -> int:
-    return run("order_tables", "Whether full tables slow an order down.", measure)
+    return run("order_tables", "Whether full tables slow a batch or a relay down.", measure)
 
 
 if __name__ == "__main__":

@@ -102,6 +102,7 @@ class Consumer:
         self._stopped_because: str | None = None
         self._broken = False
         self._last_turn = time.monotonic()
+        self._taken_at = float("-inf")
         # daemon: a broker that does not answer can hold up close(), and must not hold up the exit
         self._thread = threading.Thread(target=self._run, name="consumer", daemon=True)
         for topic in group.topics:
@@ -172,7 +173,7 @@ class Consumer:
         _log.error("consumer stopped", group=self._group.group_id, reason=reason)
 
     def _take(self, kafka: KafkaConsumer) -> list[ReceivedMessage]:
-        """Return the next batch: all that is there, waiting only for the first and for a linger."""
+        """Return the next batch: all that is there, waiting only for the first and to gather more."""
         received: list[KafkaMessage]
         received, self._backlog = self._backlog, []
         if not received:
@@ -182,7 +183,8 @@ class Consumer:
             received.append(first)
         missing = self._settings.batch_max_messages - len(received)
         if missing > 0:
-            received += kafka.consume(missing, self._settings.batch_linger_seconds)
+            received += kafka.consume(missing, self._gather_seconds())
+        self._taken_at = time.monotonic()
         # the client's queue may still hold messages of partitions that were revoked since
         ours = [
             each
@@ -190,6 +192,10 @@ class Consumer:
             if each is not None and (each.topic, each.partition) in self._assigned
         ]
         return self._behind_parked(ours) if self._parked else ours
+
+    def _gather_seconds(self) -> float:
+        due_at = self._taken_at + self._settings.batch_interval_seconds
+        return max(self._settings.batch_linger_seconds, due_at - time.monotonic())
 
     def _poll_seconds(self) -> float:
         due_at = min((parked.due_at for parked in self._parked.values()), default=float("inf"))

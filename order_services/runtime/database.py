@@ -17,7 +17,7 @@ from typing import Any, Final
 import psycopg2
 from psycopg2 import errorcodes
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import PoolProxiedConnection
 
@@ -27,6 +27,9 @@ from order_services.runtime.settings import ServiceSettings
 
 _IDLE_SINCE: Final = "idle_since"
 _PROBE_SECONDS: Final = 1.0
+# A connection that was idle for longer is tested before it is used. One that was in use just now is
+# not: that would cost every transaction of a busy service a round trip.
+_TEST_IDLE_SECONDS: Final = 1.0
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _TRANSIENT_CLASSES: Final = (
@@ -217,7 +220,6 @@ def _engine(settings: ServiceSettings) -> Engine:
         max_overflow=0,
         pool_timeout=settings.db_pool_timeout_seconds,
         pool_use_lifo=True,
-        pool_pre_ping=True,
         connect_args=arguments,
         hide_parameters=True,
     )
@@ -229,6 +231,18 @@ def _engine(settings: ServiceSettings) -> Engine:
         @event.listens_for(engine, "begin")
         def limit(connection: Connection) -> None:
             connection.exec_driver_sql(statement)
+
+    @event.listens_for(engine, "checkout")
+    def test(connection: Any, record: Any, _proxy: Any) -> None:
+        idle_since = record.info.get(_IDLE_SINCE)
+        is_new = idle_since is None
+        if is_new or (not connection.closed and time.monotonic() - idle_since < _TEST_IDLE_SECONDS):
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except psycopg2.Error as error:
+            # the pool closes all its connections and opens this one anew
+            raise InvalidatePoolError from error
 
     @event.listens_for(engine, "checkin")
     def idle(_connection: Any, record: Any) -> None:

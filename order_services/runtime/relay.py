@@ -19,6 +19,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from operator import itemgetter
 from typing import Any, Final
 
 import orjson
@@ -38,7 +40,7 @@ MAX_IDLE_POLL_SECONDS: Final = 0.25
 STANDBY_POLL_SECONDS: Final = 0.5
 # A cycle costs as much for one message as for a hundred: those that come so soon after one share the
 # next. After a pause the first message waits for nobody.
-GATHER_SECONDS: Final = 0.02
+GATHER_SECONDS: Final = 0.05
 # Kafka took some of a cycle's messages: what it refused must not hold up the others for long.
 MAX_PARTIAL_WAIT_SECONDS: Final = 1.0
 DEPTH_INTERVAL_SECONDS: Final = 5.0
@@ -55,7 +57,8 @@ _READ: Final = """
     SELECT id, topic, key, value, headers, extract(epoch FROM created_at)::float8
     FROM outbox WHERE slice = %s ORDER BY id LIMIT %s
 """
-_ID, _CREATED = 0, 5
+_ID: Final = 0
+_created = itemgetter(5)
 _SET_ASIDE: Final = """
     INSERT INTO outbox_refused (id, slice, topic, key, value, headers, created_at, reason)
     SELECT id, slice, topic, key, value, headers, created_at, %s
@@ -87,7 +90,7 @@ class _Cycle:
         self.refused: dict[int, KafkaError] = {}  # for good
         self.error: KafkaError | None = None
 
-    def report(self, row_id: int, error: KafkaError | None) -> None:
+    def report(self, row_id: int, error: KafkaError | None, _message: object = None) -> None:
         if error is None:
             self.delivered.append(row_id)
         elif error.code() in PERMANENT_ERRORS:
@@ -227,16 +230,14 @@ class Relay:
         # every message is reported within the delivery timeout, one way or the other
         producer.flush(self._settings.relay_delivery_timeout_seconds + REPORT_MARGIN_SECONDS)
 
-    def _produce(
-        self, producer: Producer, row: Any, report: Callable[[int, KafkaError | None], None]
-    ) -> None:
+    def _produce(self, producer: Producer, row: Any, report: Callable[..., None]) -> None:
         row_id, topic, key, value, headers, _created = row
         message: dict[str, Any] = {
             "topic": topic,
             "key": None if key is None else bytes(key),
             "value": None if value is None else bytes(value),
             "headers": list(orjson.loads(headers).items()),
-            "on_delivery": lambda error, _message: report(row_id, error),
+            "on_delivery": partial(report, row_id),
         }
         try:
             producer.produce(**message)
@@ -276,13 +277,19 @@ class Relay:
         self._oldest.set(oldest)
 
     def _observe(self, rows: Sequence[Any], cycle: _Cycle) -> None:
-        delivered = set(cycle.delivered)
-        created = [row[_CREATED] for row in rows if row[_ID] in delivered]
+        if cycle.refused:
+            self._refused.inc(len(cycle.refused))
+        if not cycle.delivered:
+            return
+        if len(cycle.delivered) < len(rows):
+            delivered = set(cycle.delivered)
+            rows = [row for row in rows if row[_ID] in delivered]
+        created = list(map(_created, rows))
+        newest = max(created)
         # the database's clock may be ahead of ours
-        now = max([time.time(), *created])
+        now = max(time.time(), newest)
         self._delay.observe_all([now - moment for moment in created])
-        self._published.inc(len(delivered))
-        self._refused.inc(len(cycle.refused))
+        self._published.inc(len(created))
 
 
 def producer_settings(settings: ServiceSettings) -> dict[str, Any]:

@@ -61,6 +61,26 @@ def test_an_event_delivered_again_changes_nothing(lab: Lab) -> None:
     assert lab.number("SELECT count(*) FROM outbox") == 2
 
 
+def test_messages_that_follow_a_batch_share_the_next_one(lab: Lab) -> None:
+    group = lab.group(1)
+    handled = Notebook()
+    lab.consumer(group, handled, batch_linger_seconds=0, batch_interval_seconds=2)
+    lab.send(group.topics[0], [order_created()])
+    wait_for("the first message", lambda: lab.noted() == 1)
+    for _ in range(5):
+        lab.send(group.topics[0], [order_created()])
+    wait_for("all messages", lambda: lab.noted() == 6)
+    assert handled.calls == [1, 5]
+
+
+def test_a_full_batch_does_not_wait(lab: Lab) -> None:
+    group = lab.group(1)
+    lab.send(group.topics[0], [order_created() for _ in range(60)])
+    lab.consumer(group, Notebook(), batch_max_messages=5, batch_interval_seconds=5)
+    # twelve batches: waiting would take a minute
+    wait_for("all messages", lambda: lab.noted() == 60, timeout_s=40)
+
+
 def test_a_poison_message_goes_to_the_dead_letters_and_the_others_are_handled(lab: Lab) -> None:
     group = lab.group(1)
     events = [order_created() for _ in range(20)]

@@ -15,6 +15,7 @@ from order_services import tables
 from order_services.catalogue import PRODUCTS
 from order_services.events import Event, EventType, new_id
 from order_services.local.ports import free_port
+from order_services.runtime import database as database_module
 from order_services.runtime import inbox, inbox_partitions
 from order_services.runtime.database import Database, close_idle, is_transient
 from order_services.runtime.settings import ServiceSettings
@@ -68,6 +69,20 @@ def test_a_connection_that_the_server_ended_is_a_transient_error(pool_of_two: Da
     assert is_transient(ended.value)
     with pool_of_two.begin() as connection:
         assert connection.execute(text("SELECT 1")).scalar_one() == 1
+
+
+def test_a_connection_that_died_while_it_was_idle_is_replaced_before_use(
+    pool_of_two: Database, lab_settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "_TEST_IDLE_SECONDS", 0.0)
+    with pool_of_two.begin() as connection:
+        backend = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+    other = Database(lab_settings)
+    with other.begin() as connection:
+        connection.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": backend})
+    other.close()
+    with pool_of_two.begin() as connection:
+        assert connection.execute(text("SELECT pg_backend_pid()")).scalar_one() != backend
 
 
 @pytest.mark.parametrize("statement", ["SELECT 1/0", "SELECT 'x'::uuid", "SELECT nothing"])
