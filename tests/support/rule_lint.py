@@ -53,6 +53,7 @@ class Rule:
     expression: str
     is_alert: bool
     wait: str | None = None
+    keep: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
 
@@ -80,6 +81,7 @@ def load_rules(directory: Path) -> list[Rule]:
             expression=str(raw["expr"]),
             is_alert="alert" in raw,
             wait=raw.get("for"),
+            keep=raw.get("keep_firing_for"),
             labels=raw.get("labels", {}),
             annotations=raw.get("annotations", {}),
         )

@@ -35,6 +35,12 @@ def test_waits_are_divided_down_to_the_shortest() -> None:
     assert [PACE.wait(text) for text in ("10m", "1m", "1s")] == ["10s", "2s", "1s"]
 
 
+def test_what_is_kept_firing_outlasts_some_polls() -> None:
+    rule = {"alert": "A", "expr": "a > 0", "for": "5m", "keep_firing_for": "2m"}
+    (changed,) = PACE.rules({"groups": [{"name": "g", "rules": [rule]}]})["groups"][0]["rules"]
+    assert (changed["for"], changed["keep_firing_for"]) == ("5s", "8s")
+
+
 def test_a_subquery_is_refused_rather_than_left_long() -> None:
     with pytest.raises(NotImplementedError, match="subquery"):
         PACE.expression("max_over_time((a > 0)[10m:1m])")
