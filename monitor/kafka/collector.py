@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
+from monitor.kafka.coordinators import GROUPS_TOPIC
 from monitor.kafka.details import LogDirs, TopicConfigs
 from monitor.kafka.exchange import Exchange
 from monitor.kafka.groups import GroupCollector
@@ -73,6 +74,7 @@ class Collector:
         self._wall_offset: float | None = None
         self._metadata: ClusterMetadata | None = None
         self._metadata_due_at = 0.0
+        self._leaderless_since: float | None = None
         self._start_offsets_due_at = 0.0
         self._questions = OffsetQuestions({})
         self._unknown_topics: frozenset[str] = frozenset()
@@ -98,7 +100,7 @@ class Collector:
         exchange.ask([*latest, *stable])
         rare = self._ask_rarely(exchange, metadata, started, wall_offset)
         # partitions and groups of a broker that is lost move to others within seconds
-        if leader_moved([*latest, *stable]) or exchange.down:
+        if leader_moved([*latest, *stable]) or exchange.down or self._groups.missing:
             self._metadata_due_at = 0.0
         self._notice_unknown_topics(groups, metadata)
         ended = self._monotonic()
@@ -179,10 +181,12 @@ class Collector:
         if found is None:
             assert known is not None  # noqa: S101  # find_cluster returns or raises
             return known
-        self._metadata_due_at = self._monotonic() + self._intervals.metadata
+        if GROUPS_TOPIC in found.topics:
+            found = replace(found, group_partitions=found.topics[GROUPS_TOPIC].partitions)
         if self._wants_topic is not None:
             wanted = {n: topic for n, topic in found.topics.items() if self._wants_topic(n)}
             found = replace(found, topics=wanted)
+        self._plan_metadata(found)
         if known is not None and found.topics == known.topics:
             # the same objects as before: what was made of them (questions, text) is still right
             found = replace(found, topics=known.topics)
@@ -191,6 +195,23 @@ class Collector:
             self._start_offsets_due_at = 0.0
         self._metadata = found
         return found
+
+    def _plan_metadata(self, found: ClusterMetadata) -> None:
+        """Have the metadata refreshed in time, sooner while partitions have no leader.
+
+        Nobody is asked about those, so no answer tells that they have one again. The wait is as
+        long as they had none: a partition that is lost for good does not cost a request per poll.
+        """
+        now = self._monotonic()
+        self._leaderless_since = (
+            (now if self._leaderless_since is None else self._leaderless_since)
+            if found.leaderless
+            else None
+        )
+        wait = self._intervals.metadata
+        if self._leaderless_since is not None:
+            wait = min(wait, now - self._leaderless_since)
+        self._metadata_due_at = now + wait
 
     def _ask_rarely(
         self, exchange: Exchange, metadata: ClusterMetadata, now: float, wall_offset: float

@@ -2,6 +2,9 @@
 
 A group is listed by its coordinator, so no request is spent on finding it. Commits and members of
 all groups of one broker are asked for in one round; only groups with members are described.
+
+A group that nobody lists is deleted, or its coordinator is away. A broker that is fenced leaves the
+metadata and is asked nothing, so that no broker is silent; who should coordinate the group tells.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from monitor.kafka.coordinators import is_answered
 from monitor.kafka.exchange import Exchange
 from monitor.kafka.questions import (
     Ask,
@@ -82,6 +86,8 @@ class GroupCollector:
     ) -> None:
         self._wants_group = wants_group
         self._wants_topic = wants_topic
+        # not listed although their coordinators answered: deleted, if that is said twice
+        self.missing: frozenset[str] = frozenset()
 
     def collect(
         self,
@@ -90,8 +96,10 @@ class GroupCollector:
         last: Mapping[str, Group],
         wall_offset: float,
     ) -> dict[str, Group]:
-        """Return all groups; those of a coordinator that is silent as they were, marked stale.
+        """Return all groups; those whose coordinator is silent or away as they were, marked stale.
 
+        One that is gone is kept for one poll more: while a coordinator moves, neither the old nor
+        the new one lists its groups.
         `wall_offset` is what the wall clock is ahead of the monotonic one.
         """
         found = _Found()
@@ -110,10 +118,18 @@ class GroupCollector:
             group_id: self._assemble(group, found, exchange, last.get(group_id), wall_offset)
             for group_id, group in found.listed.items()
         }
-        silent = {ask.broker for ask in lists if ask.answer is None}
-        for group_id, old in last.items():
-            if group_id not in groups and old.coordinator in silent:
-                groups[group_id] = replace(old, stale=True)
+        answered = {ask.broker for ask in lists if ask.answer is not None}
+        unlisted = last.keys() - groups.keys()
+        missing = frozenset(
+            group_id
+            for group_id in unlisted
+            if is_answered(
+                group_id, last[group_id].coordinator, metadata.group_partitions, answered
+            )
+        )
+        for group_id in unlisted - (missing & self.missing):
+            groups[group_id] = replace(last[group_id], stale=True)
+        self.missing = missing - self.missing
         return groups
 
     def _read(

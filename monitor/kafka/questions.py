@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, Protocol, TypeVar
 
-from monitor.model import Broker, Member, PartitionOffsets, Topic, TopicConfig
+from monitor.model import Broker, Member, Partition, PartitionOffsets, Topic, TopicConfig
 
 Answer = TypeVar("Answer")
 
@@ -57,12 +57,24 @@ class Ask(Generic[Answer]):
 
 @dataclass(frozen=True, slots=True)
 class ClusterMetadata:
-    """Brokers, topics and partitions as one broker's metadata has them."""
+    """Brokers, topics and partitions as one broker's metadata has them.
+
+    `group_partitions` are those of `__consumer_offsets`, whose leaders coordinate the groups.
+    """
 
     cluster_id: str | None
     controller: int | None
     brokers: Mapping[int, Broker]
     topics: Mapping[str, Topic]
+    group_partitions: Mapping[int, Partition] = field(default_factory=dict)
+
+    @property
+    def leaderless(self) -> bool:
+        """Say whether a partition has no leader: a broker is away, and may be back soon."""
+        partitions = [topic.partitions for topic in self.topics.values()]
+        return any(
+            p.leader is None for of in (*partitions, self.group_partitions) for p in of.values()
+        )
 
 
 @dataclass(frozen=True, slots=True)

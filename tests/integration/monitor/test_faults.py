@@ -20,6 +20,7 @@ from confluent_kafka.admin import (
 )
 
 from monitor.kafka.collector import Collector, Intervals
+from monitor.kafka.coordinators import GROUPS_TOPIC, partition_of
 from monitor.kafka.questions import Ask, ListOffsets
 from monitor.kafka.wire import KafkaWire
 from monitor.model import Snapshot
@@ -112,6 +113,8 @@ def one_group_per_coordinator(
             [TopicPartition(topic, 0, 1), TopicPartition(topic, 1, 1)],
         )
         described = cluster.admin.describe_consumer_groups([group])[group].result()
+        leaders = cluster.leaders(GROUPS_TOPIC)
+        assert leaders[partition_of(group, len(leaders))] == described.coordinator.id
         found.setdefault(described.coordinator.id, group)
     return found
 
@@ -167,6 +170,21 @@ def test_a_broker_lost_in_the_middle_of_a_poll_costs_only_its_own_numbers(
             assert later.groups[groups[2]].commits == {topic: {0: 1, 1: 1}}
             assert later.groups[groups[2]].seen_at == during.groups[groups[2]].seen_at
             assert later.end_offsets.time_of(topic, 0) > during.taken_at
+
+            # the controller fences it: it leaves the metadata, and its numbers stay as they were
+            def fenced() -> Snapshot | None:
+                found = collector.poll()
+                assert found.groups[groups[2]].stale
+                assert found.groups[groups[2]].commits == {topic: {0: 1, 1: 1}}
+                assert found.end_offsets.is_stale(topic, 1)
+                assert found.end_offsets.get(topic, 1) == 5
+                return None if 2 in found.brokers else found
+
+            gone = wait_for("fenced broker", fenced)
+            assert gone.groups[groups[2]].seen_at == during.groups[groups[2]].seen_at
+            assert not gone.groups[groups[1]].stale
+            assert not collector.poll().broker_errors  # nobody is silent any more
+            assert fenced()
         finally:
             if fault == "killed":
                 cluster.revive_second()
@@ -174,6 +192,7 @@ def test_a_broker_lost_in_the_middle_of_a_poll_costs_only_its_own_numbers(
                 cluster.second.resume()
         after = whole(collector, topic)
         assert after.end_offsets.values[topic] == {0: 7, 1: 9}
+        assert after.groups[groups[2]].commits == {topic: {0: 1, 1: 1}}
 
 
 def test_a_partition_without_a_leader_keeps_its_last_offset_stale_or_has_none(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from monitor.kafka.questions import (
@@ -35,9 +35,13 @@ from monitor.model import Broker, Partition, Topic, TopicConfig
 
 @dataclass
 class FakeBrokers:
-    """Two brokers; topic "t" has partition 0 on broker 1 and partition 1 on broker 2."""
+    """Two brokers; topic "t" has partition 0 on broker 1 and partition 1 on broker 2.
+
+    A fenced broker is not in the metadata, and leads nothing.
+    """
 
     down: set[int] = field(default_factory=set)
+    fenced: set[int] = field(default_factory=set)
     groups: dict[int, list[ListedGroup]] = field(default_factory=dict)
     commits: dict[str, GroupCommits] = field(default_factory=dict)
     configs: dict[str, TopicConfig] = field(default_factory=dict)
@@ -91,7 +95,21 @@ class FakeBrokers:
 
     def _metadata(self) -> ClusterMetadata:
         brokers = {1: Broker(1, "one", 9092), 2: Broker(2, "two", 9092)}
-        return ClusterMetadata("cluster", 1, brokers, dict(self.topics))
+        return ClusterMetadata(
+            "cluster",
+            1,
+            {number: broker for number, broker in brokers.items() if number not in self.fenced},
+            {
+                name: replace(
+                    topic,
+                    partitions={
+                        index: replace(of, leader=None) if of.leader in self.fenced else of
+                        for index, of in topic.partitions.items()
+                    },
+                )
+                for name, topic in self.topics.items()
+            },
+        )
 
     def _answer(self, broker: int, question: Any) -> Any:
         answer: Any

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -67,6 +68,112 @@ def test_a_silent_broker_makes_its_own_partitions_and_groups_stale_and_no_others
     assert snapshot.groups["b"].commits == {"t": {1: 15}}
     assert snapshot.groups["b"].seen_at == 1_000.0
     assert not snapshot.groups["a"].stale
+
+
+def with_groups_topic(brokers: FakeBrokers) -> FakeBrokers:
+    """Have group "a" coordinated by broker 1 and "b" by broker 2, as their names hash."""
+    brokers.topics["__consumer_offsets"] = Topic(
+        "__consumer_offsets", {0: Partition(2), 1: Partition(1)}, internal=True
+    )
+    brokers.ends |= {("__consumer_offsets", 0): 0, ("__consumer_offsets", 1): 0}
+    return brokers
+
+
+@pytest.mark.parametrize("wants_topic", [None, {"t"}.__contains__])
+@pytest.mark.parametrize("hidden", [False, True], ids=["groups topic seen", "groups topic hidden"])
+def test_the_groups_of_a_broker_that_left_the_metadata_stay_stale_until_it_is_back(
+    hidden: bool,  # noqa: FBT001  # a parameter of the test
+    wants_topic: Callable[[str], bool] | None,
+) -> None:
+    brokers = cluster() if hidden else with_groups_topic(cluster())
+    clock = Clock()
+    collector = Collector(
+        brokers, Intervals(), clock=clock, monotonic=clock, wants_topic=wants_topic
+    )
+    collector.poll()
+    brokers.fenced = brokers.down = {2}
+    for _ in range(5):
+        brokers.now = clock.now = clock.now + 15
+        snapshot = collector.poll()
+        assert snapshot.groups["b"].stale
+        assert snapshot.groups["b"].seen_at == 1_000.0
+        assert snapshot.groups["b"].commits == {"t": {1: 15}}
+        assert snapshot.end_offsets.is_stale("t", 1)
+        assert snapshot.end_offsets.get("t", 1) == 20
+        assert not snapshot.groups["a"].stale
+    assert set(snapshot.brokers) == {1}
+    brokers.fenced = brokers.down = set()
+    brokers.now = clock.now = clock.now + 60
+    collector.poll()
+    back = collector.poll()
+    assert not back.groups["b"].stale
+    assert not back.end_offsets.seen_earlier
+
+
+def test_a_group_that_another_broker_lists_is_no_longer_stale() -> None:
+    brokers = with_groups_topic(cluster())
+    collector = Collector(brokers, Intervals())
+    collector.poll()
+    brokers.fenced = brokers.down = {2}
+    collector.poll()
+    collector.poll()
+    brokers.groups[1].append(brokers.groups[2].pop())
+    moved = collector.poll().groups["b"]
+    assert not moved.stale
+    assert moved.coordinator == 1
+
+
+def test_a_group_deleted_while_its_coordinator_was_away_goes_once_that_is_back() -> None:
+    brokers = with_groups_topic(cluster())
+    collector = Collector(brokers, Intervals(metadata=0.0))
+    collector.poll()
+    brokers.fenced = brokers.down = {2}
+    brokers.groups[2] = []
+    for _ in range(4):
+        assert collector.poll().groups["b"].stale
+    brokers.fenced = brokers.down = set()
+    collector.poll()
+    assert set(collector.poll().groups) == {"a"}
+
+
+def test_a_deleted_group_is_kept_for_one_poll_and_costs_one_refresh_of_the_metadata() -> None:
+    brokers = with_groups_topic(cluster())
+    collector = Collector(brokers, Intervals())
+    collector.poll()
+    brokers.groups[2] = []
+    assert collector.poll().groups["b"].stale
+    brokers.asked.clear()
+    for _ in range(3):
+        assert set(collector.poll().groups) == {"a"}
+    assert sum(api == "Metadata" for round_ in brokers.asked for _, api in round_) == 1
+
+
+def test_groups_that_nobody_lists_while_they_move_are_not_lost() -> None:
+    brokers = with_groups_topic(cluster())
+    collector = Collector(brokers, Intervals())
+    collector.poll()
+    moving = brokers.groups[2].pop()
+    assert collector.poll().groups["b"].stale
+    brokers.groups[1].append(moving)
+    assert not collector.poll().groups["b"].stale
+
+
+def test_a_partition_without_a_leader_is_looked_at_again_soon_but_not_at_every_poll() -> None:
+    brokers = cluster()
+    brokers.fenced = {2}
+    clock = Clock()
+    collector = Collector(brokers, Intervals(metadata=60.0), clock=clock, monotonic=clock)
+    asked_at = []
+    for second in range(300):
+        clock.now = 1_000.0 + second
+        brokers.asked.clear()
+        collector.poll()
+        if any(api == "Metadata" for round_ in brokers.asked for _, api in round_):
+            asked_at.append(second)
+    assert asked_at == [1, 2, 4, 8, 16, 32, 64, 124, 184, 244]
+    brokers.fenced = set()
+    clock.now = 1_304.0
+    assert collector.poll().end_offsets.get("t", 1) == 20
 
 
 def test_a_broker_that_failed_is_asked_once_per_poll_and_not_waited_for_next_time() -> None:
