@@ -22,13 +22,10 @@ from kafka.protocol.metadata import FindCoordinatorRequest
 
 from monitor.kafka import messages
 from monitor.kafka.questions import EARLIEST, LATEST, ListOffsets
-from monitor.kafka.wire import (
-    ConsumerGroupDescribeRequest,
-    ConsumerGroupDescribeResponse,
-    _ClosingSocket,
-    _EncodedRequest,
-    _offsets_request,
-)
+from monitor.kafka.wire.apis import offsets_request
+from monitor.kafka.wire.connecting import ClosingSocket
+from monitor.kafka.wire.declared import ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse
+from monitor.kafka.wire.encoded import EncodedRequest
 from order_services.local.kafka import classpath
 
 OUR_MESSAGES = sorted(
@@ -69,11 +66,11 @@ def test_messages_that_it_lacks_can_be_declared_and_are_found_by_their_api_key()
 def test_an_encoded_request_is_byte_for_byte_what_kafka_python_would_send() -> None:
     question = ListOffsets({"t": {0: LATEST, 1: EARLIEST}, "ü": {7: 1_700_000_000_000}})
     for version in range(1, ListOffsetsRequest.max_version + 1):
-        theirs = _offsets_request(question)
+        theirs = offsets_request(question)
         theirs.API_VERSION = version
         theirs.with_header(correlation_id=5, client_id="c")
-        body = _offsets_request(question).encode(version=version)
-        ours = _EncodedRequest(ListOffsetsRequest, version, body)
+        body = offsets_request(question).encode(version=version)
+        ours = EncodedRequest(ListOffsetsRequest, version, body)
         ours.with_header(correlation_id=5, client_id="c")
         assert ours.encode(framed=True, header=True) == theirs.encode(framed=True, header=True)
         assert ours.header.get_response_class()[version] is not None
@@ -108,7 +105,7 @@ def test_the_manager_has_what_the_wire_calls() -> None:
 
 
 def test_our_sockets_are_the_ones_it_connects_with() -> None:
-    assert isinstance(KafkaNetSocket("direct://"), _ClosingSocket)
+    assert isinstance(KafkaNetSocket("direct://"), ClosingSocket)
     assert "sock_connect" in vars(KafkaNetSocket)
 
 

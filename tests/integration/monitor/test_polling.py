@@ -74,14 +74,24 @@ def poll_until(collector: Collector, met: Callable[[Snapshot], bool]) -> Snapsho
         time.sleep(0.1)
 
 
-def test_the_second_poll_costs_three_requests(
+def test_the_first_poll_costs_six_requests_and_the_second_three(
     kafka: EmbeddedKafka, wire: KafkaWire, unique: Callable[[str], str]
 ) -> None:
     topic, group = unique("few-requests"), unique("few-requests")
     fill(kafka, topic, group)
-    collector = Collector(wire, Intervals(), wants_group=lambda name: name == group)
+    collector = Collector(
+        wire, Intervals(topic_configs=300.0), wants_group=lambda name: name == group
+    )
     first = collector.poll()
-    assert first.requests == {"Metadata": 1, "ListGroups": 1, "OffsetFetch": 1, "ListOffsets": 2}
+    # half of them are asked rarely: the metadata, log start offsets (the protocol takes a partition
+    # only once in a request) and topic settings
+    assert first.requests == {
+        "Metadata": 1,
+        "ListGroups": 1,
+        "OffsetFetch": 1,
+        "ListOffsets": 2,
+        "DescribeConfigs": 1,
+    }
     second = collector.poll()
     assert second.requests == {"ListGroups": 1, "OffsetFetch": 1, "ListOffsets": 1}
     assert second.end_offsets.values[topic] == {0: 5, 1: 5}
@@ -134,8 +144,8 @@ def test_an_old_broker_gets_one_request_per_group_and_the_same_numbers(
     fill(kafka, topic, groups[0])
     commit(kafka, groups[1], TopicPartition(topic, 1, 3))
     # the versions that a broker of Kafka 2.8 offers
-    options = "monitor.kafka.wire.connection_options"
-    from monitor.kafka.wire import connection_options  # noqa: PLC0415
+    options = "monitor.kafka.wire.client.connection_options"
+    from monitor.kafka.wire.connecting import connection_options  # noqa: PLC0415
 
     monkeypatch.setattr(options, lambda s: connection_options(s) | {"api_version": (2, 8)})
     wire = KafkaWire(KafkaSettings(bootstrap_servers=(kafka.bootstrap_servers,)))

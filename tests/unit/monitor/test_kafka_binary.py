@@ -15,7 +15,7 @@ from kafka.protocol.consumer import (
 
 from monitor.kafka import binary, replies
 from monitor.kafka.questions import FetchCommits, GroupCommits
-from monitor.kafka.wire import _commit_requests, _commits
+from monitor.kafka.wire.apis import commit_requests, read_commits
 
 Group = OffsetFetchResponse.OffsetFetchResponseGroup
 FetchTopic = Group.OffsetFetchResponseTopics
@@ -166,7 +166,7 @@ def test_a_broker_older_than_offset_fetch_8_is_asked_once_per_group_all_at_once(
     version: int, requests: int
 ) -> None:
     question = FetchCommits(["a", "b", "c"])
-    made = _commit_requests(question, lambda _: version)
+    made = commit_requests(question, lambda _: version)
     assert len(made) == requests
     if requests == 1:
         # from 10 on topics have only ids: never more than 9 is asked for
@@ -178,7 +178,7 @@ def test_a_broker_older_than_offset_fetch_8_is_asked_once_per_group_all_at_once(
         answers = [
             OffsetFetchResponse(topics=[], error_code=code, version=version) for code in (0, 16, 30)
         ]
-        assert _commits(question, answers) == {
+        assert read_commits(question, answers) == {
             "a": GroupCommits(),
             "b": GroupCommits(error="NOT_COORDINATOR", moved=True),
             "c": GroupCommits(error="GROUP_AUTHORIZATION_FAILED"),

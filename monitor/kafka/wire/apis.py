@@ -1,0 +1,243 @@
+"""Each API: a question as requests (several where a broker is too old), replies as its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+from kafka.protocol.admin import (
+    DescribeConfigsRequest,
+    DescribeGroupsRequest,
+    DescribeLogDirsRequest,
+    ListGroupsRequest,
+)
+from kafka.protocol.consumer import ListOffsetsRequest, OffsetFetchRequest
+from kafka.protocol.metadata import FindCoordinatorRequest, MetadataRequest
+
+from monitor.kafka import binary, replies
+from monitor.kafka.questions import (
+    DescribeClassicGroups,
+    DescribeConsumerGroups,
+    DescribeLogDirs,
+    DescribeShareGroups,
+    DescribeStreamsGroups,
+    DescribeTopicConfigs,
+    FetchCommits,
+    FetchShareOffsets,
+    FindCoordinators,
+    FoundOffsets,
+    GroupCommits,
+    ListGroups,
+    ListOffsets,
+    Metadata,
+    Question,
+)
+from monitor.kafka.wire.declared import (
+    ConsumerGroupDescribeRequest,
+    DescribeShareGroupOffsetsRequest,
+    ShareGroupDescribeRequest,
+    StreamsGroupDescribeRequest,
+)
+from monitor.kafka.wire.encoded import EncodedRequest
+
+# The first version that takes many groups in one request (KIP-709, KIP-699).
+MANY_GROUPS: Final = 8
+MANY_KEYS: Final = 4
+# The last version that names topics; from 10 on topics have only ids.
+LAST_WITH_TOPIC_NAMES: Final = 9
+
+VersionOf: TypeAlias = Callable[[Any], int]
+"""What version of a request the broker and kafka-python both know."""
+
+# -- questions as requests -------------------------------------------------------------------------
+
+
+def _metadata_requests(_question: Metadata, _version_of: VersionOf) -> list[Any]:
+    return [MetadataRequest(topics=None, allow_auto_topic_creation=False)]
+
+
+def _list_groups_requests(_question: ListGroups, _version_of: VersionOf) -> list[Any]:
+    return [ListGroupsRequest(states_filter=[], types_filter=[])]
+
+
+def _describe_classic_requests(
+    question: DescribeClassicGroups, _version_of: VersionOf
+) -> list[Any]:
+    groups = list(question.groups)
+    return [DescribeGroupsRequest(groups=groups, include_authorized_operations=False)]
+
+
+def _describe_consumer_requests(
+    question: DescribeConsumerGroups, _version_of: VersionOf
+) -> list[Any]:
+    groups = list(question.groups)
+    return [ConsumerGroupDescribeRequest(group_ids=groups, include_authorized_operations=False)]
+
+
+def _describe_share_requests(question: DescribeShareGroups, _version_of: VersionOf) -> list[Any]:
+    groups = list(question.groups)
+    return [ShareGroupDescribeRequest(group_ids=groups, include_authorized_operations=False)]
+
+
+def _describe_streams_requests(
+    question: DescribeStreamsGroups, _version_of: VersionOf
+) -> list[Any]:
+    groups = list(question.groups)
+    return [StreamsGroupDescribeRequest(group_ids=groups, include_authorized_operations=False)]
+
+
+def _share_offsets_requests(question: FetchShareOffsets, _version_of: VersionOf) -> list[Any]:
+    named = DescribeShareGroupOffsetsRequest.DescribeShareGroupOffsetsRequestGroup
+    return [
+        DescribeShareGroupOffsetsRequest(
+            groups=[named(group_id=group, topics=None) for group in question.groups]
+        )
+    ]
+
+
+def _coordinator_requests(question: FindCoordinators, version_of: VersionOf) -> list[Any]:
+    if version_of(FindCoordinatorRequest) >= MANY_KEYS:
+        return [FindCoordinatorRequest(key_type=0, coordinator_keys=list(question.groups))]
+    return [
+        FindCoordinatorRequest(key=group, key_type=0, max_version=MANY_KEYS - 1)
+        for group in question.groups
+    ]
+
+
+def commit_requests(question: FetchCommits, version_of: VersionOf) -> list[Any]:
+    """Return one request for all groups, or one per group for brokers before 3.0."""
+    version = min(version_of(OffsetFetchRequest), LAST_WITH_TOPIC_NAMES)
+    if version >= MANY_GROUPS:
+        body = binary.encode_offset_fetch(question.groups, version)
+        return [EncodedRequest(OffsetFetchRequest, version, body, binary.decode_offset_fetch)]
+    return [
+        OffsetFetchRequest(
+            group_id=g,
+            topics=None,
+            require_stable=False,
+            min_version=2,
+            max_version=MANY_GROUPS - 1,
+        )
+        for g in question.groups
+    ]
+
+
+def _offsets_requests(question: ListOffsets, version_of: VersionOf) -> list[Any]:
+    version = version_of(ListOffsetsRequest)
+    if question.encoded is None or question.encoded[0] != version:
+        question.encoded = (version, offsets_request(question).encode(version=version))
+    decode = (
+        binary.list_offsets_decoder(with_timestamps=_asks_for_times(question))
+        if version in binary.LIST_OFFSETS_VERSIONS
+        else None
+    )
+    return [EncodedRequest(ListOffsetsRequest, *question.encoded, decode)]
+
+
+def offsets_request(question: ListOffsets) -> Any:
+    """Return the request as kafka-python's object: its bytes are kept, and made only once."""
+    topic_of = ListOffsetsRequest.ListOffsetsTopic
+    partition_of = topic_of.ListOffsetsPartition
+    return ListOffsetsRequest(
+        replica_id=-1,
+        isolation_level=int(question.read_committed),
+        topics=[
+            topic_of(
+                name=topic,
+                partitions=[
+                    partition_of(partition_index=index, current_leader_epoch=-1, timestamp=at)
+                    for index, at in partitions.items()
+                ],
+            )
+            for topic, partitions in question.wanted.items()
+        ],
+    )
+
+
+def _topic_configs_requests(question: DescribeTopicConfigs, _version_of: VersionOf) -> list[Any]:
+    resource = DescribeConfigsRequest.DescribeConfigsResource
+    keys = [replies.RETENTION_MS, replies.RETENTION_BYTES, replies.CLEANUP_POLICY]
+    return [
+        DescribeConfigsRequest(
+            resources=[
+                resource(
+                    resource_type=replies.TOPIC_RESOURCE,
+                    resource_name=topic,
+                    configuration_keys=keys,
+                )
+                for topic in question.topics
+            ],
+            include_synonyms=False,
+            include_documentation=False,
+        )
+    ]
+
+
+def _log_dirs_requests(_question: DescribeLogDirs, _version_of: VersionOf) -> list[Any]:
+    return [DescribeLogDirsRequest(topics=None)]
+
+
+# -- replies as answers ----------------------------------------------------------------------------
+
+
+def read_commits(question: FetchCommits, found: list[Any]) -> dict[str, GroupCommits]:
+    """Read the replies to `commit_requests`."""
+    if found and isinstance(found[0], binary.Decoded):
+        answer: dict[str, GroupCommits] = found[0].answer
+        return answer
+    return {
+        group: replies.read_group_commits(reply.topics, reply.error_code)
+        for group, reply in zip(question.groups, found, strict=True)
+    }
+
+
+def _coordinators(question: FindCoordinators, found: list[Any]) -> dict[str, int]:
+    if found and found[0].API_VERSION >= MANY_KEYS:
+        return replies.read_coordinators(found[0].coordinators)
+    return {
+        group: reply.node_id
+        for group, reply in zip(question.groups, found, strict=True)
+        if not reply.error_code and reply.node_id >= 0
+    }
+
+
+def _asks_for_times(question: ListOffsets) -> bool:
+    return any(at >= 0 for times in question.wanted.values() for at in times.values())
+
+
+def _offsets(question: ListOffsets, found: list[Any]) -> FoundOffsets:
+    if isinstance(found[0], binary.Decoded):
+        answer: FoundOffsets = found[0].answer
+        return answer
+    return replies.read_offsets(found, with_timestamps=_asks_for_times(question))
+
+
+REQUESTS: Final[dict[type[Question[Any]], Callable[[Any, VersionOf], list[Any]]]] = {
+    Metadata: _metadata_requests,
+    ListGroups: _list_groups_requests,
+    DescribeClassicGroups: _describe_classic_requests,
+    DescribeConsumerGroups: _describe_consumer_requests,
+    DescribeShareGroups: _describe_share_requests,
+    DescribeStreamsGroups: _describe_streams_requests,
+    FetchShareOffsets: _share_offsets_requests,
+    FindCoordinators: _coordinator_requests,
+    FetchCommits: commit_requests,
+    ListOffsets: _offsets_requests,
+    DescribeTopicConfigs: _topic_configs_requests,
+    DescribeLogDirs: _log_dirs_requests,
+}
+
+ANSWERS: Final[dict[type[Question[Any]], Callable[[Any, list[Any]], Any]]] = {
+    Metadata: lambda _, found: replies.read_metadata(found[0]),
+    ListGroups: lambda _, found: replies.read_groups(found[0]),
+    DescribeClassicGroups: lambda _, found: replies.read_classic_descriptions(found[0]),
+    DescribeConsumerGroups: lambda _, found: replies.read_consumer_descriptions(found[0]),
+    DescribeShareGroups: lambda _, found: replies.read_share_descriptions(found[0]),
+    DescribeStreamsGroups: lambda _, found: replies.read_streams_descriptions(found[0]),
+    FetchShareOffsets: lambda _, found: replies.read_share_offsets(found[0]),
+    FindCoordinators: _coordinators,
+    FetchCommits: read_commits,
+    ListOffsets: _offsets,
+    DescribeTopicConfigs: lambda _, found: replies.read_topic_configs(found[0]),
+    DescribeLogDirs: lambda _, found: replies.read_log_dirs(found[0]),
+}

@@ -1,0 +1,120 @@
+"""How a connection is made: kafka-python's options, names, TLS, logins."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+from kafka.net.inet import KafkaNetSocket
+from kafka.net.sasl.oauth import AbstractTokenProvider
+
+from monitor.settings import KafkaSettings
+
+CLIENT_ID: Final = "kafka-lag-monitor"
+# A reply larger than this is a broker gone wrong: questions are batched far below it.
+MAX_REPLY_BYTES: Final = 100_000_000
+# A broker that is back must be seen at the next poll, not after a client's usual 30 s.
+MAX_RECONNECT_BACKOFF_S: Final = 1.0
+
+
+class OptionsError(ValueError):
+    """Settings that kafka-python refuses; the message says which."""
+
+
+# Host and port -> what getaddrinfo said last; looked up before kafka-python would do it.
+_ADDRESSES: Final[dict[tuple[str, int], list[Any]]] = {}
+
+
+def resolve(host: str, port: int) -> None:
+    """Look a name up and remember what was found; blocks as long as the name server does."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError:
+        found = []
+    _ADDRESSES[host, port] = found
+
+
+class ClosingSocket(KafkaNetSocket):  # type: ignore[misc]  # untyped base
+    """Closes a socket that fails to connect; kafka-python leaves it to the garbage collector.
+
+    It resolves no names either: that would hold up the one network thread, and with it all other
+    brokers. It is chosen as proxies are, by the scheme of the proxy's URL.
+    """
+
+    SCHEMES = ("direct",)
+
+    def dns_lookup(self, host: str, port: int, raise_error: bool = False) -> list[Any]:  # noqa: FBT001, FBT002, ARG002  # its signature
+        """Return what `resolve` found."""
+        return _ADDRESSES.get((host, port), [])
+
+    async def sock_connect(
+        self, net: Any, sock: Any, sockaddr: Any, timeout_at: float | None = None
+    ) -> Any:
+        """Connect, or close the socket."""
+        try:
+            return await super().sock_connect(net, sock, sockaddr, timeout_at=timeout_at)
+        except BaseException:
+            sock.close()
+            raise
+
+
+def connection_options(settings: KafkaSettings) -> dict[str, Any]:
+    """Return kafka-python's options for these settings; raises OptionsError."""
+    options: dict[str, Any] = {
+        "bootstrap_servers": list(settings.bootstrap_servers),
+        "client_id": CLIENT_ID,
+        "proxy_url": f"{ClosingSocket.SCHEMES[0]}://",
+        "security_protocol": settings.security_protocol,
+        "receive_message_max_bytes": MAX_REPLY_BYTES,
+        "reconnect_backoff_max_ms": MAX_RECONNECT_BACKOFF_S * 1_000,
+        # kafka-python fails a request beyond this at once: old brokers get one request per group
+        "max_in_flight_requests_per_connection": 1_000_000,
+    }
+    if settings.security_protocol.endswith("SSL"):
+        options["ssl_context"] = _tls_context(settings)
+    if settings.sasl_mechanism == "GSSAPI" and find_spec("gssapi") is None:
+        raise OptionsError("KAFKA_SASL_MECHANISM=GSSAPI needs the Python package gssapi")
+    if settings.security_protocol.startswith("SASL"):
+        options |= {
+            "sasl_mechanism": settings.sasl_mechanism,
+            "sasl_plain_username": settings.sasl_username,
+            "sasl_plain_password": settings.sasl_password
+            and settings.sasl_password.get_secret_value(),
+            "sasl_kerberos_service_name": settings.sasl_kerberos_service_name,
+        }
+        if settings.sasl_oauth_token_file is not None:
+            options["sasl_oauth_token_provider"] = _TokenFile(settings.sasl_oauth_token_file)
+    return options
+
+
+def _tls_context(settings: KafkaSettings) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=settings.ssl_cafile)
+    except (OSError, ssl.SSLError):
+        raise OptionsError(f"KAFKA_SSL_CAFILE={settings.ssl_cafile} holds no certificate") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = settings.ssl_check_hostname
+    if settings.ssl_certfile is not None:
+        password = settings.ssl_password.get_secret_value() if settings.ssl_password else ""
+        try:
+            # without a password, an encrypted key would have OpenSSL ask the terminal for one
+            context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, password=password)
+        except (OSError, ssl.SSLError):
+            raise OptionsError(
+                "KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE and KAFKA_SSL_PASSWORD do not fit together"
+            ) from None
+    return context
+
+
+class _TokenFile(AbstractTokenProvider):  # type: ignore[misc]  # untyped base
+    """Reads the OAuth token at each login: whoever renews it writes the file."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def token(self) -> str:
+        return self._path.read_text(encoding="utf-8").strip()

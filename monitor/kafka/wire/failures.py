@@ -1,0 +1,67 @@
+"""Why a broker did not answer, in words."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kafka import errors
+
+from monitor.kafka.questions import Failure
+
+
+class ThrottledError(Exception):
+    """The broker enforces a quota on this client; it is not away."""
+
+
+class SlowNameError(Exception):
+    """The broker's name was not resolved in time."""
+
+    def __init__(self) -> None:
+        super().__init__("its name was not resolved in time")
+
+
+_SIGNS: Final = (
+    ("ECONNREFUSED", "connection refused"),
+    ("DNS", "the name does not resolve"),
+    ("EHOSTUNREACH", "no route to host"),
+    ("ENETUNREACH", "the network is unreachable"),
+    ("Connection timed out", "timed out connecting"),
+)
+_KINDS: Final[tuple[tuple[type[BaseException], str], ...]] = (
+    (errors.KafkaTimeoutError, "timed out: no answer"),
+    (errors.RequestTimedOutError, "timed out: no answer"),
+    (
+        errors.UnsupportedSaslMechanismError,
+        "it does not offer the SASL mechanism that KAFKA_SASL_MECHANISM names",
+    ),
+    (errors.KafkaProtocolError, "its answer is not Kafka's protocol"),
+    (errors.IllegalSaslStateError, "it does not ask for SASL on this port"),
+    (errors.NodeNotReadyError, "not connected since its last failure"),
+)
+
+
+def cause_of(error: BaseException) -> str:
+    """Say in a few words why a broker did not answer; none of these messages holds a secret."""
+    text = str(error)
+    for sign, meaning in _SIGNS:
+        if sign in text:
+            return meaning
+    for kind, meaning in _KINDS:
+        if isinstance(error, kind):
+            return meaning
+    if isinstance(error, errors.SaslAuthenticationFailedError):
+        return f"the login was refused ({text.rpartition(': ')[2]})"
+    if "Handshake failed" in text:
+        return f"the TLS handshake failed ({text.rpartition('Handshake failed: ')[2]})"
+    if isinstance(error, errors.KafkaConnectionError):
+        return "it closed the connection"
+    return text or type(error).__name__
+
+
+def explain(error: BaseException) -> Failure:
+    """Return the failure of a question; it says whether the broker itself is to blame."""
+    if isinstance(error, errors.IncompatibleBrokerVersion):
+        return Failure(str(error))
+    if isinstance(error, ThrottledError):
+        return Failure("it throttles this client: its quota is used up")
+    return Failure(cause_of(error), broker_down=True)
