@@ -173,7 +173,8 @@ def test_a_broker_lost_in_the_middle_of_a_poll_costs_only_its_own_numbers(
 
             # the controller fences it: it leaves the metadata, and its numbers stay as they were
             def fenced() -> Snapshot | None:
-                found = collector.poll()
+                with bounded(POLL_LIMIT_S):
+                    found = collector.poll()
                 assert found.groups[groups[2]].stale
                 assert found.groups[groups[2]].commits == {topic: {0: 1, 1: 1}}
                 assert found.end_offsets.is_stale(topic, 1)
@@ -206,7 +207,8 @@ def test_a_partition_without_a_leader_keeps_its_last_offset_stale_or_has_none(
             produce(cluster.bootstrap_servers, topic, {0: 1})
 
             def leaderless() -> Snapshot | None:
-                found = collector.poll()
+                with bounded(POLL_LIMIT_S):
+                    found = collector.poll()
                 return found if found.topics[topic].partitions[1].leader is None else None
 
             snapshot = wait_for("leaderless partition", leaderless)
@@ -287,7 +289,8 @@ def test_a_group_that_may_not_be_read_says_so_and_the_others_are_read(
         with watching(broker.bootstrap_servers, {"t"}, {"secret", "public"}) as (collector, _):
 
             def refused() -> Snapshot | None:
-                found = collector.poll()
+                with bounded(POLL_LIMIT_S):
+                    found = collector.poll()
                 return found if found.groups["secret"].error else None
 
             snapshot = wait_for("refusal", refused)

@@ -55,6 +55,18 @@ def test_ready_is_503_with_the_reason_until_the_first_poll_and_when_data_is_stal
     assert client.get("/health").status_code == 200
 
 
+def test_a_scrape_asks_no_broker_and_renders_nothing() -> None:
+    brokers, poller, _ = make()
+    client = create_app(poller).test_client()
+    poller.poll()
+    brokers.asked.clear()
+    page = poller.latest.page
+    for encoding in ("identity", "gzip") * 5:
+        assert client.get("/metrics", headers={"Accept-Encoding": encoding}).status_code == 200
+    assert brokers.asked == []
+    assert poller.latest.page is page
+
+
 def test_nobody_is_told_ready_before_the_page_of_that_poll_is_served() -> None:
     _, poller, _ = make()
     while_rendering = []
