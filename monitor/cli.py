@@ -206,7 +206,12 @@ def serve(wait: bool, **given: Any) -> None:  # noqa: FBT001  # click passes opt
         "wants_topic": settings.wants_topic(),
     }
     with _collector(
-        kafka, settings, connect=not wait, read_committed=settings.read_committed, **filters
+        kafka,
+        settings,
+        connect=not wait,
+        read_committed=settings.read_committed,
+        hide_empty_groups=settings.hide_empty_groups,
+        **filters,
     ) as collector:
         poller = Poller(
             collector,

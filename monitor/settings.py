@@ -134,6 +134,8 @@ class MonitorSettings(BaseSettings):
     groups_deny: re.Pattern[str] | None = None
     topics_allow: re.Pattern[str] | None = None
     topics_deny: re.Pattern[str] | None = None
+    # groups without members; those of a service that has just died are among them
+    hide_empty_groups: bool = False
     # lag up to the last stable offset, where read_committed consumers stop
     read_committed: bool = False
     log_sizes: bool = False

@@ -46,7 +46,7 @@ class Collector:
     """Polls one cluster; remembers between polls what need not be asked again.
 
     `read_committed` adds the last stable offsets. Groups and topics that are not wanted are not
-    asked about, and not in the snapshot.
+    asked about, and not in the snapshot; nor are groups without members if they are to be hidden.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Collector:
         *,
         wants_group: Callable[[str], bool] | None = None,
         wants_topic: Callable[[str], bool] | None = None,
+        hide_empty_groups: bool = False,
         read_committed: bool = False,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -64,7 +65,9 @@ class Collector:
         self._intervals = intervals
         self._wants_topic = wants_topic and lru_cache(FILTER_CACHE)(wants_topic)
         self._groups = GroupCollector(
-            wants_group and lru_cache(FILTER_CACHE)(wants_group), self._wants_topic
+            wants_group and lru_cache(FILTER_CACHE)(wants_group),
+            self._wants_topic,
+            hide_empty=hide_empty_groups,
         )
         self._configs = intervals.topic_configs and TopicConfigs(intervals.topic_configs)
         self._log_dirs = intervals.log_sizes and LogDirs(intervals.log_sizes)

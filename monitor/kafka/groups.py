@@ -83,7 +83,10 @@ class GroupCollector:
         self,
         wants_group: Callable[[str], bool] | None = None,
         wants_topic: Callable[[str], bool] | None = None,
+        *,
+        hide_empty: bool = False,
     ) -> None:
+        self._hide_empty = hide_empty
         self._wants_group = wants_group
         self._wants_topic = wants_topic
         # not listed although their coordinators answered: deleted, if that is said twice
@@ -103,11 +106,14 @@ class GroupCollector:
         `wall_offset` is what the wall clock is ahead of the monotonic one.
         """
         found = _Found()
+        hidden = set()
         lists = [Ask(broker, ListGroups()) for broker in metadata.brokers]
         exchange.ask(lists)
         for ask in lists:
             for group in ask.answer or ():
-                if self._wants_group is None or self._wants_group(group.id):
+                if self._hide_empty and group.state in MEMBERLESS_STATES:
+                    hidden.add(group.id)
+                elif self._wants_group is None or self._wants_group(group.id):
                     found.listed[group.id] = group
                     found.coordinators[group.id] = ask.broker
         self._read(exchange, metadata.brokers, found, last)
@@ -119,7 +125,7 @@ class GroupCollector:
             for group_id, group in found.listed.items()
         }
         answered = {ask.broker for ask in lists if ask.answer is not None}
-        unlisted = last.keys() - groups.keys()
+        unlisted = last.keys() - groups.keys() - hidden
         missing = frozenset(
             group_id
             for group_id in unlisted
