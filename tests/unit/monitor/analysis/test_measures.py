@@ -243,12 +243,18 @@ def test_retention_is_a_risk_once_more_than_half_of_it_is_gone(behind: int, *, t
 
 
 @pytest.mark.parametrize(
-    ("policies", "known"), [(["delete"], True), (["compact"], False), (None, False)]
+    ("config", "known"),
+    [
+        (TopicConfig(cleanup_policies=frozenset({"delete"})), True),
+        (TopicConfig(cleanup_policies=frozenset({"delete", "compact"})), False),
+        (TopicConfig(), False),
+        (None, False),
+    ],
+    ids=["not compacted", "compacted", "policy not told", "not readable"],
 )
 def test_polls_alone_tell_no_lag_in_seconds_where_compaction_may_have_removed_the_record(
-    policies: list[str] | None, *, known: bool
+    config: TopicConfig | None, *, known: bool
 ) -> None:
-    config = None if policies is None else TopicConfig(cleanup_policies=frozenset(policies))
     cluster = Cluster(commits={0: 100, 1: 100}, config=config)
     analyst = Analyst(lambda _: {})  # no broker answers
     measure(analyst, cluster)
