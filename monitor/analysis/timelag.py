@@ -9,11 +9,11 @@ an answer. Which timestamp to ask next is an interpolation in the bracket (`time
 
 Compaction: the oldest unread record is the first that is left at or after the committed offset,
 and until a reply of this very poll has brought a record from there, it may be any later one. The
-bracket reaches to that record. Where it is much newer than the question, records are missing
-in between; then it is asked from where on the unread records can be: a reply from beyond the
-committed offset is exact. (Where the last read record's neighbours have its very millisecond, and
-records are missing after them, they pass for read.) Topics whose cleanup.policy is not known are
-treated as compacted.
+bracket reaches to that record. Where that record is much newer than the question, some may be
+missing in between: then the question is the newest before which no unread record can be, and a
+reply from beyond the committed offset is exact. What is gone stays gone, whoever reads on. (Where
+records of the last read one's millisecond are left, and then a gap, they pass for gone: ListOffsets
+can't tell.) Topics whose cleanup.policy is not known are treated as compacted.
 
 Whose clock: a poll's facts are measured by our own monotonic clock, so a wall clock that jumps does
 not move them. A reply's are record timestamps: the broker's clock under
