@@ -41,7 +41,9 @@ def delays(environment: Mapping[str, str], rate: float, seconds: float, size: in
     database = Database(settings)
     seen: list[float] = []
     with mock.patch.object(
-        instrumentation.OUTBOX_DELAY.labels(SOURCE), "observe_all", side_effect=seen.extend
+        instrumentation.OUTBOX_DELAY.labels(SOURCE),
+        "observe_all",
+        side_effect=lambda ages, since: seen.extend(age + since for age in ages),
     ):
         publisher = Relay(SOURCE, settings, database)
         publisher.start()

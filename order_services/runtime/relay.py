@@ -54,11 +54,12 @@ PERMANENT_ERRORS: Final = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.I
 
 _TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(%s, hashtext(%s))"
 _READ: Final = """
-    SELECT id, topic, key, value, headers, extract(epoch FROM created_at)::float8
+    SELECT id, topic, key, value, headers,
+        extract(epoch FROM statement_timestamp() - created_at)::float8
     FROM outbox WHERE slice = %s ORDER BY id LIMIT %s
 """
 _ID: Final = 0
-_created = itemgetter(5)
+_age = itemgetter(5)
 _SET_ASIDE: Final = """
     INSERT INTO outbox_refused (id, slice, topic, key, value, headers, created_at, reason)
     SELECT id, slice, topic, key, value, headers, created_at, %s
@@ -155,13 +156,14 @@ class Relay:
             if not locked:
                 return None
             # a statement of its own: its snapshot must be younger than the lock
+            read_at = time.perf_counter()
             rows = self._read(connection)
             if rows:
                 self._publish(rows, cycle)
                 self._set_aside(connection, rows, cycle)
                 self._delete(connection, [*cycle.delivered, *cycle.refused])
             self._measure_depth(connection)
-        self._observe(rows, cycle)
+        self._observe(rows, cycle, read_at)
         lost = len(rows) - len(cycle.delivered) - len(cycle.refused)
         if lost:
             self._failures.inc(lost)
@@ -231,7 +233,7 @@ class Relay:
         producer.flush(self._settings.relay_delivery_timeout_seconds + REPORT_MARGIN_SECONDS)
 
     def _produce(self, producer: Producer, row: Any, report: Callable[..., None]) -> None:
-        row_id, topic, key, value, headers, _created = row
+        row_id, topic, key, value, headers, _ = row
         message: dict[str, Any] = {
             "topic": topic,
             "key": None if key is None else bytes(key),
@@ -276,7 +278,7 @@ class Relay:
         self._messages.set(count)
         self._oldest.set(oldest)
 
-    def _observe(self, rows: Sequence[Any], cycle: _Cycle) -> None:
+    def _observe(self, rows: Sequence[Any], cycle: _Cycle, read_at: float) -> None:
         if cycle.refused:
             self._refused.inc(len(cycle.refused))
         if not cycle.delivered:
@@ -284,12 +286,9 @@ class Relay:
         if len(cycle.delivered) < len(rows):
             delivered = set(cycle.delivered)
             rows = [row for row in rows if row[_ID] in delivered]
-        created = list(map(_created, rows))
-        newest = max(created)
-        # the database's clock may be ahead of ours
-        now = max(time.time(), newest)
-        self._delay.observe_all([now - moment for moment in created])
-        self._published.inc(len(created))
+        # the age by the database's clock and what has passed since by ours: they need not agree
+        self._delay.observe_all(map(_age, rows), time.perf_counter() - read_at)
+        self._published.inc(len(rows))
 
 
 def producer_settings(settings: ServiceSettings) -> dict[str, Any]:
