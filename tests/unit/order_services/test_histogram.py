@@ -18,7 +18,7 @@ def exposition(*, plain: bool) -> bytes:
     child = histogram.labels("orders")
     if isinstance(child, Histogram):
         child.observe_all(AMOUNTS[:3])
-        child.observe_all([amount - 0.5 for amount in AMOUNTS[3:]], 0.5)
+        child.observe_all([amount - 1.5 for amount in AMOUNTS[3:]], 1.5)
     else:
         for amount in AMOUNTS:
             child.observe(amount)
