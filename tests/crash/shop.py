@@ -46,6 +46,7 @@ class Shop:
     directory: Path
     command: Callable[[str], list[str]] = plain_command
     base_port: int = field(default_factory=services_base_port)
+    settings: Mapping[str, str] = field(default_factory=lambda: FAST_RECOVERY)
     replicas: dict[str, ManagedProcess] = field(default_factory=dict)
     specs: dict[str, ServiceReplica] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -93,7 +94,7 @@ class Shop:
     def _start(self, replica: ServiceReplica) -> None:
         environment = self._plan.environment(
             replica, self.broker.bootstrap_servers, self.address
-        ) | dict(FAST_RECOVERY)
+        ) | dict(self.settings)
         process = ManagedProcess(
             replica.name,
             self.command(replica.service),

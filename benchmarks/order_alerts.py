@@ -1,0 +1,86 @@
+"""Count what a healthy and a broken system alert: `python -m benchmarks.order_alerts`.
+
+Real broker, database, services, monitor, Prometheus and Alertmanager, with all rules. Their times are
+divided by `--factor`, so three minutes are an hour and a half of the rules. First nothing is broken, under
+load; then each fault is inflicted and repaired. Fails when health alerts anybody, or when a fault is not
+told, is told with anything beside it, or does not clear.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.support import say, table
+from tests.support.alert_pace import Pace
+from tests.support.anger import FAULTS, check
+from tests.support.watched_shop import WatchedShop, watched
+
+MINUTES = 3.0
+FACTOR = 30.0
+ORDERS_PER_SECOND = 50.0
+
+
+def main() -> None:
+    """Run, print both tables, and fail when a promise was broken."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="of health")
+    parser.add_argument("--factor", type=float, default=FACTOR, help="of the rules' times")
+    parser.add_argument("--rate", type=float, default=ORDERS_PER_SECOND, help="orders a second")
+    parser.add_argument("--healthy-only", action="store_true", help="inflict no faults")
+    chosen = parser.parse_args()
+    say(f"{chosen.minutes:g} minutes of health at {chosen.rate:g} orders/s, then faults")
+    with (
+        tempfile.TemporaryDirectory(prefix="alerts-") as directory,
+        watched(Path(directory), Pace(factor=chosen.factor), chosen.rate) as system,
+    ):
+        good = _health(system, 60 * chosen.minutes)
+        rows = [] if chosen.healthy_only else list(_anger(system))
+    if rows:
+        table("Faults of a running system", ("fault", "seconds", "told", "verdict"), rows)
+    sys.exit(not good or any(row[-1] != "as expected" for row in rows))
+
+
+def _health(system: WatchedShop, seconds: float) -> bool:
+    before = system.traffic.accepted
+    time.sleep(seconds)
+    accepted = system.traffic.accepted - before
+    samples = system.alerting.query("count_over_time(ALERTS[1d])")
+    rows = [
+        (
+            labels["alertname"],
+            labels.get("consumergroup") or labels.get("service") or labels.get("long_window", ""),
+            labels["alertstate"],
+            f"{float(value):.0f}",
+        )
+        for labels, value in ((one["metric"], one["value"][1]) for one in samples)
+    ]
+    table(
+        f"A healthy system: {accepted:,} orders in {seconds:.0f} s",
+        ("alert", "of", "state", "seconds"),
+        rows or [("none", "", "", "")],
+    )
+    fired, told = [row for row in rows if row[2] == "firing"], system.alerting.told()
+    print(f"\n{len(fired)} fired, {len(told)} told")
+    return not fired and not told
+
+
+def _anger(system: WatchedShop) -> Iterator[tuple[str, str, str, str]]:
+    for fault in FAULTS:
+        say(fault.title)
+        started = time.monotonic()
+        told, verdict = "", "as expected"
+        try:
+            counted = check(system, fault)
+            told = ", ".join(f"{name} {count}" for name, count in sorted(counted.items()))
+        except AssertionError as error:
+            verdict = str(error)
+        yield fault.title, f"{time.monotonic() - started:.0f}", told, verdict
+
+
+if __name__ == "__main__":
+    main()
