@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from order_services.local.plan import SERVICES
+from tests.support import anger
 from tests.support.alert_pace import Pace
 from tests.support.alerting import Alerting, targets_of
+from tests.support.anger import Fault, of
 
 GROUPS = [f"group-{number}" for number in range(40)]
 HEALTHY = [
@@ -154,3 +158,52 @@ def test_a_target_that_goes_away_is_told_with_its_service(
     alerting.wait_until_resolved("OrderServiceDown", service="gateway")
     alerting.settle()
     assert alerting.told() == {"OrderServiceDown"}, alerting.describe()
+
+
+def test_a_fault_that_is_not_told_alone_is_noticed(
+    alerting: Alerting, target: FakeTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(anger, "TIMEOUT_S", 15.0)
+    system: Any = SimpleNamespace(alerting=alerting)
+    lag_high = of("KafkaConsumerLagHigh", consumergroup="group-1")
+    stuck = of("KafkaConsumerStuck", consumergroup="group-0")
+
+    def showing(samples: list[str]) -> Callable[[Any], AbstractContextManager[None]]:
+        @contextmanager
+        def shown(_: Any) -> Iterator[None]:
+            target.show(HEALTHY + samples)
+            yield
+            target.show(HEALTHY + wedged(0, *GROUPS))
+
+        return shown
+
+    lagging = showing(wedged(0, "group-0", *GROUPS[2:]) + lag(1500, "group-1"))
+    both = showing(wedged(90, "group-0") + lag(1500, "group-1") + wedged(0, *GROUPS[2:]))
+    told = anger.check(system, Fault("as it should be", lagging, told=(lag_high,)))
+    assert told == {"KafkaConsumerLagHigh": 1}
+    with pytest.raises(AssertionError, match="no message that KafkaConsumerStuck"):
+        anger.check(system, Fault("the wrong one", lagging, told=(stuck,)))
+    target.show(HEALTHY + wedged(0, *GROUPS))
+    alerting.wait_until_quiet()
+    with pytest.raises(AssertionError, match=r"LagHigh.* fired"):
+        anger.check(system, Fault("one too many", both, told=(stuck,)))
+    with pytest.raises(AssertionError, match=r"LagHigh.* were told"):
+        anger.check(
+            system,
+            Fault("not held back", both, told=(stuck,), fires=(lag_high,), silent=(lag_high,)),
+        )
+
+
+def test_a_fault_that_does_not_clear_is_noticed(
+    alerting: Alerting, target: FakeTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(anger, "TIMEOUT_S", 15.0)
+
+    @contextmanager
+    def left(_: Any) -> Iterator[None]:
+        target.show(HEALTHY + wedged(0, *GROUPS[1:]) + lag(1500, "group-0"))
+        yield
+
+    system: Any = SimpleNamespace(alerting=alerting)
+    with pytest.raises(AssertionError, match=r"KafkaConsumerLagHigh .* is resolved"):
+        anger.check(system, Fault("not repaired", left, told=(of("KafkaConsumerLagHigh"),)))
