@@ -2,11 +2,12 @@
 
 Only times are changed:
 
-- `for`, `keep_firing_for`, windows and offsets of rules, and Alertmanager's waits, are divided by
-  `factor`;
-- none gets shorter than `shortest_wait_seconds`, `shortest_keep_seconds` (what is kept firing has to
-  outlast some scrapes and polls of the monitor) or `shortest_window_seconds` (a window has to span
-  several scrapes, polls and commits of a healthy consumer), and none longer than it was;
+- `for`, windows and offsets of rules, and Alertmanager's waits, are divided by `factor`;
+- `keep_firing_for` is divided by `keep_factor` at most: it has to outlast polls, scrapes and members that
+  rejoin, which are not as much faster;
+- none gets shorter than `shortest_wait_seconds` or `shortest_window_seconds` (a window has to span
+  several scrapes, polls of the monitor and commits of a healthy consumer), and none longer than it
+  was;
 - scrapes and evaluations happen every `scrape_interval_seconds`;
 - numbers that expressions compare with stay: a lag of 60 seconds takes 60 seconds.
 
@@ -30,7 +31,7 @@ class Pace:
     factor: float = 30.0
     scrape_interval_seconds: float = 1.0
     shortest_wait_seconds: float = 2.0
-    shortest_keep_seconds: float = 8.0
+    keep_factor: float = 8.0
     shortest_window_seconds: float = 10.0
 
     def wait(self, text: str) -> str:
@@ -56,7 +57,8 @@ class Pace:
             changed["for"] = self.wait(rule["for"])
         if "keep_firing_for" in rule:
             kept = promql.parse_duration(rule["keep_firing_for"])
-            changed["keep_firing_for"] = self._shorten(kept, self.shortest_keep_seconds)
+            shortest = kept.total_seconds() / self.keep_factor
+            changed["keep_firing_for"] = self._shorten(kept, shortest)
         return changed
 
     def _shorten_node(self, node: Any) -> Any:

@@ -38,7 +38,7 @@ def test_waits_are_divided_down_to_the_shortest() -> None:
 def test_what_is_kept_firing_outlasts_some_polls() -> None:
     rule = {"alert": "A", "expr": "a > 0", "for": "5m", "keep_firing_for": "2m"}
     (changed,) = PACE.rules({"groups": [{"name": "g", "rules": [rule]}]})["groups"][0]["rules"]
-    assert (changed["for"], changed["keep_firing_for"]) == ("5s", "8s")
+    assert (changed["for"], changed["keep_firing_for"]) == ("5s", "15s")
 
 
 def test_a_subquery_is_refused_rather_than_left_long() -> None:
