@@ -94,7 +94,10 @@ class Workloads:
         self._chosen = chosen
         common = {"bootstrap.servers": bootstrap_servers, "linger.ms": 5}
         self._plain = Producer(common)
-        self._transactional = Producer({**common, "transactional.id": "benchmark"})
+        # on a loaded machine a poll can outlast the usual minute, and the broker fences the producer
+        self._transactional = Producer(
+            {**common, "transactional.id": "benchmark", "transaction.timeout.ms": 600_000}
+        )
         self._transactional.init_transactions(30)
         self._transaction_ends_at = 0.0
         self._random = random.Random(SEED)
