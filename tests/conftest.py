@@ -12,11 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from order_services.local.kafka import EmbeddedKafka
 from order_services.local.postgres import EmbeddedPostgres
 
 WHOLE_SYSTEMS = ("crash", "e2e")
+
+# a busy machine must not fail a test of what is true, not of how fast it is
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 _numbers = itertools.count(1)
 _own_basetemp: Path | None = None

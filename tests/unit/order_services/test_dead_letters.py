@@ -84,6 +84,6 @@ def test_a_replay_wants_to_hear_which(options: list[str]) -> None:
 
 @given(st.binary(max_size=600))
 def test_any_value_is_shown_in_80_columns_without_control_characters(value: bytes) -> None:
-    for line in commands._value_lines(letter(value=value)):
+    for line in commands._value_lines(value):
         assert len(line) <= 80
         assert line.isprintable()
