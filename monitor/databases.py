@@ -47,7 +47,7 @@ class DatabaseWatch:
         """Yield the samples of the last look."""
         latest = self._latest
         if latest is not None:
-            yield Block(latest, lambda: latest)
+            yield Block((latest,), lambda: latest)
 
     def _run(self, interval_s: float) -> None:
         collector = DatabaseCollector(self._settings)

@@ -61,7 +61,8 @@ class GroupMeasures:
     is when a commit on the topic last changed or was first seen, in monotonic seconds. `rates` has the topics that were looked
     at closely, `imbalance` (topic -> kind -> excess) those with members or lag, `retention` (topic
     -> partition) the partitions with lag. `lost` counts the messages deleted unread (topic ->
-    partition -> messages, since the monitor's start), of partitions that had lag.
+    partition -> messages, since the monitor's start), of partitions that had lag. While nothing
+    but time passes, a group `at_rest` keeps this very object from poll to poll.
     """
 
     lag: GroupLag
@@ -76,6 +77,7 @@ class GroupMeasures:
     lost: PartitionOffsets = field(default_factory=dict)
     rebalances: int | None = None
     advice: tuple[Advice, ...] = ()
+    at_rest: bool = False
 
     def seconds_of(self, topic: str) -> Mapping[int, float]:
         """Return partition -> lag in seconds of a topic, where it is known."""
@@ -166,7 +168,7 @@ class Analyst:
                 group is not None
                 and not group.stale
                 and group.commits == before.commits
-                and (group.state, group.members) == (before.state, before.members)
+                and _described(group) == _described(before)
                 and moved.isdisjoint(group.commits)
             ):
                 found[group_id] = group
@@ -271,12 +273,14 @@ class Analyst:
         lost = self._losses.of(group.id)
         stale = poll.snapshot.end_offsets.seen_earlier
         if not (close or facts.members or lag.past_end or stale):
-            if status.complete >= 1 and not poll.snapshot.stable_offsets.values:
+            at_rest = status.complete >= 1 and not poll.snapshot.stable_offsets.values
+            if at_rest:
                 self._at_rest[group.id] = group
             zero = 0.0 if lag.partitions else None
             return GroupMeasures(
-                lag, facts, status, {}, zero, changed_at, lost=lost, rebalances=rebalances
-            )
+                lag, facts, status, {}, zero, changed_at,
+                lost=lost, rebalances=rebalances, at_rest=at_rest,
+            )  # fmt: skip
         rates = self._rates(poll, group, close)
         seconds = self._seconds(poll, group, lag)
         retention = self._retention(poll, group, lag, seconds)
@@ -440,6 +444,13 @@ class Analyst:
                 topics=topics,
             )
         )
+
+
+def _described(group: Group) -> tuple[object, ...]:
+    """Return what is told of a group beside its commits."""
+    return (
+        group.type, group.state, group.assignor, group.coordinator, group.members, group.lags
+    )  # fmt: skip
 
 
 def _unread(

@@ -1,8 +1,8 @@
 """Renders samples as Prometheus text, once per poll.
 
-A page is kept in parts, one for each metric, plain and compressed: parts that did not change since
-the last poll are neither rendered nor compressed again, and are in memory once. The text of labels
-is joined once per series, or per group and topic, and kept while they live.
+A page is kept in parts, one for each block and metric, plain and compressed: parts that did not
+change since the last poll are neither rendered nor compressed again, and are in memory once. Where
+the text is not kept, that of the labels is: joined once per series, or per group and topic.
 """
 
 from __future__ import annotations
@@ -31,10 +31,17 @@ _ORDER: Final = {metric.name: place for place, metric in enumerate(ALL_METRICS)}
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The text of one metric, plain and as deflate blocks that refer to nothing before them."""
+    """Lines of one metric, plain and as deflate blocks that refer to nothing before them."""
 
     plain: bytes
     deflated: bytes
+
+    @classmethod
+    def of(cls, text: str) -> Part:
+        """Compress a text."""
+        plain = text.encode()
+        deflate = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+        return cls(plain, deflate.compress(plain) + deflate.flush(zlib.Z_FULL_FLUSH))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,37 +87,50 @@ class Renderer:
     def __init__(self, families: Collection[str] | None = None) -> None:
         self._families = families
         self._labels: dict[tuple[str, ...], _LabelTexts] = {}
-        self._kept: dict[int, tuple[object, dict[str, Part]]] = {}
-        self._last: dict[str, Part] = {}
+        self._headers: dict[Metric, Part] = {}
+        # by the sources' ids; the sources are kept as well, so that no other object has those ids
+        self._kept: dict[tuple[int, ...], tuple[Block, dict[Metric, Part]]] = {}
 
     def render(self, blocks: Iterable[Block]) -> Page:
-        """Render all blocks; raises ValueError when a metric is in two of them."""
-        parts: dict[str, Part] = {}
-        kept: dict[int, tuple[object, dict[str, Part]]] = {}
+        """Render all blocks; raises ValueError when a metric is in two that are not of one thing."""
+        parts: dict[str, list[Part]] = {}
+        owners: dict[str, str | None] = {}
+        kept: dict[tuple[int, ...], tuple[Block, dict[Metric, Part]]] = {}
         live: dict[tuple[str, ...], list[Series]] = {}
         for block in blocks:
-            before = self._kept.get(id(block.source))
-            if before is not None and before[0] is block.source:
-                rendered = before[1]
-            else:
-                rendered = self._render(block, live)
-            if block.source is not None:
-                kept[id(block.source)] = (block.source, rendered)
-            for name, part in rendered.items():
-                if name in parts:
+            key = tuple(map(id, block.sources))
+            before = self._kept.get(key) if key else None
+            rendered = self._render(block, live) if before is None else before[1]
+            if key:
+                kept[key] = (block, rendered)
+            for metric, part in rendered.items():
+                name = metric.name
+                if name not in parts:
+                    owners[name] = block.pieces_of
+                    parts[name] = [self._header(metric)]
+                elif block.pieces_of is None or owners[name] != block.pieces_of:
                     raise ValueError(f"{name} is in two blocks: its series could be twice")
-                parts[name] = part
+                parts[name].append(part)
         self._kept = kept
         self._forget_dead(live)
-        self._last = parts
-        return _page(tuple(parts[name] for name in sorted(parts, key=_ORDER.__getitem__)))
+        return _page(
+            tuple(part for name in sorted(parts, key=_ORDER.__getitem__) for part in parts[name])
+        )
 
-    def _render(self, block: Block, live: dict[tuple[str, ...], list[Series]]) -> dict[str, Part]:
+    def _header(self, metric: Metric) -> Part:
+        found = self._headers.get(metric)
+        if found is None:
+            found = self._headers[metric] = Part.of(header(metric))
+        return found
+
+    def _render(
+        self, block: Block, live: dict[tuple[str, ...], list[Series]]
+    ) -> dict[Metric, Part]:
         rendered = {}
         for metric, series in block.samples().items():
             if not series or (self._families is not None and metric.family not in self._families):
                 continue
-            if block.source is None:
+            if not block.sources:
                 labels = self._labels.setdefault(metric.labels, _LabelTexts(metric.labels))
                 if not isinstance(series, ByPartition):
                     live.setdefault(metric.labels, []).append(series)
@@ -119,15 +139,8 @@ class Renderer:
             else:
                 # the whole text is kept: to keep its labels as well would double the memory
                 labels = _LabelTexts(metric.labels)
-            rendered[metric.name] = self._part(metric.name, _text(metric, series, labels).encode())
+            rendered[metric] = Part.of(_text(metric.name, series, labels))
         return rendered
-
-    def _part(self, name: str, plain: bytes) -> Part:
-        last = self._last.get(name)
-        if last is not None and last.plain == plain:
-            return last
-        deflate = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
-        return Part(plain, deflate.compress(plain) + deflate.flush(zlib.Z_FULL_FLUSH))
 
     def _forget_dead(self, live: dict[tuple[str, ...], list[Series]]) -> None:
         """Drop the texts of dead series once they are many: seldom, as it costs a pass over all."""
@@ -149,18 +162,14 @@ def _page(parts: tuple[Part, ...]) -> Page:
     return Page(parts, gzipped, length)
 
 
-def _text(metric: Metric, series: Series | ByPartition, labels: _LabelTexts) -> str:
-    name = metric.name
-    lines = [header(metric)]
+def _text(name: str, series: Series | ByPartition, labels: _LabelTexts) -> str:
     if isinstance(series, ByPartition):
+        lines = []
         for values, partitions in series.values.items():
             start = name + labels[values]
-            lines.append(
-                "".join([f'{start}{partition}"}} {v}\n' for partition, v in partitions.items()])
-            )
-    else:
-        lines += [f"{name}{labels[values]} {value}\n" for values, value in series.items()]
-    return "".join(lines)
+            lines += [f'{start}{partition}"}} {v}\n' for partition, v in partitions.items()]
+        return "".join(lines)
+    return "".join([f"{name}{labels[values]} {value}\n" for values, value in series.items()])
 
 
 def header(metric: Metric) -> str:

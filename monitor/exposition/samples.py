@@ -7,9 +7,11 @@ not be taken for a current one for ever.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
+from zlib import crc32
 
 from monitor.analysis.measures import GroupMeasures
 from monitor.analysis.rates import NEVER, TopicRates
@@ -31,6 +33,8 @@ from monitor.exposition.version import VERSION
 from monitor.model import Group, Offsets, Snapshot, Topic
 from monitor.state import State
 
+# A group that wakes has the text of its block's others rendered again: this many share that.
+_BLOCKS_AT_REST: Final = 16
 _STATUSES: Final = ("OK", "WARN", "ERR", "STOP", "STALL", "REWIND")
 _OTHER_FAMILIES: Final[Mapping[str, Callable[[State, float], Samples]]] = {
     kminion.KMINION: kminion.samples,
@@ -54,31 +58,31 @@ def blocks(state: State, choice: Choice) -> Iterator[Block]:
     snapshot = state.snapshot
     if snapshot is not None:
         topics = snapshot.topics
-        yield Block(topics, lambda: _topics(topics))
+        yield Block((topics,), lambda: _topics(topics))
         oldest = state.polled_at - choice.stale_after_s
         for metric, offsets in (
             (m.PARTITION_OLDEST_OFFSET, snapshot.start_offsets),
             (m.PARTITION_CURRENT_OFFSET, snapshot.end_offsets),
         ):
             yield _offsets_block(metric, offsets, oldest)
-        yield Block(None, lambda: _brokers(state, snapshot))
-        yield Block(None, lambda: _groups(state, snapshot, choice))
+        yield Block((), lambda: _brokers(state, snapshot))
+        yield from _group_blocks(state, snapshot, choice)
         for family, samples in _OTHER_FAMILIES.items():
             if family in choice.families:
                 yield _family_block(samples, state, choice.stale_after_s)
-    yield Block(None, lambda: _monitor(state))
+    yield Block((), lambda: _monitor(state))
 
 
 def _family_block(
     samples: Callable[[State, float], Samples], state: State, stale_after_s: float
 ) -> Block:
-    return Block(None, lambda: samples(state, stale_after_s))
+    return Block((), lambda: samples(state, stale_after_s))
 
 
 def _offsets_block(metric: Metric, offsets: Offsets, oldest: float) -> Block:
     # a stale offset is dropped when its time comes, though no new one arrives: no fixed source
-    source = None if offsets.seen_earlier else offsets.values
-    return Block(source, lambda: {metric: _offsets(offsets, oldest)})
+    sources = () if offsets.seen_earlier else (offsets.values,)
+    return Block(sources, lambda: {metric: _offsets(offsets, oldest)})
 
 
 def _topics(topics: Mapping[str, Topic]) -> Samples:
@@ -138,31 +142,60 @@ def _brokers(state: State, snapshot: Snapshot) -> Samples:
     }
 
 
-def _groups(state: State, snapshot: Snapshot, choice: Choice) -> Samples:
-    found = GroupSamples(choice.level)
+def _group_blocks(state: State, snapshot: Snapshot, choice: Choice) -> Iterator[Block]:
+    """Yield the groups at rest, which need not be rendered again, apart from the others."""
+    awake: list[Group] = []
+    at_rest: defaultdict[int, list[Group]] = defaultdict(list)
+    shown: list[Group] = []
     for group_id, group in snapshot.groups.items():
         if state.is_too_old(group, choice.stale_after_s):
             continue
-        measures = state.groups[group_id]
-        _identity(found, group, state.polled_at)
+        shown.append(group)
+        if state.groups[group_id].at_rest and not group.stale:
+            at_rest[crc32(group_id.encode()) % _BLOCKS_AT_REST].append(group)
+        else:
+            awake.append(group)
+
+    for groups in at_rest.values():
+        sources = tuple(state.groups[group.id] for group in groups)
+        yield Block(sources, partial(_groups, state, groups, choice), "groups")
+    yield Block((), lambda: _groups(state, awake, choice), "groups")
+    yield Block((), lambda: _ages(state, snapshot, shown, choice))
+
+
+def _groups(state: State, groups: Iterable[Group], choice: Choice) -> Samples:
+    """Return all of these groups that does not merely grow with time."""
+    found = GroupSamples(choice.level)
+    for group in groups:
+        measures = state.groups[group.id]
+        _identity(found, group)
         _offsets_and_lag(found, group, measures)
-        _status(found, group_id, measures)
+        _status(found, group.id, measures)
         _membership(found, group, measures, members=choice.members)
-        _rates(found, group_id, measures, snapshot.monotonic_at)
-        _retention(found, group_id, measures)
+        _rates(found, group.id, measures)
+        _retention(found, group.id, measures)
         for advice in measures.advice:
-            labels = (group_id, advice.topic or "", advice.severity.name.lower(), advice.cause)
+            labels = (group.id, advice.topic or "", advice.severity.name.lower(), advice.cause)
             found.add(m.GROUP_ADVICE, labels, 1)
     return found.samples()
 
 
-def _identity(found: GroupSamples, group: Group, now: float) -> None:
+def _ages(state: State, snapshot: Snapshot, groups: Iterable[Group], choice: Choice) -> Samples:
+    found = GroupSamples(choice.level)
+    for group in groups:
+        if group.stale:
+            found.add(m.GROUP_DATA_AGE, (group.id,), round(state.polled_at - group.seen_at, 3))
+        for topic, changed_at in state.groups[group.id].changed_at.items():
+            age = round(snapshot.monotonic_at - changed_at, 3)
+            found.add(m.GROUP_COMMIT_AGE, (group.id, topic), age)
+    return found.samples()
+
+
+def _identity(found: GroupSamples, group: Group) -> None:
     coordinator = "" if group.coordinator is None else str(group.coordinator)
     found.add(m.GROUP_INFO, (group.id, group.type, group.assignor or "", coordinator), 1)
     if group.state is not None:
         found.add(m.GROUP_STATE, (group.id, group.state), 1)
-    if group.stale:
-        found.add(m.GROUP_DATA_AGE, (group.id,), round(now - group.seen_at, 3))
 
 
 def _offsets_and_lag(found: GroupSamples, group: Group, measures: GroupMeasures) -> None:
@@ -224,9 +257,7 @@ def _membership(
             found.add(m.GROUP_IMBALANCE, (group.id, topic, kind), round(excess, 4))
 
 
-def _rates(found: GroupSamples, group_id: str, measures: GroupMeasures, now: float) -> None:
-    for topic, changed_at in measures.changed_at.items():
-        found.add(m.GROUP_COMMIT_AGE, (group_id, topic), round(now - changed_at, 3))
+def _rates(found: GroupSamples, group_id: str, measures: GroupMeasures) -> None:
     for topic, rates in measures.rates.items():
         labels = (group_id, topic)
         for metric, value in (

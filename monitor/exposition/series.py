@@ -39,12 +39,14 @@ Samples: TypeAlias = Mapping[Metric, "Series | ByPartition"]
 class Block:
     """Samples that change together.
 
-    `source` is what they are made of: a block whose source is the very same object as at the last
-    poll, and not None, has the same samples, and need not make them.
+    `sources` is what they are made of: a block whose sources are the very same objects as at the
+    last poll has the same samples, and need not make them. Without sources it always does. Only
+    blocks that are `pieces_of` the same thing may have metrics in common: no series is in two.
     """
 
-    source: object
+    sources: tuple[object, ...]
     samples: Callable[[], Samples]
+    pieces_of: str | None = None
 
 
 class Level(StrEnum):

@@ -3,19 +3,22 @@ from __future__ import annotations
 import gzip
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from monitor.analysis.measures import Analyst
+from monitor.analysis.status import StatusRules
 from monitor.exposition import process
 from monitor.exposition.catalogue import ALL_METRICS
 from monitor.exposition.metrics import BROKERS, GROUP_LAG, MONITOR
 from monitor.exposition.render import Renderer, label_text
 from monitor.exposition.samples import Choice, blocks
-from monitor.exposition.series import Block, ByPartition, Samples, Series
-from monitor.model import CLASSIC, Broker, Group, Offsets, Partition, Snapshot, Topic
+from monitor.exposition.series import Block, ByPartition, Level, Samples, Series
+from monitor.model import CLASSIC, Broker, Group, Member, Offsets, Partition, Snapshot, Topic
 from monitor.state import State
 
 Sample = tuple[str, tuple[tuple[str, str], ...]]
@@ -105,7 +108,7 @@ def test_labels_of_another_number_are_refused() -> None:
 
 
 def test_a_metric_in_two_blocks_is_refused_as_its_series_could_be_twice() -> None:
-    twice = [Block(None, lambda: {BROKERS: {(): 1}})] * 2
+    twice = [Block((), lambda: {BROKERS: {(): 1}})] * 2
     with pytest.raises(ValueError, match="kafka_brokers is in two blocks"):
         Renderer().render(twice)
 
@@ -116,7 +119,7 @@ def test_dead_series_leave_the_page_and_the_cache() -> None:
 
     def lag_of(start: int) -> list[Block]:
         series: Series = {("g", "t", str(n)): 1.0 for n in range(start, start + 500)}
-        return [Block(None, lambda: {GROUP_LAG: series})]
+        return [Block((), lambda: {GROUP_LAG: series})]
 
     renderer.render(lag_of(0))
     page = renderer.render(lag_of(500)).plain
@@ -133,9 +136,9 @@ def test_a_block_with_the_same_source_is_not_made_again() -> None:
         return {BROKERS: {(): len(made)}}
 
     renderer = Renderer()
-    first = renderer.render([Block(source, samples)])
-    assert renderer.render([Block(source, samples)]).plain == first.plain
-    assert renderer.render([Block(object(), samples)]).plain != first.plain
+    first = renderer.render([Block((source,), samples)])
+    assert renderer.render([Block((source,), samples)]).plain == first.plain
+    assert renderer.render([Block((object(),), samples)]).plain != first.plain
 
 
 def test_families_can_be_chosen_and_the_compressed_page_is_the_same() -> None:
@@ -147,24 +150,91 @@ def test_families_can_be_chosen_and_the_compressed_page_is_the_same() -> None:
 
 def test_what_did_not_change_is_kept_and_the_compressed_page_is_still_right() -> None:
     renderer = Renderer()
+    lags = ByPartition({("g", "t"): dict.fromkeys(range(500), 1)})
 
     def page_of(brokers: int) -> list[Block]:
-        lags = ByPartition({("g", "t"): dict.fromkeys(range(500), 1)})
-        return [Block(None, lambda: {BROKERS: {(): brokers}, GROUP_LAG: lags})]
+        return [
+            Block((), lambda: {BROKERS: {(): brokers}}),
+            Block((lags,), lambda: {GROUP_LAG: lags}),
+        ]
 
     first, second = renderer.render(page_of(1)), renderer.render(page_of(2))
-    assert second.parts[1] is first.parts[1]
+    assert second.parts[-1] is first.parts[-1]
     for page in (first, second):
         assert gzip.decompress(page.gzipped) == page.plain
         assert page.length == len(page.plain)
     assert b"kafka_brokers 2" in second.plain
 
 
+GROUPS: Final = 4
+# what happens to one group before a poll; {}: a record comes to its topic
+CHANGES: Final = st.tuples(
+    st.integers(0, GROUPS - 1),
+    st.sampled_from(
+        [
+            {},
+            {"type": "consumer"},
+            {"state": "Dead"},
+            {"assignor": "range"},
+            {"coordinator": None},
+            {"coordinator": 2},
+            {"members": None},
+            {"members": (Member("m", "client", "/host", {"t0": (0,)}),)},
+            {"lags": {"t0": {0: 3}}},
+            {"stale": True},
+            {"stale": False},
+            {"commits": {}},
+            {"commits": {"t0": {0: 10, 1: 11}}},
+            {"commits": {"gone": {0: 1}}},
+        ]
+    ),
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(CHANGES, min_size=1, max_size=6), st.sampled_from(Level))
+def test_a_page_rendered_poll_by_poll_is_the_same_as_one_rendered_from_nothing(
+    changes: list[tuple[int, dict[str, Any]]], level: Level
+) -> None:
+    analyst, renderer = Analyst(rules=StatusRules(intervals=2)), Renderer()
+    choice = Choice(45, level)
+    ends = {f"t{number}": {0: 10, 1: 10} for number in range(2)}
+    groups = {
+        f"g{number}": Group(f"g{number}", state="Empty", members=(), coordinator=1,
+                            commits={f"t{number % 2}": {0: 10, 1: 10}})
+        for number in range(GROUPS)
+    }  # fmt: skip
+    quiet = (0, {"state": "Empty"})
+    # at first all groups come to rest
+    for number, (index, change) in enumerate([*[quiet] * 5, *changes, quiet]):
+        name = f"g{index}"
+        groups = {**groups, name: replace(groups[name], **change)}
+        if not change:
+            ends = {**ends, "t0": {**ends["t0"], 0: ends["t0"][0] + 1}}
+        now = 100.0 + 15 * number
+        snapshot = Snapshot(
+            "c", now, now,
+            topics={t: Topic(t, dict.fromkeys((0, 1), Partition(1, (1,), (1,)))) for t in ends},
+            end_offsets=Offsets({t: dict(found) for t, found in ends.items()}, now),
+            groups={
+                name: replace(group, commits={t: dict(c) for t, c in group.commits.items()},
+                              seen_at=40.0 if group.stale else now)
+                for name, group in groups.items()
+            },
+        )  # fmt: skip
+        seen = State("c", now, snapshot, analyst.measure(snapshot), None, now)
+        page = renderer.render(blocks(seen, choice))
+        assert page.plain == Renderer().render(blocks(seen, choice)).plain
+        assert gzip.decompress(page.gzipped) == page.plain
+        if number == 4:
+            assert all(measures.at_rest for measures in seen.groups.values())
+
+
 def test_labels_and_partitions_make_the_same_text_either_way() -> None:
     flat: Series = {("g", 't"', str(p)): p for p in range(3)}
     nested = ByPartition({("g", 't"'): {p: p for p in range(3)}})
     pages = [
-        Renderer().render([Block(None, lambda s=s: {GROUP_LAG: s})]).plain  # type: ignore[misc]  # a default binds
+        Renderer().render([Block((), lambda s=s: {GROUP_LAG: s})]).plain  # type: ignore[misc]  # a default binds
         for s in (flat, nested)
     ]
     assert pages[0] == pages[1]
