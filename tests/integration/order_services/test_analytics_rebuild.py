@@ -114,7 +114,7 @@ def fetch(lab: Lab, begun: Replay) -> Replay:
 
 
 def sent(lab: Lab, begun: Replay) -> list[Event]:
-    messages = lab.read(topics.ORDERS_REPLAY, 100_000, timeout_s=4)
+    messages = lab.read(topics.ORDERS_REPLAY, end_of(lab, topics.ORDERS_REPLAY))
     events = [decode(message.value()) for message in messages]
     return [event for event in events if event.payload[replay.REPLAY_ID] == begun.replay_id]
 
