@@ -29,7 +29,7 @@ _COLLECTOR: Final = ProcessCollector(registry=None)
 
 def block() -> Block:
     """Return the samples of the moment in which a page is rendered."""
-    return Block(None, _samples)
+    return Block((), _samples)
 
 
 def _samples() -> Samples:
