@@ -1,9 +1,9 @@
-"""Ask every query of a dashboard on a real Prometheus, and say which would draw nothing."""
+"""Ask a dashboard's queries on a real Prometheus, and say of one whether it would draw nothing."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -61,24 +61,3 @@ def problem(view: View, query: grafana.Query, values: Mapping[str, str]) -> str 
         return "an infinite value"
     missing = {label for label in query.legend_labels for one in series if label not in one.labels}
     return f"no label {', '.join(sorted(missing))}" if missing else None
-
-
-def problems(
-    view: View, dashboards: Mapping[str, Mapping[str, Any]], *, without: Sequence[str] = ()
-) -> Iterator[str]:
-    """Yield what is wrong with any query of any panel or variable.
-
-    `without` has beginnings of metric names that this system does not export (`pgbouncer_` where
-    none runs): queries that use one are not asked.
-    """
-    for name, dashboard in dashboards.items():
-        values = view.values(dashboard)
-        for query in grafana.queries(name, dashboard):
-            if not any(beginning in query.expr for beginning in without):
-                found = problem(view, query, values)
-                if found is not None:
-                    yield f"{name}: {query.panel!r} {query.ref_id}: {found}: {query.expr}"
-        for variable in grafana.variable_queries(name, dashboard):
-            selector = grafana.expand(variable.selector, values)
-            if not view.client.label_values(variable.label, selector):
-                yield f"{name}: variable {variable.variable!r} is empty: {selector}"

@@ -21,18 +21,12 @@ from typing import Any, Final, Self
 
 from order_services.local.ports import LOOPBACK, free_port
 
-PROGRAMS: Final = ("prometheus", "promtool")
 _READY_WITHIN_S: Final = 60.0
 _STOP_WITHIN_S: Final = 20.0
 
 
 class PrometheusError(Exception):
     """Prometheus refused a query, or did not start; says why."""
-
-
-def is_installed() -> bool:
-    """Say whether the server can be started here."""
-    return all(shutil.which(program) for program in PROGRAMS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +93,9 @@ class Target:
 
 
 class LocalPrometheus:
-    """A server in `directory`, which scrapes the targets, over a history of samples if one is given.
+    """A server in `directory`, which scrapes the targets and judges the files of rules.
 
-    `history` is OpenMetrics text with time stamps, `rules` are files of rules to judge. Use it as a
-    context manager.
+    Use it as a context manager.
     """
 
     def __init__(
@@ -110,14 +103,12 @@ class LocalPrometheus:
         directory: Path,
         targets: Sequence[Target] = (),
         *,
-        history: str = "",
         rules: Sequence[Path] = (),
         scrape_interval_s: int = 5,
     ) -> None:
         self.scrape_interval_s = scrape_interval_s
         self._directory = directory
         self._targets = targets
-        self._history = history
         self._rules = rules
         self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -125,8 +116,6 @@ class LocalPrometheus:
 
     def __enter__(self) -> Self:
         self._directory.mkdir(parents=True, exist_ok=True)
-        if self._history:
-            self._backfill()
         path = self._directory / "prometheus.yml"
         path.write_text(json.dumps(self._configuration()))  # JSON is YAML
         with (self._directory / "prometheus.log").open("wb") as log:
@@ -186,21 +175,6 @@ class LocalPrometheus:
                 for job, targets in jobs.items()
             ],
         }
-
-    def _backfill(self) -> None:
-        text = self._directory / "history.txt"
-        text.write_text(self._history)
-        done = subprocess.run(  # noqa: S603  # as above
-            [
-                *(_program("promtool"), "tsdb", "create-blocks-from", "openmetrics"),
-                *(str(text), str(self._directory / "data")),
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise PrometheusError(f"promtool refused the history: {done.stderr.strip()}")
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + _READY_WITHIN_S
