@@ -66,6 +66,8 @@ def view(tmp_path_factory: pytest.TempPathFactory) -> Iterator[View]:
         watched.end_connections_until_a_batch_is_tried_again()
         for expr in HAPPENED:
             wait_for(expr, lambda expr=expr: client.query(expr, time.time()))  # type: ignore[misc]
+        # a graph's points lie on a grid: one of them must see what has just happened
+        time.sleep(2 * SCRAPE_INTERVAL_S)
         end = time.time()
         yield View(client, start, end, SCRAPE_INTERVAL_S)
 
