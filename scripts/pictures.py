@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -89,6 +90,8 @@ def status_and_lag(watched: WatchedSystem) -> None:
 
 def main() -> None:
     """Start the system, let it have a bad day, and take the pictures."""
+    # as Ctrl-C: without it the servers that were started would stay behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     PICTURES.mkdir(parents=True, exist_ok=True)
     rules = sorted((PICTURES.parent.parent / "alerts" / "rules").glob("*.yml"))
     with (
