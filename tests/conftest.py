@@ -40,6 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.basetemp = str(_own_basetemp)
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tell the workers what to run as one: a file, or all that start a whole system each.
 
