@@ -31,6 +31,9 @@ run: $(VENV)/run.stamp ## start everything: Kafka, PostgreSQL, five services, th
 test: $(VENV)/dev.stamp ## run all tests, fast ones first
 	@exec $(BIN)/pytest --numprocesses=2 $(PYTEST)
 
+test-heavy: $(VENV)/dev.stamp ## run the tests that take minutes each and that make test leaves out
+	@exec $(BIN)/pytest -m heavy $(PYTEST)
+
 check: $(VENV)/dev.stamp ## format, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -72,4 +75,4 @@ pictures: $(VENV)/dev.stamp ## draw the pictures of the README from a running sy
 clean-data: ## forget the topics, orders and logs of `make run`
 	rm -rf .local/data .local/logs
 
-.PHONY: help run test check format dashboards requirements bench docs pictures clean-data
+.PHONY: help run test test-heavy check format dashboards requirements bench docs pictures clean-data
