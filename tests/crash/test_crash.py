@@ -24,14 +24,8 @@ def test_no_accepted_order_is_lost_or_done_twice_through_twenty_kills(tmp_path: 
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    "how",
-    # one of them with every run of the tests, all three on CI
-    [
-        pytest.param(how, marks=() if how == "without-inbox" else pytest.mark.heavy)
-        for how in SABOTAGES
-    ],
-)
+@pytest.mark.heavy
+@pytest.mark.parametrize("how", SABOTAGES)
 def test_the_count_notices_a_guarantee_that_is_switched_off(tmp_path: Path, how: str) -> None:
     report = crash_run(
         tmp_path,

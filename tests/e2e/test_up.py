@@ -150,6 +150,7 @@ def test_a_second_start_is_told_that_the_ports_or_the_directory_are_taken(
     assert "Traceback" not in same_ports.stderr
 
 
+@pytest.mark.timeout(600)  # three starts of the whole system
 def test_ctrl_c_stops_everything_and_a_second_start_resumes(
     start: Callable[..., RunningSystem],
 ) -> None:
