@@ -36,6 +36,7 @@ RECORDS: Final = 20
 UNREAD: Final = 8
 MORE_RECORDS: Final = 3  # per partition and busy poll
 TOPICS: Final = 1_000
+SIZES: Final = (TOPICS // 10, TOPICS // 3, TOPICS)
 GROUPS_PER_TOPIC: Final = 2
 COMMITS_PER_TOPIC: Final = GROUPS_PER_TOPIC * PARTITIONS
 WARM_UP: Final = (
@@ -194,7 +195,7 @@ def _requests(poll: Mapping[str, Any]) -> int:
 
 def measure(arguments: argparse.Namespace) -> None:
     polls = 8 if arguments.quick else 24
-    sizes = [TOPICS // 10] if arguments.quick else [TOPICS // 10, TOPICS // 3, TOPICS]
+    sizes = arguments.topics or ([TOPICS // 10] if arguments.quick else list(SIZES))
     found: dict[tuple[int, str], Figures] = {}
     for topics in sizes:
         with cluster(topics) as own:
@@ -277,5 +278,11 @@ def _growth(now: Figures, least: Figures, topics: int, smallest: int) -> list[ob
     ]
 
 
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--topics", nargs="+", type=int, metavar="N", help="cluster sizes instead of 100, 333, 1000"
+    )
+
+
 if __name__ == "__main__":
-    sys.exit(run("monitor_poll", __doc__ or "", measure))
+    sys.exit(run("monitor_poll", __doc__ or "", measure, _options))
