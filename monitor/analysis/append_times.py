@@ -211,10 +211,7 @@ class PartitionLog:
 
     def bounds(self, offset: int, wall_offset: float) -> tuple[float, float]:
         """Return the bounds by polls and replies; where they disagree, the polls win."""
-        ends = self.ends
-        at = bisect_right(ends, offset)
-        low = self.last[at - 1] + wall_offset if at else -inf
-        high = self.first[at] + wall_offset if at < len(ends) else inf
+        low, high = self.polled(offset, wall_offset)
         if self.lower is not None and self.upper is not None:
             reply_low = min(max(self.lower.lower(offset)[1], low), high)
             high = min(max(self.upper.upper(offset)[1], low), high)
