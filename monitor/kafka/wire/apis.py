@@ -67,23 +67,11 @@ def _describe_classic_requests(
     return [DescribeGroupsRequest(groups=groups, include_authorized_operations=False)]
 
 
-def _describe_consumer_requests(
-    question: DescribeConsumerGroups, _version_of: VersionOf
-) -> list[Any]:
-    groups = list(question.groups)
-    return [ConsumerGroupDescribeRequest(group_ids=groups, include_authorized_operations=False)]
-
-
-def _describe_share_requests(question: DescribeShareGroups, _version_of: VersionOf) -> list[Any]:
-    groups = list(question.groups)
-    return [ShareGroupDescribeRequest(group_ids=groups, include_authorized_operations=False)]
-
-
-def _describe_streams_requests(
-    question: DescribeStreamsGroups, _version_of: VersionOf
-) -> list[Any]:
-    groups = list(question.groups)
-    return [StreamsGroupDescribeRequest(group_ids=groups, include_authorized_operations=False)]
+def _describing(request: Any) -> Callable[[Any, VersionOf], list[Any]]:
+    """Return how groups of a newer type are described: by a request of the same form for each."""
+    return lambda question, _version_of: [
+        request(group_ids=list(question.groups), include_authorized_operations=False)
+    ]
 
 
 def _share_offsets_requests(question: FetchShareOffsets, _version_of: VersionOf) -> list[Any]:
@@ -216,9 +204,9 @@ REQUESTS: Final[dict[type[Question[Any]], Callable[[Any, VersionOf], list[Any]]]
     Metadata: _metadata_requests,
     ListGroups: _list_groups_requests,
     DescribeClassicGroups: _describe_classic_requests,
-    DescribeConsumerGroups: _describe_consumer_requests,
-    DescribeShareGroups: _describe_share_requests,
-    DescribeStreamsGroups: _describe_streams_requests,
+    DescribeConsumerGroups: _describing(ConsumerGroupDescribeRequest),
+    DescribeShareGroups: _describing(ShareGroupDescribeRequest),
+    DescribeStreamsGroups: _describing(StreamsGroupDescribeRequest),
     FetchShareOffsets: _share_offsets_requests,
     FindCoordinators: _coordinator_requests,
     FetchCommits: commit_requests,
