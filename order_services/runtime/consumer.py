@@ -7,6 +7,7 @@ and the inbox recognises it. Nothing is committed by the Kafka client on its own
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import Counter
@@ -23,6 +24,12 @@ from order_services.events import Event
 from order_services.runtime import instrumentation
 from order_services.runtime.backoff import Backoff
 from order_services.runtime.batch import BatchProcessor, Outcome
+from order_services.runtime.commits import (
+    PATIENCE_SECONDS,
+    ClientHangsError,
+    OffsetCommits,
+    Partition,
+)
 from order_services.runtime.database import is_transient
 from order_services.runtime.dead_letters import DeadLetterLimitError, describe
 from order_services.runtime.logs import KafkaLog
@@ -40,7 +47,7 @@ PARKED_WAIT_FACTOR: Final = 4
 
 _log = structlog.get_logger(__name__)
 
-Partition = tuple[str, int]
+RebalanceCallback = Callable[[KafkaConsumer, list[TopicPartition]], None]
 
 
 @dataclass(slots=True)
@@ -70,6 +77,9 @@ class Consumer:
     its share of the revoke budget (`ServiceSettings.revoke_budget_seconds`), and a batch that waits for
     a retry is given up at once.
 
+    A Kafka client that hangs in a commit is left behind for a new one. What it had not committed is
+    delivered again, to the inbox.
+
     `on_handled` is told of the events of each batch after its commit; `on_written` is called when
     rows were committed to the outbox.
     """
@@ -97,7 +107,7 @@ class Consumer:
         # since the batch at hand was taken: its messages of these are not ours any more, even if the
         # partition has come back
         self._given_up: set[Partition] = set()
-        self._uncommitted: dict[Partition, int] = {}
+        self._commits = OffsetCommits(math.inf)
         self._stopping = threading.Event()
         self._stopped_because: str | None = None
         self._broken = False
@@ -140,23 +150,11 @@ class Consumer:
     def _run(self) -> None:
         instrumentation.CONSUMER_STOPPED.set(0)
         try:
-            kafka = self._kafka = KafkaConsumer(client_settings(self._group, self._settings))
-            kafka.subscribe(
-                list(self._group.topics),
-                on_assign=self._on_assign,
-                on_revoke=self._on_revoke,
-                on_lost=self._on_lost,
-            )
             while not self._stopping.is_set():
-                self._last_turn = time.monotonic()
-                self._retry_parked(kafka)
-                messages = self._take(kafka)
-                if messages:
-                    self._process_until_it_works(kafka, messages)
-                else:
-                    # a commit that failed must not wait for a message that may never come: until
-                    # then everything handled would show as lag
-                    self._commit_pending(kafka)
+                try:
+                    self._consume()
+                except ClientHangsError as error:
+                    self._leave_behind(error)
         except DeadLetterLimitError as error:
             self._stop_because(str(error))
         except Exception as error:  # noqa: BLE001  # a thread has nobody to raise to
@@ -166,6 +164,49 @@ class Consumer:
         finally:
             if self._kafka is not None:
                 self._kafka.close()
+
+    def _consume(self) -> None:
+        """Consume until we are stopped; raises ClientHangsError when only a new client can go on."""
+        # a client's own: answers to a client that was left behind are not for its successor
+        commits = self._commits = OffsetCommits(
+            self._settings.session_timeout_seconds + PATIENCE_SECONDS
+        )
+        kafka = self._kafka = KafkaConsumer(
+            {**client_settings(self._group, self._settings), "on_commit": commits.answered}
+        )
+        kafka.subscribe(
+            list(self._group.topics),
+            on_assign=self._unless_left_behind(self._on_assign),
+            on_revoke=self._unless_left_behind(self._on_revoke),
+            on_lost=self._unless_left_behind(self._on_lost),
+        )
+        while not self._stopping.is_set():
+            self._last_turn = time.monotonic()
+            self._retry_parked(kafka)
+            messages = self._take(kafka)
+            if messages:
+                self._process_until_it_works(kafka, messages)
+            # what failed too, and not with the next batch only: until that comes it would show as lag
+            commits.send(kafka)
+
+    def _unless_left_behind(self, callback: RebalanceCallback) -> RebalanceCallback:
+        def call(kafka: KafkaConsumer, partitions: list[TopicPartition]) -> None:
+            # the client does by itself what a callback leaves undone; ours would touch its successor's
+            if kafka is self._kafka:
+                callback(kafka, partitions)
+
+        return call
+
+    def _leave_behind(self, error: ClientHangsError) -> None:
+        """Forget the client, and all that it has handed out."""
+        instrumentation.CLIENTS_LEFT_BEHIND.inc()
+        _log.error("kafka client left behind", group=self._group.group_id, reason=str(error))
+        kafka, self._kafka = self._kafka, None
+        self._joined = self._paused = False
+        self._give_up(_partitions(self._assigned))
+        if kafka is not None:
+            # it may get to leave its group, and may as well hang in that
+            threading.Thread(target=kafka.close, name="close", daemon=True).start()
 
     def _stop_because(self, reason: str) -> None:
         self._stopped_because = reason
@@ -241,17 +282,15 @@ class Consumer:
         self._given_up.clear()
         taken_at = time.perf_counter()
         backoff = self._new_backoff()
-        try:
-            while messages and not self._attempt(kafka, messages, taken_at):
-                if not self._processor.database_away():
-                    self._process_apart(kafka, messages, taken_at)
-                    return
-                self._wait(kafka, backoff.next_seconds())
-                if self._stopping.is_set():
-                    return
-                messages = self._still_ours(messages)
-        finally:
-            self._resume(kafka)
+        while messages and not self._attempt(messages, taken_at):
+            if not self._processor.database_away():
+                self._process_apart(kafka, messages, taken_at)
+                break
+            self._wait(kafka, backoff.next_seconds())
+            if self._stopping.is_set():
+                break
+            messages = self._still_ours(messages)
+        self._resume(kafka)
 
     def _process_apart(
         self, kafka: KafkaConsumer, messages: list[ReceivedMessage], taken_at: float
@@ -267,7 +306,7 @@ class Consumer:
                 return
             started = time.perf_counter()
             # one partition alone has just failed alone
-            if len(apart) > 1 and self._attempt(kafka, self._still_ours(own), taken_at):
+            if len(apart) > 1 and self._attempt(self._still_ours(own), taken_at):
                 continue
             if key not in self._given_up:
                 self._park(kafka, key, _Parked(own, taken_at, self._new_backoff()), started)
@@ -291,7 +330,7 @@ class Consumer:
         for key, parked in self._parked.items():
             if parked.due_at <= now:
                 started = time.perf_counter()
-                if self._attempt(kafka, parked.messages, parked.taken_at):
+                if self._attempt(parked.messages, parked.taken_at):
                     self._unpark([key])
                     kafka.resume([TopicPartition(*key)])
                 else:
@@ -303,10 +342,8 @@ class Consumer:
             self._parked.pop(key, None)
         instrumentation.PARKED_PARTITIONS.set(len(self._parked))
 
-    def _attempt(
-        self, kafka: KafkaConsumer, messages: Sequence[ReceivedMessage], taken_at: float
-    ) -> bool:
-        """Process messages and commit; False when a transient error has undone it."""
+    def _attempt(self, messages: Sequence[ReceivedMessage], taken_at: float) -> bool:
+        """Process messages and remember their offsets; False when a transient error has undone it."""
         if not messages:
             return True
         started = time.perf_counter()
@@ -326,9 +363,7 @@ class Consumer:
         seconds = time.perf_counter() - taken_at
         if outcome.written:
             self._on_written()
-        self._commit(kafka, messages)
         self._count(messages, outcome, seconds)
-        instrumentation.BATCH_SECONDS.observe(time.perf_counter() - started)
         if _log.is_enabled_for(logging.DEBUG):
             _log_events(outcome.events)
         if self._on_handled is not None and outcome.events:
@@ -337,6 +372,9 @@ class Consumer:
             except Exception:  # noqa: BLE001  # a listener may fail in any way
                 # the events are committed: failing to tell of them must not stop the consumer
                 _log.exception("a listener failed")
+        # in order within a partition: the last one wins
+        self._commits.add({(each.topic, each.partition): each.offset + 1 for each in messages})
+        instrumentation.BATCH_SECONDS.observe(time.perf_counter() - started)
         return True
 
     def _new_backoff(self) -> Backoff:
@@ -361,25 +399,6 @@ class Consumer:
         if self._paused:
             self._paused = False
             kafka.resume(_partitions(self._assigned - self._parked.keys()))
-
-    def _commit(self, kafka: KafkaConsumer, messages: Sequence[ReceivedMessage]) -> None:
-        for message in messages:
-            # in order within a partition: the last one wins
-            self._uncommitted[(message.topic, message.partition)] = message.offset + 1
-        self._commit_pending(kafka)
-
-    def _commit_pending(self, kafka: KafkaConsumer) -> None:
-        if not self._uncommitted:
-            return
-        offsets = [TopicPartition(*key, offset) for key, offset in self._uncommitted.items()]
-        try:
-            kafka.commit(offsets=offsets, asynchronous=False)
-        except KafkaException as error:
-            # the next commit covers these; a crash before it delivers them again, to the inbox
-            instrumentation.OFFSET_COMMIT_FAILURES.inc()
-            _log.warning("offsets not committed", error=str(error.args[0]))
-        else:
-            self._uncommitted.clear()
 
     def _count(self, messages: Sequence[ReceivedMessage], outcome: Outcome, seconds: float) -> None:
         instrumentation.BATCH_MESSAGES.observe(len(messages))
@@ -418,9 +437,9 @@ class Consumer:
         self._rebalanced("assigned", partitions)
 
     def _on_revoke(self, kafka: KafkaConsumer, partitions: list[TopicPartition]) -> None:
-        # nothing is in flight: callbacks run only while we poll, and what waits for a retry is given
+        # no batch is at work: callbacks run only while we poll, and what waits for a retry is given
         # up here, uncommitted, for the next owner to handle
-        self._commit_pending(kafka)
+        self._commits.send_now(kafka)
         self._give_up(partitions)
         kafka.incremental_unassign(partitions)
         self._rebalanced("revoked", partitions)
@@ -437,8 +456,7 @@ class Consumer:
         self._given_up.update(keys)
         self._assigned.difference_update(keys)
         self._unpark(keys)
-        for key in keys:
-            self._uncommitted.pop(key, None)
+        self._commits.forget(keys)
         # the next owner gets these, and commits past them: handled late, they would set it back
         self._backlog = [
             each for each in self._backlog if (each.topic(), each.partition()) not in keys

@@ -36,7 +36,7 @@ BATCH_MESSAGES = Histogram(
 )
 BATCH_SECONDS = Histogram(
     "kafka_batch_seconds",
-    "Time of a batch, from taking it to committing its offsets.",
+    "Time of a batch: its transaction, and telling of its events.",
     buckets=_BUCKETS,
 )
 RETRIES = Counter(
@@ -70,6 +70,10 @@ REBALANCES = Counter(
 OFFSET_COMMIT_FAILURES = Counter(
     "kafka_offset_commit_failures_total",
     "Offset commits that failed; the messages are delivered again and found in the inbox.",
+)
+CLIENTS_LEFT_BEHIND = Counter(
+    "kafka_consumer_clients_left_behind_total",
+    "Kafka clients that lost a commit, could not go on, and were replaced by a new one.",
 )
 CONSUMER_ERRORS = Counter(
     "kafka_consumer_errors_total",

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
 
 from order_services.runtime import inbox
 from order_services.runtime.consumer import Consumer
@@ -27,7 +27,8 @@ def offsets_before_transaction() -> None:
     process = Consumer._process_until_it_works
 
     def commit_first(self: Consumer, kafka: Any, messages: Any) -> Any:
-        self._commit(kafka, messages)
+        offsets = [TopicPartition(each.topic, each.partition, each.offset + 1) for each in messages]
+        kafka.commit(offsets=offsets, asynchronous=False)
         return process(self, kafka, messages)
 
     Consumer._process_until_it_works = commit_first  # type: ignore[method-assign]  # sabotage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg2
 import pytest
@@ -14,8 +14,10 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
 from order_services.events import Event
+from order_services.runtime import consumer as consumer_module
 from order_services.runtime import instrumentation
 from order_services.runtime.batch import BatchProcessor
+from order_services.runtime.commits import OffsetCommits
 from order_services.runtime.consumer import Consumer
 from order_services.runtime.database import Database
 from order_services.runtime.dead_letters import DeadLetterLimit
@@ -31,25 +33,23 @@ QUICK_RETRIES = {"retry_first_seconds": 0.01, "retry_max_seconds": 0.05}
 
 
 class Watched(Consumer):
-    """Writes down its rebalances and the offsets that it commits."""
+    """Writes down its rebalances, and what it had to commit, and committed, when it lost partitions."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.changes: list[tuple[str, set[int]]] = []
-        self.commits: list[dict[int, int]] = []
+        self.pending_at_loss: dict[tuple[str, int], int] = {}
+        self.commits_at_loss: list[None] = []
 
     def _rebalanced(self, kind: str, partitions: list[TopicPartition]) -> None:  # type: ignore[override]  # narrower
         self.changes.append((kind, {each.partition for each in partitions}))
         super()._rebalanced(kind, partitions)
 
-    def _commit_pending(self, kafka: KafkaConsumer) -> None:
-        self.commits.append({key[1]: offset for key, offset in self._uncommitted.items()})
-        super()._commit_pending(kafka)
-
     def _on_lost(self, kafka: KafkaConsumer, partitions: list[TopicPartition]) -> None:
-        before, self.uncommitted_at_loss = len(self.commits), dict(self._uncommitted)
-        super()._on_lost(kafka, partitions)
-        self.commits_at_loss = self.commits[before:]
+        self.pending_at_loss = dict(self._commits.pending)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(self._commits, "send_now", lambda _: self.commits_at_loss.append(None))
+            super()._on_lost(kafka, partitions)
 
     @property
     def kinds(self) -> list[str]:
@@ -59,14 +59,46 @@ class Watched(Consumer):
         return len(self._assigned) == count
 
 
-class RefusingOnce:
+class LosingClient(KafkaConsumer):
+    """A Kafka client of which the first one loses all commits: none is ever answered."""
+
+    losers: ClassVar[list[KafkaConsumer]]
+
+    def commit(self, **arguments: Any) -> Any:
+        if not self.losers:
+            self.losers.append(self)
+        return None if self in self.losers else super().commit(**arguments)
+
+
+class RefusedClient(KafkaConsumer):
     """A Kafka client whose first commit is refused, as by a coordinator in a rebalance."""
 
-    def commit(self, **_arguments: Any) -> None:
-        raise KafkaException(KafkaError(KafkaError.ILLEGAL_GENERATION))
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        self._answered = config["on_commit"]
+        self.refused = False
+
+    def commit(self, **arguments: Any) -> Any:
+        if self.refused:
+            return super().commit(**arguments)
+        self.refused = True
+        return self._answered(KafkaError(KafkaError.ILLEGAL_GENERATION), arguments["offsets"])
 
 
 Start = Callable[..., Watched]
+
+
+@pytest.fixture
+def losers(monkeypatch: pytest.MonkeyPatch) -> list[KafkaConsumer]:
+    """Have members use a client that loses its commits, and wait for those for a second only."""
+
+    class OfThisTest(LosingClient):
+        losers: ClassVar[list[KafkaConsumer]] = []
+
+    monkeypatch.setattr(consumer_module, "KafkaConsumer", OfThisTest)
+    patience = 1 - SHORT_POLL["session_timeout_seconds"]
+    monkeypatch.setattr(consumer_module, "PATIENCE_SECONDS", patience)
+    return OfThisTest.losers
 
 
 @pytest.fixture
@@ -119,6 +151,8 @@ def offset(lab: Lab, group: ConsumerGroup, partition: int) -> int:
     try:
         wanted = [TopicPartition(group.topics[0], partition)]
         return client.committed(wanted, timeout=10)[0].offset
+    except KafkaException:
+        return -1  # a broker that has just started is still looking for the group's coordinator
     finally:
         client.close()
 
@@ -185,20 +219,53 @@ def test_a_refused_commit_is_made_good_without_waiting_for_another_message(
     lab: Lab, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     group = lab.group(1)
-    commit_pending = Watched._commit_pending
-    refusals: list[None] = []
-
-    def refuse_first(self: Watched, kafka: Any) -> None:
-        if self._uncommitted and not refusals:
-            refusals.append(None)
-            kafka = RefusingOnce()
-        commit_pending(self, kafka)
-
-    monkeypatch.setattr(Watched, "_commit_pending", refuse_first)
-    start(group, Notebook())
+    monkeypatch.setattr(consumer_module, "KafkaConsumer", RefusedClient)
+    member = start(group, Notebook())
     send(lab, group, 0, 3)
     wait_for("the offsets of a quiet topic", lambda: offset(lab, group, 0) == 3)
-    assert refusals
+    assert isinstance(member._kafka, RefusedClient)
+    assert member._kafka.refused
+    wait_for("nothing left to commit", lambda: not member._commits.pending)
+
+
+@pytest.mark.parametrize("protocol", list(GroupProtocol))
+def test_what_was_handled_is_committed_before_its_partition_goes(
+    lab: Lab, start: Start, monkeypatch: pytest.MonkeyPatch, protocol: GroupProtocol
+) -> None:
+    # as if all commits but the last were still under way
+    monkeypatch.setattr(OffsetCommits, "send", lambda _self, _kafka: None)
+    group = lab.group(2)
+    first = start(group, Notebook(), group_protocol=protocol)
+    events = [*send(lab, group, 0, 3), *send(lab, group, 1, 3)]
+    wait_for("the events", lambda: noted(lab, events) == 6)
+    successor = Notebook()
+    second = start(group, successor, group_protocol=protocol)
+    wait_for("one partition each", lambda: first.owns(1) and second.owns(1))
+    [(_, moved)] = second._assigned
+    assert offset(lab, group, moved) == 3
+    send(lab, group, moved, 1)
+    wait_for("an event", lambda: successor.calls)
+    # and so none came twice
+    assert successor.calls == [1]
+
+
+@pytest.mark.parametrize("protocol", list(GroupProtocol))
+def test_a_client_that_loses_a_commit_is_left_behind_for_another(
+    lab: Lab, start: Start, losers: list[KafkaConsumer], protocol: GroupProtocol
+) -> None:
+    group = lab.group(2)
+    before = instrumentation.CLIENTS_LEFT_BEHIND._value.get()
+    member = start(group, Notebook(), group_protocol=protocol, **SHORT_POLL)
+    events = send(lab, group, 0, 3)
+    wait_for("a lost commit", lambda: losers)
+    events += send(lab, group, 1, 3)
+    wait_for("its successor's commits", lambda: [offset(lab, group, p) for p in (0, 1)] == [3, 3])
+    assert instrumentation.CLIENTS_LEFT_BEHIND._value.get() == before + 1
+    assert member._kafka not in losers
+    # the first one has left the group: what it did on its way has cost its successor nothing
+    assert member.owns(2)
+    assert member.not_ready() is None
+    assert lab.noted() == noted(lab, events) == 6
 
 
 def test_a_member_that_is_thought_dead_loses_its_partitions_and_commits_nothing_more(
@@ -222,7 +289,7 @@ def test_a_member_that_is_thought_dead_loses_its_partitions_and_commits_nothing_
     wake.set()
     wait_for("the loss", lambda: "lost" in first.kinds)
     # there was something to commit, and it is the new owner's to do so
-    assert first.uncommitted_at_loss
+    assert first.pending_at_loss
     assert first.commits_at_loss == []
     assert "revoked" not in first.kinds
     wait_for("a member again", lambda: first.not_ready() is None)
