@@ -150,38 +150,6 @@ def test_a_second_start_is_told_that_the_ports_or_the_directory_are_taken(
     assert "Traceback" not in same_ports.stderr
 
 
-@pytest.mark.timeout(600)  # three starts of the whole system
-def test_ctrl_c_stops_everything_and_a_second_start_resumes(
-    start: Callable[..., RunningSystem],
-) -> None:
-    system = start("--rate", "20").wait_until_up()
-    wait_for("fulfilled order", lambda: fulfilled(system) > 0)
-    programs = system.programs()
-    assert set(programs) == EVERYTHING - {"payment-2"}
-    assert system.stop(signal.SIGINT) == 0
-    assert "was killed" not in system.output()
-    for name, pid in programs.items():
-        assert not psutil.pid_exists(pid), name
-    assert is_free(system.kafka_port)
-    accepted = int(re.findall(r"accepted (\d+)", system.output())[-1])
-
-    # kill -9 of the supervisor: the next start ends what it left, and goes on where it was
-    places = system.places()
-    again = start("--no-traffic", **places).wait_until_up()
-    left = again.programs()
-    again.kill_supervisor()
-    assert all(psutil.pid_exists(pid) for pid in left.values())
-    third = start("--no-traffic", "--for", "6", **places)
-    assert third.process is not None
-    assert third.process.wait(120) == 0, third.output()
-    assert "ending what it left behind" in third.output()
-    for name, pid in left.items():
-        assert not psutil.pid_exists(pid), name
-    resumed = re.findall(r"accepted (\d+), fulfilled (\d+)", third.output())[-1]
-    assert int(resumed[0]) >= accepted
-    assert resumed[0] == resumed[1], "accepted orders are fulfilled after a restart"
-
-
 def test_a_wrong_option_is_refused_with_what_is_allowed(tmp_path: Path) -> None:
     cases = [
         (("--replicas", "payments=2"), "'payments' is no service"),
@@ -210,3 +178,35 @@ def test_an_interrupted_start_leaves_nothing_half_started(
         assert not psutil.pid_exists(pid), name
     with socket.socket() as probe:
         assert probe.connect_ex((LOOPBACK, system.kafka_port)) != 0
+
+
+# the last test: it ends the system of the others
+@pytest.mark.timeout(600)  # two more starts of the whole system
+def test_ctrl_c_stops_everything_and_a_second_start_resumes(
+    system: RunningSystem, start: Callable[..., RunningSystem]
+) -> None:
+    wait_for("fulfilled order", lambda: fulfilled(system) > 0)
+    programs = system.programs()
+    assert set(programs) == EVERYTHING
+    assert system.stop(signal.SIGINT) == 0
+    assert "was killed" not in system.output()
+    for name, pid in programs.items():
+        assert not psutil.pid_exists(pid), name
+    assert is_free(system.kafka_port)
+    accepted = int(re.findall(r"accepted (\d+)", system.output())[-1])
+
+    # kill -9 of the supervisor: the next start ends what it left, and goes on where it was
+    places = system.places()
+    again = start("--no-traffic", **places).wait_until_up()
+    left = again.programs()
+    again.kill_supervisor()
+    assert all(psutil.pid_exists(pid) for pid in left.values())
+    third = start("--no-traffic", "--for", "6", **places)
+    assert third.process is not None
+    assert third.process.wait(120) == 0, third.output()
+    assert "ending what it left behind" in third.output()
+    for name, pid in left.items():
+        assert not psutil.pid_exists(pid), name
+    resumed = re.findall(r"accepted (\d+), fulfilled (\d+)", third.output())[-1]
+    assert int(resumed[0]) >= accepted
+    assert resumed[0] == resumed[1], "accepted orders are fulfilled after a restart"

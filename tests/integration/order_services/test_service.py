@@ -29,6 +29,8 @@ def environment(lab: Lab, **changes: Any) -> dict[str, str]:
         "DB_NAME": settings.db_name,
         "DB_USER": settings.db_user,
         "DB_PASSWORD": settings.db_password.get_secret_value(),
+        # they are killed at the end, and the next test's must not wait 45 s for their partitions
+        "SESSION_TIMEOUT_SECONDS": 6,
         **changes,
     }
     return {**os.environ, **{name: str(value) for name, value in given.items()}}
