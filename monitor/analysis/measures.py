@@ -449,7 +449,8 @@ class Analyst:
 def _described(group: Group) -> tuple[object, ...]:
     """Return what is told of a group beside its commits."""
     return (
-        group.type, group.state, group.assignor, group.coordinator, group.members, group.lags
+        group.type, group.state, group.assignor, group.coordinator, group.members, group.lags,
+        group.epoch,
     )  # fmt: skip
 
 

@@ -1,7 +1,9 @@
 """Groups: who coordinates each, what it committed, who its members are.
 
 A group is listed by its coordinator, so no request is spent on finding it. Commits and members of
-all groups of one broker are asked for in one round; only groups with members are described.
+all groups of one broker are asked for in one round; only groups with members are described, and
+those of the newer types once more when the last member has left, then as often as the metadata is
+read: their epoch tells who came and went between two polls.
 
 A group that nobody lists is deleted, or its coordinator is away. A broker that is fenced leaves the
 metadata and is asked nothing, so that no broker is silent; who should coordinate the group tells.
@@ -61,8 +63,9 @@ FETCH_BY_TYPE: Final[Mapping[str, Callable[[Sequence[str]], Any]]] = {
     STREAMS: FetchCommits,
     SHARE: FetchShareOffsets,
 }
-# States in which a group has no members, so that there is nothing to describe.
-MEMBERLESS_STATES: Final = frozenset({"Empty", "Dead"})
+# States in which a group has no members.
+EMPTY: Final = "Empty"
+MEMBERLESS_STATES: Final = frozenset({EMPTY, "Dead"})
 
 
 @dataclass(slots=True)
@@ -89,6 +92,7 @@ class GroupCollector:
         self._hide_empty = hide_empty
         self._wants_group = wants_group
         self._wants_topic = wants_topic
+        self._metadata: ClusterMetadata | None = None  # that the epochs of empty groups are from
         # not listed although their coordinators answered: deleted, if that is said twice
         self.missing: frozenset[str] = frozenset()
 
@@ -116,7 +120,7 @@ class GroupCollector:
                 elif self._wants_group is None or self._wants_group(group.id):
                     found.listed[group.id] = group
                     found.coordinators[group.id] = ask.broker
-        self._read(exchange, metadata.brokers, found, last)
+        self._read(exchange, metadata, found, last)
         for group_id, described in found.described.items():
             if found.listed[group_id].type == STREAMS:
                 found.described[group_id] = _within(described, metadata.topics)
@@ -141,14 +145,16 @@ class GroupCollector:
     def _read(
         self,
         exchange: Exchange,
-        brokers: Collection[int],
+        metadata: ClusterMetadata,
         found: _Found,
         last: Mapping[str, Group],
     ) -> None:
         wanted: Collection[str] = found.listed
+        unchanged = last if metadata is self._metadata else {}
+        self._metadata = metadata
         for attempt in range(2):
             fetches = list(_fetches(wanted, found, last))
-            describes = list(_describes(wanted, found))
+            describes = list(_describes(wanted, found, unchanged))
             exchange.ask([*fetches, *describes])
             for fetch in fetches:
                 if fetch.answer is not None:
@@ -162,7 +168,7 @@ class GroupCollector:
             wanted = [group_id for group_id, commits in found.commits.items() if commits.moved]
             if not wanted or attempt:
                 return
-            if healthy := exchange.healthy(brokers):
+            if healthy := exchange.healthy(metadata.brokers):
                 ask = Ask(healthy[0], FindCoordinators(wanted))
                 exchange.ask([ask])
                 found.coordinators.update(ask.answer or {})
@@ -184,19 +190,24 @@ class GroupCollector:
         )
         if commits is None and missing:
             errors.append(exchange.down.get(coordinator, "its coordinator did not answer"))
-        memberless = listed.state in MEMBERLESS_STATES
+        members = described.members if described else None
+        if members is None and listed.state in MEMBERLESS_STATES:
+            members = ()
+        epoch = described.epoch if described else None
+        if epoch is None and last is not None and last.type == listed.type:
+            epoch = last.epoch
         stale = missing and last is not None
         group = Group(
             id=listed.id,
             type=listed.type,
             state=(described and described.state) or listed.state,
             protocol_type=listed.protocol_type,
-            assignor=described.assignor if described else None,
+            assignor=described.assignor if described and members else None,
             coordinator=coordinator,
-            members=() if memberless else described.members if described else None,
+            members=members,
             commits=self._wanted(commits.offsets) if commits else {},
             lags=self._wanted(commits.lags) if commits else {},
-            epoch=described.epoch if described else None,
+            epoch=epoch,
             error="; ".join(dict.fromkeys(errors)) or None,
             seen_at=found.seen_at[listed.id] + wall_offset if listed.id in found.seen_at else 0.0,
         )
@@ -259,13 +270,22 @@ def _fetches(
         yield Ask(broker, fetch(batch))
 
 
-def _describes(wanted: Iterable[str], found: _Found) -> Iterator[Ask[dict[str, DescribedGroup]]]:
+def _describes(
+    wanted: Iterable[str], found: _Found, last: Mapping[str, Group]
+) -> Iterator[Ask[dict[str, DescribedGroup]]]:
     batches: defaultdict[tuple[int, str], list[str]] = defaultdict(list)
     for group_id in wanted:
         group = found.listed[group_id]
-        if group.type in DESCRIBE_BY_TYPE and group.state not in MEMBERLESS_STATES:
+        if group.type in DESCRIBE_BY_TYPE and _has_news(group, last.get(group_id)):
             batches[found.coordinators[group_id], group.type].append(group_id)
     for (broker, kind), groups in batches.items():
         for start in range(0, len(groups), MAX_GROUPS_PER_DESCRIBE):
             part = groups[start : start + MAX_GROUPS_PER_DESCRIBE]
             yield Ask(broker, DESCRIBE_BY_TYPE[kind](part))
+
+
+def _has_news(group: ListedGroup, last: Group | None) -> bool:
+    """Tell whether a description may say what is not known: members, or an empty group's epoch."""
+    if group.state not in MEMBERLESS_STATES:
+        return True
+    return group.state == EMPTY and group.type != CLASSIC and (last is None or last.members != ())

@@ -274,6 +274,7 @@ def test_each_type_of_group_is_described_in_its_own_way() -> None:
         "Stable", members=(Member("m", "c", "/h", {"t": (1, 7)}),)
     )
     brokers.described["s"] = DescribedGroup("Stable", epoch=3, members=())
+    brokers.described["n"] = DescribedGroup("Empty", epoch=2, members=())
     groups = Collector(brokers, Intervals()).poll().groups
     assert (groups["s"].type, groups["s"].epoch, groups["s"].members) == (SHARE, 3, ())
     assert groups["s"].commits == {"t": {0: 2}}
