@@ -152,7 +152,8 @@ class Group:
     be yet), and empty when the group is known to have none. `commits` has only partitions that
     carry a commit; for a share group it holds the share-partition start offsets, and `lags` the lag
     that its coordinator reports (brokers from 4.2 on): records between the start offset and the log
-    end may be acknowledged already, which only it knows. `error` is what kept a part of this group
+    end may be acknowledged already, which only it knows. `epoch` is the last that its coordinator
+    told (newer types only): empty groups are asked about rarely. `error` is what kept a part of this group
     from being read; the rest stands. `stale` marks a group whose
     coordinator did not answer: everything here is then as of `seen_at`.
     """
@@ -183,7 +184,9 @@ class Group:
 class Snapshot:
     """All that one poll saw of a cluster.
 
-    `broker_errors` has the brokers that did not answer and why; all others answered. `requests`
+    `broker_errors` has the brokers that did not answer and why; all others answered. A broker that is
+    fenced leaves `brokers`: `missing_brokers` has those that a partition names as a replica and the
+    metadata no longer lists. `requests`
     counts what the poll sent, by API name. `taken_at` is when the last reply was in, `monotonic_at`
     the same moment on the monotonic clock, in seconds, for differences between polls that a clock
     set back must not disturb. Every other time here is on the clock as it stands at `taken_at`, so
@@ -201,6 +204,7 @@ class Snapshot:
     controller: int | None = None
     brokers: Mapping[int, Broker] = field(default_factory=dict)
     broker_errors: Mapping[int, str] = field(default_factory=dict)
+    missing_brokers: frozenset[int] = frozenset()
     topics: Mapping[str, Topic] = field(default_factory=dict)
     start_offsets: Offsets = field(default_factory=Offsets)
     end_offsets: Offsets = field(default_factory=Offsets)

@@ -341,7 +341,8 @@ MONITOR_STALE_GROUPS = _monitor(
 MONITOR_GROUP_ERRORS = _monitor("group_errors", "Groups of which something could not be read.")
 MONITOR_BROKER_UP = _monitor(
     "broker_up",
-    "1 while the broker answered all questions of the last poll, else 0.",
+    "1 while the broker answered all questions of the last poll, else 0; also 0 for one that left the "
+    "cluster's metadata while partitions still name it as a replica.",
     labels=("broker",),
 )
 MONITOR_BUILD_INFO = _monitor("build_info", "The monitor's version; always 1.", labels=("version",))

@@ -131,7 +131,11 @@ def _brokers(state: State, snapshot: Snapshot) -> Samples:
         m.BROKERS: {(): len(snapshot.brokers)},
         m.BROKER_INFO: {(str(b.id), b.address): 1 for b in snapshot.brokers.values()},
         m.MONITOR_BROKER_UP: {
-            (str(broker),): int(broker not in snapshot.broker_errors) for broker in snapshot.brokers
+            **{
+                (str(broker),): int(broker not in snapshot.broker_errors)
+                for broker in snapshot.brokers
+            },
+            **{(str(broker),): 0 for broker in snapshot.missing_brokers},
         },
         m.PARTITION_DATA_AGE: ByPartition(ages),
         m.PARTITION_LOG_BYTES: ByPartition(

@@ -21,7 +21,7 @@ from monitor.kafka.exchange import Exchange
 from monitor.kafka.groups import GroupCollector
 from monitor.kafka.offsets import OffsetQuestions, ask_at_times, join, leader_moved
 from monitor.kafka.questions import Ask, Brokers, ClusterMetadata, Metadata, UnreachableError
-from monitor.model import Group, Offsets, Snapshot
+from monitor.model import Group, Offsets, Snapshot, Topic
 
 # Wall and monotonic clock apart by this much more than before: somebody set the wall clock.
 CLOCK_SET_S: Final = 0.05
@@ -115,6 +115,7 @@ class Collector:
             controller=metadata.controller,
             brokers=metadata.brokers,
             broker_errors=dict(exchange.down),
+            missing_brokers=metadata.missing_brokers,
             topics=metadata.topics,
             start_offsets=rare,
             end_offsets=join(latest, last.end_offsets, metadata.topics, wall_offset),
@@ -184,6 +185,7 @@ class Collector:
         if found is None:
             assert known is not None  # noqa: S101  # find_cluster returns or raises
             return known
+        found = replace(found, missing_brokers=_replicas(found.topics) - found.brokers.keys())
         if GROUPS_TOPIC in found.topics:
             found = replace(found, group_partitions=found.topics[GROUPS_TOPIC].partitions)
         if self._wants_topic is not None:
@@ -279,6 +281,13 @@ class Collector:
         if self._log_dirs:
             self._log_dirs.shift(shift)
         return offset
+
+
+def _replicas(topics: Mapping[str, Topic]) -> frozenset[int]:
+    """Return the brokers that hold, or should hold, a replica of anything."""
+    # most partitions share a few lists of replicas
+    lists = {p.replicas for topic in topics.values() for p in topic.partitions.values()}
+    return frozenset().union(*lists)
 
 
 def _shifted(offsets: Offsets, seconds: float) -> Offsets:

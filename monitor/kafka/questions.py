@@ -60,6 +60,8 @@ class ClusterMetadata:
     """Brokers, topics and partitions as one broker's metadata has them.
 
     `group_partitions` are those of `__consumer_offsets`, whose leaders coordinate the groups.
+    `missing_brokers` are replicas of some partition, also of a topic that is not wanted, and not in
+    `brokers`.
     """
 
     cluster_id: str | None
@@ -67,6 +69,7 @@ class ClusterMetadata:
     brokers: Mapping[int, Broker]
     topics: Mapping[str, Topic]
     group_partitions: Mapping[int, Partition] = field(default_factory=dict)
+    missing_brokers: frozenset[int] = frozenset()
 
     @property
     def leaderless(self) -> bool:

@@ -100,10 +100,19 @@ def overview(state: State) -> Overview:
         cluster=state.cluster,
         seen=datetime.fromtimestamp(snapshot.taken_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
         brokers=len(snapshot.brokers),
-        brokers_down=tuple(
-            (snapshot.brokers[broker].address, cause)
-            for broker, cause in snapshot.broker_errors.items()
-            if broker in snapshot.brokers
+        brokers_down=(
+            *(
+                (snapshot.brokers[broker].address, cause)
+                for broker, cause in snapshot.broker_errors.items()
+                if broker in snapshot.brokers
+            ),
+            *(
+                (
+                    str(broker),
+                    "not in the cluster's metadata, though partitions have replicas on it",
+                )
+                for broker in sorted(snapshot.missing_brokers)
+            ),
         ),
         topics=len(snapshot.topics),
         partitions=sum(len(topic.partitions) for topic in snapshot.topics.values()),

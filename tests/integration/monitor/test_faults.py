@@ -18,13 +18,19 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
+from prometheus_client.parser import text_string_to_metric_families
 
+from monitor.analysis.measures import Analyst
+from monitor.exposition.metrics import MONITOR_BROKER_UP
+from monitor.exposition.render import Renderer
+from monitor.exposition.samples import Choice, blocks
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.coordinators import GROUPS_TOPIC, partition_of
 from monitor.kafka.questions import Ask, ListOffsets
 from monitor.kafka.wire import KafkaWire
 from monitor.model import Snapshot
 from monitor.settings import KafkaSettings
+from monitor.state import State
 from order_services.local.kafka import EmbeddedKafka
 from tests.support.cluster import Cluster, bounded
 from tests.support.waiting import wait_for
@@ -127,6 +133,18 @@ def topic(cluster: Cluster, unique: Callable[[str], str]) -> str:
     return name
 
 
+def broker_up(snapshot: Snapshot) -> dict[str, float]:
+    """Return broker -> kafka_monitor_broker_up, as it is scraped."""
+    state = State("c", snapshot.taken_at, snapshot, Analyst().measure(snapshot))
+    page = Renderer().render(blocks(state, Choice(stale_after_s=45))).plain.decode()
+    return {
+        sample.labels["broker"]: sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+        if sample.name == MONITOR_BROKER_UP.name
+    }
+
+
 def whole(collector: Collector, topic: str) -> Snapshot:
     """Poll until all is seen: a broker that has just started needs a moment."""
 
@@ -186,12 +204,18 @@ def test_a_broker_lost_in_the_middle_of_a_poll_costs_only_its_own_numbers(
             assert not gone.groups[groups[1]].stale
             assert not collector.poll().broker_errors  # nobody is silent any more
             assert fenced()
+            # it is not forgotten, nor by a monitor that never saw it: it should hold replicas
+            assert gone.missing_brokers == {2}
+            with watching(cluster.bootstrap_servers, {topic}, ()) as (new, _):
+                first = new.poll()
+                assert broker_up(first) == {"1": 1, "2": 0}
         finally:
             if fault == "killed":
                 cluster.revive_second()
             else:
                 cluster.second.resume()
         after = whole(collector, topic)
+        assert broker_up(after) == {"1": 1, "2": 1}
         assert after.end_offsets.values[topic] == {0: 7, 1: 9}
         assert after.groups[groups[2]].commits == {topic: {0: 1, 1: 1}}
 
