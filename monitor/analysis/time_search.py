@@ -15,6 +15,8 @@ RECENT_SECONDS = 60.0  # without history, the first guess: most groups lag by le
 LEAPS = (1.25, 3.0)  # then further back than by the rate of what is known, by so much
 REACH = 0.95  # of the tolerance: a question this far from a bound closes the bracket if it hits
 STRETCH = 3  # how fast the steps grow that leave one end of a bracket
+PAUSE = 3  # brackets that records at the rate above it would fill: the target came before a pause
+UNEVEN = 5  # a rate this many times lower than the bracket's: there is a burst, or a pause, in it
 
 
 class Search:
@@ -64,11 +66,11 @@ class Search:
 
         The points, nearest first, are at or below the target and above it.
 
-        Records go on from the nearer end at the lowest rate seen thereabouts: a burst anywhere in
-        the bracket doesn't move the guess. Each reply in a row that moves the same end stretches
-        the next step from that end, up to the middle, so that a burst can't hold the search there.
+        Near an end, that is where the reply closes the bracket. Each reply in a row that moves the
+        same end stretches the next step from that end: what was guessed wrongly can't hold the
+        search there.
         """
-        first, end = below[0][0], above[0][0]
+        end = above[0][0]
         if low > self.low and high == self.high:
             self.streak = max(self.streak, 0) + 1
         elif high < self.high and low == self.low:
@@ -77,31 +79,59 @@ class Search:
         else:
             self.streak = 0
         self.low, self.high, self.above = low, high, end
-        middle, reach = (low + high) / 2, tolerance * REACH
-        rate = min((end - first) / max(high - low, tolerance), _lowest_rate(below, above))
+        reach = tolerance * REACH
+        if high - low <= 2 * reach:
+            return (low + high) / 2
+        guess = self._guess(low, high, below=below, above=above, target=target)
+        return min(max(guess, low + reach), high - reach)
+
+    def _guess(
+        self,
+        low: float,
+        high: float,
+        *,
+        below: Sequence[Point],
+        above: Sequence[Point],
+        target: int,
+    ) -> float:
+        """Return when the target came, as far as the rates at both ends tell.
+
+        At the bracket's own rate while those are much the same; else records go on from the nearer
+        end at the lowest rate seen thereabouts: a burst in the bracket doesn't move the guess. Where
+        so few records come before the upper bound that the target can't be one of them, what is in
+        the bracket came soon after the lower one: written at once, or until a producer stopped.
+        """
+        first, end = below[0][0], above[0][0]
+        middle, width = (low + high) / 2, high - low
+        rate, rate_below, rate_above = (
+            (end - first) / width,
+            _lowest_rate(below),
+            _lowest_rate(above),
+        )
+        stretch_low = float(STRETCH ** max(0, self.streak - 1))
+        stretch_high = float(STRETCH ** max(0, -self.streak - 1))
+        paused = rate_above * UNEVEN < rate <= rate_below * UNEVEN
+        if paused and (end - target) / rate_above > PAUSE * width:
+            if rate_below == inf:
+                return low  # what comes next to it tells a rate
+            guess = low + (target - first) / max(rate, rate_below) * stretch_low
+            return min(guess, middle) if self.streak < 0 else guess
+        lowest = min(rate_below, rate_above)
+        if lowest * UNEVEN < rate:
+            rate = lowest
         after, before = (target - first) / rate, (end - target) / rate
-        stretch = float(STRETCH ** max(0, abs(self.streak) - 1))
         if after <= before:
-            guess = low + after * (stretch if self.streak > 0 else 1)
-            guess = min(guess, middle)
-        else:
-            guess = high - before * (stretch if self.streak < 0 else 1)
-            guess = max(guess, middle)
-        # near an end, ask where the reply closes the bracket; elsewhere a little early, since a
-        # reply from before the target brings its own timestamp along
-        if guess - low <= reach:
-            return min(low + reach, middle) if high - low < 2 * reach else low + reach
-        if high - guess <= reach:
-            return high - reach
-        return max(low + reach, guess - reach / 2)
+            return min(low + after * stretch_low, middle)
+        return max(high - before * stretch_high, middle)
 
 
-def _lowest_rate(*sides: Sequence[Point]) -> float:
+def _lowest_rate(points: Sequence[Point]) -> float:
     """Return the lowest number of records per second between points next to each other."""
-    lowest = inf
-    for points in sides:
-        for (offset, time), (next_offset, next_time) in pairwise(points):
-            if time != next_time:
-                rate = (abs(offset - next_offset) + 1) / abs(time - next_time)
-                lowest = min(lowest, rate)
-    return lowest
+    return min(
+        (
+            (abs(offset - next_offset) + 1) / abs(time - next_time)
+            for (offset, time), (next_offset, next_time) in pairwise(points)
+            if time != next_time
+        ),
+        default=inf,
+    )

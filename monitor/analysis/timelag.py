@@ -68,7 +68,7 @@ class Bracket:
 class TimeLag:
     """Lag in seconds of every lagging committed offset, from polls and a few batched questions.
 
-    Each poll: `observe` once, then while `questions` returns some (five rounds at most): send them,
+    Each poll: `observe` once, then while `questions` returns some (a few rounds at most): send them,
     one request per broker, and hand the replies to `answers`; then `seconds` for each commit.
     """
 
