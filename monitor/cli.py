@@ -187,14 +187,18 @@ def _look(
 )
 @click.option("--wait", is_flag=True, help="Wait for a cluster that can't be reached yet.")
 def serve(wait: bool, **given: Any) -> None:  # noqa: FBT001  # click passes options by name
-    """Poll the cluster and serve /metrics, /health, /ready and a status page."""
+    """Poll the cluster and serve /metrics, /health, /ready and a status page.
+
+    MONITOR_TLS_CERTFILE and MONITOR_TLS_KEYFILE make it HTTPS, MONITOR_USERNAME and
+    MONITOR_PASSWORD ask for a login.
+    """
     from monitor.analysis.status import StatusRules  # noqa: PLC0415  # see `lag`
     from monitor.database.settings import read_database_settings  # noqa: PLC0415
     from monitor.databases import DatabaseWatch  # noqa: PLC0415
     from monitor.exposition import process  # noqa: PLC0415
     from monitor.poller import Poller  # noqa: PLC0415
     from monitor.web.app import create_app  # noqa: PLC0415
-    from monitor.web.server import AddressError, WebServer  # noqa: PLC0415
+    from monitor.web.server import AddressError, CertificateError, WebServer  # noqa: PLC0415
 
     kafka, settings = _settings(**given)
     try:
@@ -223,16 +227,19 @@ def serve(wait: bool, **given: Any) -> None:  # noqa: FBT001  # click passes opt
             rules=StatusRules(settings.status_allowed_lag, intervals=settings.status_polls),
             more_blocks=lambda: (*databases.blocks(), process.block()),
         )
-        server = WebServer(create_app(poller), settings.host, settings.port)
         try:
+            server = WebServer(
+                create_app(poller, settings.login), settings.host, settings.port, settings.tls_files
+            )
             port = server.bind()
-        except AddressError as error:
+        except (AddressError, CertificateError) as error:
             raise Refusal(str(error)) from None
         databases.start(settings.poll_interval)
         poller.start(settings.poll_interval)
         shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+        scheme = "https" if settings.tls_files else "http"
         click.echo(
-            f"Watching {', '.join(kafka.bootstrap_servers)}; serving http://{shown}:{port}/ "
+            f"Watching {', '.join(kafka.bootstrap_servers)}; serving {scheme}://{shown}:{port}/ "
             "(metrics at /metrics). Ctrl-C stops."
         )
         server.serve_until_stopped()

@@ -31,6 +31,12 @@ class SettingsError(ValueError):
     """A setting that cannot be used; the message names it, its fault and what is allowed."""
 
 
+def _existing_file(value: Path | None) -> Path | None:
+    if value is not None and not value.is_file():
+        raise ValueError(f"there is no file {value}")
+    return value
+
+
 class KafkaSettings(BaseSettings):
     """How to reach the brokers: environment variables `KAFKA_<NAME>`."""
 
@@ -73,12 +79,9 @@ class KafkaSettings(BaseSettings):
             split_address(address)
         return value
 
-    @field_validator("ssl_cafile", "ssl_certfile", "ssl_keyfile", "sasl_oauth_token_file")
-    @classmethod
-    def _file_exists(cls, value: Path | None) -> Path | None:
-        if value is not None and not value.is_file():
-            raise ValueError(f"there is no file {value}")
-        return value
+    _files = field_validator("ssl_cafile", "ssl_certfile", "ssl_keyfile", "sasl_oauth_token_file")(
+        _existing_file
+    )
 
     @model_validator(mode="after")
     def _complete_and_safe(self) -> Self:
@@ -119,6 +122,12 @@ class MonitorSettings(BaseSettings):
     cluster: str | None = None
     host: str = "127.0.0.1"
     port: int = Field(default=9308, ge=0, le=65_535)
+    tls_certfile: Path | None = None
+    tls_keyfile: Path | None = None
+    # basic auth of all pages but /health and /ready
+    username: str | None = None
+    password: SecretStr | None = None
+    allow_cleartext_password: bool = False
     poll_interval: Annotated[float, Field(ge=1, le=3_600)] = 15.0
     request_timeout: Annotated[float, Field(ge=0.1, le=120)] = 5.0
     metadata_interval: Seconds = 60.0
@@ -151,6 +160,29 @@ class MonitorSettings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
+    _files = field_validator("tls_certfile", "tls_keyfile")(_existing_file)
+
+    @model_validator(mode="after")
+    def _serves_safely(self) -> Self:
+        if (self.tls_certfile is None) != (self.tls_keyfile is None):
+            raise ValueError("MONITOR_TLS_CERTFILE and MONITOR_TLS_KEYFILE need each other")
+        if bool(self.username) != bool(self.password):
+            raise ValueError("MONITOR_USERNAME and MONITOR_PASSWORD need each other")
+        if self.username and ":" in self.username:
+            raise ValueError("MONITOR_USERNAME must be without a colon: basic auth ends it there")
+        if (
+            self.username
+            and self.tls_certfile is None
+            and not _is_loopback(self.host)
+            and not self.allow_cleartext_password
+        ):
+            raise ValueError(
+                "MONITOR_PASSWORD without TLS is sent in clear text: set MONITOR_TLS_CERTFILE and "
+                "MONITOR_TLS_KEYFILE, or MONITOR_ALLOW_CLEARTEXT_PASSWORD=true where a proxy in "
+                "front has TLS"
+            )
+        return self
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.stale_after is not None and self.stale_after <= self.poll_interval:
@@ -164,6 +196,20 @@ class MonitorSettings(BaseSettings):
     def stale_after_seconds(self) -> float:
         """Return the age from which data no longer counts; three polls unless set."""
         return self.stale_after or 3 * self.poll_interval
+
+    @property
+    def tls_files(self) -> tuple[Path, Path] | None:
+        """Return certificate and key, None for plain HTTP."""
+        if self.tls_certfile is None or self.tls_keyfile is None:
+            return None
+        return self.tls_certfile, self.tls_keyfile
+
+    @property
+    def login(self) -> tuple[str, str] | None:
+        """Return the user and password that open the pages, None when they are open to all."""
+        if not self.username or not self.password:
+            return None
+        return self.username, self.password.get_secret_value()
 
     def wants_group(self) -> Callable[[str], bool] | None:
         """Return what says whether a group is watched, None when all are."""

@@ -10,6 +10,7 @@ from werkzeug.exceptions import HTTPException
 
 from monitor.exposition.render import CONTENT_TYPE
 from monitor.poller import Poller
+from monitor.web.login import Login
 from monitor.web.overview import overview
 
 # What every page may do: nothing but show itself.
@@ -21,9 +22,15 @@ _SECURITY_HEADERS: Final = {
 }
 
 
-def create_app(poller: Poller) -> Flask:
-    """Return the application that serves what this poller publishes."""
+def create_app(poller: Poller, user_and_password: tuple[str, str] | None = None) -> Flask:
+    """Return the application that serves what this poller publishes.
+
+    With a user and password, all but /health and /ready ask for it by basic auth, and /ready
+    keeps its reason from those without: it names addresses.
+    """
     app = Flask(__name__, static_folder=None)
+    login = Login(user_and_password)
+    login.guard(app)
 
     @app.get("/metrics")
     def metrics() -> Response:
@@ -44,7 +51,8 @@ def create_app(poller: Poller) -> Flask:
         reason = poller.unready_reason()
         if reason is None:
             return jsonify(status="ready"), HTTPStatus.OK
-        return jsonify(status="not ready", reason=reason), HTTPStatus.SERVICE_UNAVAILABLE
+        told = {"reason": reason} if login.is_given() else {}
+        return jsonify(status="not ready", **told), HTTPStatus.SERVICE_UNAVAILABLE
 
     @app.get("/")
     def index() -> str:

@@ -211,7 +211,9 @@ def simulate(workload: Workload, seed: int) -> tuple[list[float], list[int], lis
     if workload.compact:
         whole_offsets(log)
     lag = TimeLag()
-    errors, requests, unknown = [], [], []
+    errors: list[float] = []
+    requests: list[int] = []
+    unknown: list[int] = []
     for i, committed in enumerate(commits):
         now = START + i * POLL_SECONDS + rng.random()
         if now - START < workload.monitor_starts:
