@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 import monitor.poller
 from monitor.analysis.measures import Found, Times
 from monitor.cli import main
+from monitor.exposition.render import Page
 from monitor.model import Snapshot
 from monitor.poller import Poller, Source
 from monitor.state import State
@@ -84,7 +85,7 @@ class _ToldPoller(Poller):
             "page_bytes": page.length,
             "gzip_bytes": len(page.gzipped),
         }
-        return figures | (_lags(state) if lags else {"samples": _samples(page.plain)})
+        return figures | (_lags(state) if lags else {"samples": _samples(page)})
 
 
 def _lags(state: State) -> dict[str, Any]:
@@ -109,8 +110,11 @@ def _lags(state: State) -> dict[str, Any]:
     return {"seen_at": state.snapshot.end_offsets.seen_at, "lags": rows}
 
 
-def _samples(page: bytes) -> int:
-    return page.count(b"\n") - page.count(b"\n#") - page.startswith(b"#")
+def _samples(page: Page) -> int:
+    # part by part: joined, the text would be the largest thing in the monitor's memory
+    return sum(
+        part.count(b"\n") - part.count(b"\n#") - part.startswith(b"#") for part in page.pieces()
+    )
 
 
 def _timed(call: Callable[[], Answer]) -> tuple[Answer, float]:

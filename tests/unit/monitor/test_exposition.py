@@ -150,7 +150,7 @@ def test_families_can_be_chosen_and_the_compressed_page_is_the_same() -> None:
 
 def test_what_did_not_change_is_kept_and_the_compressed_page_is_still_right() -> None:
     renderer = Renderer()
-    lags = ByPartition({("g", "t"): dict.fromkeys(range(500), 1)})
+    lags = ByPartition({("g", "t"): dict.fromkeys(range(5_000), 1)})
 
     def page_of(brokers: int) -> list[Block]:
         return [
