@@ -26,6 +26,7 @@ from monitor.analysis.status import (
     DEFAULT_RULES,
     NOT_FOUND,
     GroupStatus,
+    Status,
     StatusRules,
     group_status,
 )
@@ -63,8 +64,10 @@ class GroupMeasures:
     is when a commit on the topic last changed or was first seen, in monotonic seconds. `rates` has the topics that were looked
     at closely, `imbalance` (topic -> kind -> excess) those with members or lag, `retention` (topic
     -> partition) the partitions with lag. `lost` counts the messages deleted unread (topic ->
-    partition -> messages, since the monitor's start), of partitions that had lag. While nothing
-    but time passes, a group `at_rest` keeps this very object from poll to poll.
+    partition -> messages, since the monitor's start), of partitions that had lag.
+
+    While nothing but time passes, a group is `steady`: `basis` is then the same object as at the
+    poll before, and so is all but `seconds`, `seconds_max`, `retention` and `advice`.
     """
 
     lag: GroupLag
@@ -79,7 +82,8 @@ class GroupMeasures:
     lost: PartitionOffsets = field(default_factory=dict)
     rebalances: int | None = None
     advice: tuple[Advice, ...] = ()
-    at_rest: bool = False
+    steady: bool = False
+    basis: object = field(default_factory=object, compare=False)
 
     def seconds_of(self, topic: str) -> Mapping[int, float]:
         """Return partition -> lag in seconds of a topic, where it is known."""
@@ -120,7 +124,8 @@ class Analyst:
         self._poll_times: deque[float] = deque(maxlen=rules.intervals)
         self._last: Mapping[str, GroupMeasures] = {}
         self._last_ends: PartitionOffsets = {}
-        self._at_rest: dict[str, Group] = {}
+        self._last_snapshot: Snapshot | None = None
+        self._unchanged: Mapping[str, int] = {}  # group -> polls since anything was new about it
 
     def measure(self, snapshot: Snapshot) -> dict[str, GroupMeasures]:
         """Return the measures of each group, by group id; asks brokers for times where in doubt."""
@@ -130,12 +135,17 @@ class Analyst:
         ends = fresh(snapshot.end_offsets.values, snapshot.end_offsets.seen_earlier)
         self._ends.observe(ends, now)
         self._ends.retain(snapshot.topics)
-        resting = self._still_at_rest(snapshot, ends)
+        self._count_unchanged(snapshot, ends)
         self._commits.start_poll(snapshot.groups.keys())
         lags = {}
         caught_up: dict[str, dict[int, int]] = {}
+        standing = set()
         for group_id, group in snapshot.groups.items():
-            if group_id in resting or group.stale:
+            if group.stale or self._is_at_rest(group_id):
+                continue
+            if self._stands(group_id, snapshot):
+                standing.add(group_id)
+                lags[group_id] = self._last[group_id].lag
                 continue
             self._commits.observe(group_id, group.commits, ends, now)
             lags[group_id] = lag_of_group(group, snapshot, caught_up)
@@ -152,30 +162,78 @@ class Analyst:
                 measured[group_id] = self._last.get(group_id) or GroupMeasures(
                     GroupLag(), group_facts(group, partitions_of)
                 )
+            elif group_id in standing:
+                measured[group_id] = self._still_standing(poll, group, self._last[group_id])
             else:
                 facts = group_facts(group, partitions_of)
                 measured[group_id] = self._group(poll, group, lag, facts)
         self._last = measured
         return measured
 
-    def _still_at_rest(self, snapshot: Snapshot, ends: PartitionOffsets) -> dict[str, Group]:
-        """Return the groups of which nothing has changed, so that all measures still hold."""
-        last = self._last_ends
-        moved = {topic for topic in ends.keys() | last.keys() if ends.get(topic) != last.get(topic)}
-        self._last_ends = ends
-        found = {}
-        for group_id, before in self._at_rest.items():
-            group = snapshot.groups.get(group_id)
-            if (
-                group is not None
-                and not group.stale
-                and group.commits == before.commits
-                and _described(group) == _described(before)
-                and moved.isdisjoint(group.commits)
-            ):
-                found[group_id] = group
-        self._at_rest = found
-        return found
+    # -- groups to which nothing happens ----------------------------------------------------------
+
+    def _count_unchanged(self, snapshot: Snapshot, ends: PartitionOffsets) -> None:
+        """Count for how many polls all that is told of each group has been the same."""
+        last, last_ends = self._last_snapshot, self._last_ends
+        self._last_snapshot, self._last_ends = snapshot, ends
+        if last is None:
+            return
+        moved = _differing(ends, last_ends)
+        moved |= _differing(snapshot.start_offsets.values, last.start_offsets.values)
+        if snapshot.topics is not last.topics:
+            moved |= _differing(_identities(snapshot.topics), _identities(last.topics))
+        counts = self._unchanged
+        self._unchanged = {
+            group_id: counts.get(group_id, 0) + 1
+            for group_id, group in snapshot.groups.items()
+            if not group.stale
+            and (before := last.groups.get(group_id)) is not None
+            and group.commits == before.commits
+            and _described(group) == _described(before)
+            and moved.isdisjoint(group.commits)
+        }
+
+    def _is_at_rest(self, group_id: str) -> bool:
+        """Tell whether all measures of the last poll still hold."""
+        last = self._last.get(group_id)
+        return last is not None and last.steady and not last.seconds and group_id in self._unchanged
+
+    def _stands(self, group_id: str, snapshot: Snapshot) -> bool:
+        """Tell whether a group with lag has done nothing, nor anybody for it, for a whole window.
+
+        Its rates and imbalances then are what they were: only times grow.
+        """
+        last = self._last.get(group_id)
+        return (
+            last is not None
+            and self._unchanged.get(group_id, 0) > self._rules.intervals
+            and last.status.complete >= 1
+            and all(last.lag.topics.get(topic) or last.facts.members for topic in last.rates)
+            and not snapshot.end_offsets.seen_earlier
+            and not snapshot.stable_offsets.values
+        )
+
+    def _still_standing(self, poll: _Poll, group: Group, last: GroupMeasures) -> GroupMeasures:
+        lag = last.lag
+        status = last.status
+        stopped = sum(p.status is Status.STOP for p in status.partitions)
+        if stopped < sum(1 for of in lag.partitions.values() for unread in of.values() if unread):
+            status = self._status(poll, group, lag)  # the longer its silence, the worse it gets
+        rebalances = poll.rebalances.get(group.id)
+        seconds = self._seconds(poll, group, lag)
+        measures = replace(
+            last,
+            seconds=seconds,
+            seconds_max=_largest(lag, seconds),
+            retention=self._retention(poll, group, lag, seconds),
+            status=status,
+            rebalances=rebalances,
+            steady=True,
+            basis=last.basis
+            if (status, rebalances) == (last.status, last.rebalances)
+            else object(),
+        )
+        return replace(measures, advice=tuple(self._advice(poll, group, measures)))
 
     # -- before the groups ------------------------------------------------------------------------
 
@@ -254,15 +312,7 @@ class Analyst:
     # -- a group ----------------------------------------------------------------------------------
 
     def _group(self, poll: _Poll, group: Group, lag: GroupLag, facts: GroupFacts) -> GroupMeasures:
-        caught_up = {
-            topic: len(lag.partitions[topic])
-            for topic, unread in lag.topics.items()
-            if not unread and topic in poll.ends
-        }
-        status = group_status(
-            group.id, group.commits, poll.ends, self._commits, self._ends,
-            now=poll.now, rules=self._rules, caught_up=caught_up,
-        )  # fmt: skip
+        status = self._status(poll, group, lag)
         changed = {topic: self._commits.changed_at(group.id, topic) for topic in group.commits}
         changed_at = {topic: at for topic, at in changed.items() if at is not None}
         rebalances = poll.rebalances.get(group.id)
@@ -276,12 +326,10 @@ class Analyst:
         stale = poll.snapshot.end_offsets.seen_earlier
         if not (close or facts.members or lag.past_end or stale):
             at_rest = status.complete >= 1 and not poll.snapshot.stable_offsets.values
-            if at_rest:
-                self._at_rest[group.id] = group
             zero = 0.0 if lag.partitions else None
             return GroupMeasures(
                 lag, facts, status, {}, zero, changed_at,
-                lost=lost, rebalances=rebalances, at_rest=at_rest,
+                lost=lost, rebalances=rebalances, steady=at_rest,
             )  # fmt: skip
         rates = self._rates(poll, group, close)
         seconds = self._seconds(poll, group, lag)
@@ -305,6 +353,17 @@ class Analyst:
             rebalances=rebalances,
         )
         return replace(measures, advice=tuple(self._advice(poll, group, measures)))
+
+    def _status(self, poll: _Poll, group: Group, lag: GroupLag) -> GroupStatus:
+        caught_up = {
+            topic: len(lag.partitions[topic])
+            for topic, unread in lag.topics.items()
+            if not unread and topic in poll.ends
+        }
+        return group_status(
+            group.id, group.commits, poll.ends, self._commits, self._ends,
+            now=poll.now, rules=self._rules, caught_up=caught_up,
+        )  # fmt: skip
 
     def _rates(self, poll: _Poll, group: Group, commits: PartitionOffsets) -> dict[str, TopicRates]:
         for topic in commits:
@@ -446,6 +505,18 @@ class Analyst:
                 topics=topics,
             )
         )
+
+
+def _differing(values: Mapping[str, object], last: Mapping[str, object]) -> set[str]:
+    """Return the topics of which something else is said now."""
+    if values is last:
+        return set()
+    return {topic for topic in values.keys() | last.keys() if values.get(topic) != last.get(topic)}
+
+
+def _identities(topics: Mapping[str, Topic]) -> Mapping[str, object]:
+    """Return what makes a topic another one, or another number of partitions."""
+    return {name: (topic.id, topic.partitions.keys()) for name, topic in topics.items()}
 
 
 def _described(group: Group) -> tuple[object, ...]:

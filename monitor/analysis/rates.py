@@ -28,15 +28,13 @@ class TopicRates(NamedTuple):
     """What a group does on one topic, summed over the partitions it has committed.
 
     Rates are messages (commits) per second over the window, None until two polls saw the topic.
-    `commit_rate` counts at most one commit per partition and poll. `commit_age_seconds` is the time
-    since any of its committed offsets changed, at least: from the first poll on, when none has.
+    `commit_rate` counts at most one commit per partition and poll.
     """
 
     produced: float | None
     consumed: float | None
     lag_velocity: float | None
     commit_rate: float | None
-    commit_age_seconds: float
     catch_up: CatchUp
     consumed_by_partition: Mapping[int, float]
 
@@ -96,7 +94,6 @@ def _topic_rates(
 ) -> TopicRates:
     sum_produced = sum_consumed = commit_rate = 0.0
     known = 0
-    newest = 0
     catch_up: CatchUp = 0.0
     by_partition = {}
     for partition, committed in commits.items():
@@ -104,7 +101,6 @@ def _topic_rates(
         if packed is None:
             continue
         changed = packed[-3]
-        newest = max(newest, changed)
         rate = produced.get(partition)
         end = log_ends.get(partition)
         if rate is None or end is None:
@@ -128,13 +124,10 @@ def _topic_rates(
             catch_up = _slower(
                 catch_up, time_to_catch_up(end - committed, rate, consumed, interval)
             )
-    age = (now_ms - newest) / 1000
     if not known:
-        return TopicRates(None, None, None, None, age, catch_up, by_partition)
+        return TopicRates(None, None, None, None, catch_up, by_partition)
     velocity = sum_produced - sum_consumed
-    return TopicRates(
-        sum_produced, sum_consumed, velocity, commit_rate, age, catch_up, by_partition
-    )
+    return TopicRates(sum_produced, sum_consumed, velocity, commit_rate, catch_up, by_partition)
 
 
 def time_to_catch_up(lag: int, produced: float, consumed: float, interval: float) -> CatchUp:

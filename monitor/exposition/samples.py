@@ -33,8 +33,8 @@ from monitor.exposition.version import VERSION
 from monitor.model import Group, Offsets, Snapshot, Topic
 from monitor.state import State
 
-# A group that wakes has the text of its block's others rendered again: this many share that.
-_BLOCKS_AT_REST: Final = 16
+# A group that wakes has the text of its block's others rendered again: a block is a part of them.
+_STEADY_BLOCKS: Final = 16
 _STATUSES: Final = ("OK", "WARN", "ERR", "STOP", "STALL", "REWIND")
 _OTHER_FAMILIES: Final[Mapping[str, Callable[[State, float], Samples]]] = {
     kminion.KMINION: kminion.samples,
@@ -147,28 +147,30 @@ def _brokers(state: State, snapshot: Snapshot) -> Samples:
 
 
 def _group_blocks(state: State, snapshot: Snapshot, choice: Choice) -> Iterator[Block]:
-    """Yield the groups at rest, which need not be rendered again, apart from the others."""
+    """Yield what is steady, which need not be rendered again, apart from the rest."""
     awake: list[Group] = []
-    at_rest: defaultdict[int, list[Group]] = defaultdict(list)
+    steady: defaultdict[int, list[Group]] = defaultdict(list)
     shown: list[Group] = []
     for group_id, group in snapshot.groups.items():
         if state.is_too_old(group, choice.stale_after_s):
             continue
         shown.append(group)
-        if state.groups[group_id].at_rest and not group.stale:
-            at_rest[crc32(group_id.encode()) % _BLOCKS_AT_REST].append(group)
+        if state.groups[group_id].steady and not group.stale:
+            steady[crc32(group_id.encode()) % _STEADY_BLOCKS].append(group)
         else:
             awake.append(group)
 
-    for groups in at_rest.values():
-        sources = tuple(state.groups[group.id] for group in groups)
-        yield Block(sources, partial(_groups, state, groups, choice), "groups")
-    yield Block((), lambda: _groups(state, awake, choice), "groups")
+    for groups in steady.values():
+        sources = tuple(state.groups[group.id].basis for group in groups)
+        yield Block(sources, partial(_groups, state, groups, (), choice), "groups")
+    yield Block((), lambda: _groups(state, awake, shown, choice), "groups")
     yield Block((), lambda: _ages(state, snapshot, shown, choice))
 
 
-def _groups(state: State, groups: Iterable[Group], choice: Choice) -> Samples:
-    """Return all of these groups that does not merely grow with time."""
+def _groups(
+    state: State, groups: Iterable[Group], growing: Iterable[Group], choice: Choice
+) -> Samples:
+    """Return all that is shown of `groups`, but what grows with time alone: that of `growing`."""
     found = GroupSamples(choice.level)
     for group in groups:
         measures = state.groups[group.id]
@@ -177,6 +179,13 @@ def _groups(state: State, groups: Iterable[Group], choice: Choice) -> Samples:
         _status(found, group.id, measures)
         _membership(found, group, measures, members=choice.members)
         _rates(found, group.id, measures)
+        _losses(found, group.id, measures)
+        if not measures.seconds:
+            _seconds(found, group.id, measures)
+    for group in growing:
+        measures = state.groups[group.id]
+        if measures.seconds:
+            _seconds(found, group.id, measures)
         _retention(found, group.id, measures)
         for advice in measures.advice:
             labels = (group.id, advice.topic or "", advice.severity.name.lower(), advice.cause)
@@ -210,11 +219,15 @@ def _offsets_and_lag(found: GroupSamples, group: Group, measures: GroupMeasures)
     for topic, lags in lag.partitions.items():
         found.partitions(m.GROUP_LAG, group.id, topic, lags)
         found.add(m.GROUP_LAG_SUM, (group.id, topic), lag.topics[topic])
-        found.partitions(m.GROUP_LAG_SECONDS, group.id, topic, _rounded(measures, topic))
     for topic, past_end in lag.past_end.items():
         found.partitions(m.GROUP_COMMIT_PAST_END, group.id, topic, dict.fromkeys(past_end, 1))
+
+
+def _seconds(found: GroupSamples, group_id: str, measures: GroupMeasures) -> None:
+    for topic in measures.lag.partitions:
+        found.partitions(m.GROUP_LAG_SECONDS, group_id, topic, _rounded(measures, topic))
     if measures.seconds_max is not None:
-        found.add(m.GROUP_LAG_SECONDS_MAX, (group.id,), round(measures.seconds_max, 3))
+        found.add(m.GROUP_LAG_SECONDS_MAX, (group_id,), round(measures.seconds_max, 3))
 
 
 def _rounded(measures: GroupMeasures, topic: str) -> Mapping[int, float]:
@@ -288,12 +301,16 @@ def _catch_up(found: GroupSamples, group_id: str, rates: Mapping[str, TopicRates
             found.add(m.GROUP_TIME_TO_CATCH_UP, (group_id, topic), round(float(seconds), 3))
 
 
-def _retention(found: GroupSamples, group_id: str, measures: GroupMeasures) -> None:
+def _losses(found: GroupSamples, group_id: str, measures: GroupMeasures) -> None:
     for topic, lost in measures.lost.items():
         found.partitions(m.GROUP_LOST, group_id, topic, lost)
     for topic, risks in measures.retention.items():
         shares = {p: round(risk.unread_share, 4) for p, risk in risks.items()}
         found.partitions(m.GROUP_UNREAD_RATIO, group_id, topic, shares)
+
+
+def _retention(found: GroupSamples, group_id: str, measures: GroupMeasures) -> None:
+    for topic, risks in measures.retention.items():
         remaining = {
             p: round(risk.remaining_seconds, 1)
             for p, risk in risks.items()

@@ -185,18 +185,22 @@ CHANGES: Final = st.tuples(
             {"stale": False},
             {"commits": {}},
             {"commits": {"t0": {0: 10, 1: 11}}},
+            {"commits": {"t0": {0: 4, 1: 10}, "t1": {0: 10}}},
+            {"commits": {"t1": {0: 4, 1: 3}}},
             {"commits": {"gone": {0: 1}}},
         ]
     ),
+    st.sampled_from([0, 0, 1, 5]),  # polls afterwards in which nothing happens
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(CHANGES, min_size=1, max_size=6), st.sampled_from(Level))
 def test_a_page_rendered_poll_by_poll_is_the_same_as_one_rendered_from_nothing(
-    changes: list[tuple[int, dict[str, Any]]], level: Level
+    changes: list[tuple[int, dict[str, Any], int]], level: Level
 ) -> None:
     analyst, renderer = Analyst(rules=StatusRules(intervals=2)), Renderer()
+    thorough = Analyst(rules=StatusRules(intervals=2))
     choice = Choice(45, level)
     ends = {f"t{number}": {0: 10, 1: 10} for number in range(2)}
     groups = {
@@ -204,9 +208,12 @@ def test_a_page_rendered_poll_by_poll_is_the_same_as_one_rendered_from_nothing(
                             commits={f"t{number % 2}": {0: 10, 1: 10}})
         for number in range(GROUPS)
     }  # fmt: skip
-    quiet = (0, {"state": "Empty"})
+    quiet: tuple[int, dict[str, Any]] = (0, {"id": "g0"})
     # at first all groups come to rest
-    for number, (index, change) in enumerate([*[quiet] * 5, *changes, quiet]):
+    steps = [quiet] * 5
+    for index, change, pause in changes:
+        steps += [(index, change), *[quiet] * pause]
+    for number, (index, change) in enumerate([*steps, quiet]):
         name = f"g{index}"
         groups = {**groups, name: replace(groups[name], **change)}
         if not change:
@@ -223,11 +230,20 @@ def test_a_page_rendered_poll_by_poll_is_the_same_as_one_rendered_from_nothing(
             },
         )  # fmt: skip
         seen = State("c", now, snapshot, analyst.measure(snapshot), None, now)
+        # to one that is never told the same assignor twice, nothing is steady: it measures all anew
+        restless = {
+            name: replace(group, assignor=f"{group.assignor}-{number}")
+            for name, group in snapshot.groups.items()
+        }
+        measured = thorough.measure(replace(snapshot, groups=restless))
+        assert {name: replace(found, steady=False) for name, found in seen.groups.items()} == {
+            name: replace(found, steady=False) for name, found in measured.items()
+        }
         page = renderer.render(blocks(seen, choice))
         assert page.plain == Renderer().render(blocks(seen, choice)).plain
         assert gzip.decompress(page.gzipped) == page.plain
         if number == 4:
-            assert all(measures.at_rest for measures in seen.groups.values())
+            assert all(measures.steady for measures in seen.groups.values())
 
 
 def test_labels_and_partitions_make_the_same_text_either_way() -> None:

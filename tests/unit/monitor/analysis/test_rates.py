@@ -53,7 +53,6 @@ def test_rates_over_the_window() -> None:
     assert rates.lag_velocity == pytest.approx(12)
     assert rates.commit_rate == pytest.approx(1 / 15)
     assert rates.consumed_by_partition == pytest.approx({0: 10})
-    assert rates.commit_age_seconds == 0
     assert rates.catch_up == NEVER
     assert produced_messages(polls.ends, "t") == {0: 2700, 1: 270}
 
@@ -85,11 +84,13 @@ def test_a_truncation_starts_the_produce_rate_anew() -> None:
     assert polls.poll({0: 100}, {0: 400}).produced == pytest.approx(20)
 
 
-def test_commit_age_grows_while_nothing_is_committed() -> None:
+def test_commit_age_counts_from_the_last_change_of_any_commit() -> None:
     polls = Polls()
-    ages = [polls.poll({0: 5, 1: 7}, {0: 9, 1: 9}).commit_age_seconds for _ in range(4)]
-    assert ages == [0, 15, 30, 45]
-    assert polls.poll({0: 6, 1: 7}, {0: 9, 1: 9}).commit_age_seconds == 0
+    for _ in range(4):
+        polls.poll({0: 5, 1: 7}, {0: 9, 1: 9})
+    assert polls.commits.changed_at("g", "t") == pytest.approx(polls.now - 45)
+    polls.poll({0: 6, 1: 7}, {0: 9, 1: 9})
+    assert polls.commits.changed_at("g", "t") == pytest.approx(polls.now)
 
 
 def test_a_consumer_that_stopped_has_no_consume_rate_once_the_window_passed() -> None:
