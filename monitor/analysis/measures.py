@@ -186,8 +186,9 @@ class Analyst:
         self._unchanged = {
             group_id: counts.get(group_id, 0) + 1
             for group_id, group in snapshot.groups.items()
-            if not group.stale
-            and (before := last.groups.get(group_id)) is not None
+            if (before := last.groups.get(group_id)) is not None
+            # what happened while it could not be seen is not known
+            and not (group.stale or before.stale)
             and group.commits == before.commits
             and _described(group) == _described(before)
             and moved.isdisjoint(group.commits)
