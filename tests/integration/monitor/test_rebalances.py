@@ -8,15 +8,13 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from monitor.analysis.measures import Analyst
+from monitor.analysis.measures import Analyst, GroupMeasures
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.wire import KafkaWire
 from monitor.model import CONSUMER, Snapshot
 from monitor.settings import KafkaSettings
 from order_services.local.kafka import EmbeddedKafka
 from tests.support.waiting import wait_for
-
-POLLS_UNTIL_AT_REST = 11
 
 
 @pytest.fixture
@@ -55,13 +53,15 @@ def test_a_member_that_came_and_went_between_two_polls_is_counted(
         found = snapshot.groups.get(group)
         return snapshot if found is not None and found.state == "Empty" else None
 
+    def at_rest() -> GroupMeasures | None:
+        snapshot = collector.poll()
+        assert snapshot.groups[group].type == CONSUMER
+        measures = analyst.measure(snapshot)[group]
+        return measures if measures.steady else None
+
     visit()
     wait_for("empty group", empty)
-    for _ in range(POLLS_UNTIL_AT_REST):
-        snapshot = collector.poll()
-        before = analyst.measure(snapshot)[group]
-    assert before.at_rest
-    assert snapshot.groups[group].type == CONSUMER
+    before = wait_for("a group at rest", at_rest)
     visit()
     after = analyst.measure(wait_for("empty group", empty))[group]
     assert after.facts.members == before.facts.members == 0
