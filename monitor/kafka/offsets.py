@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 from monitor.kafka.questions import EARLIEST, LATEST, Ask, FoundOffsets, ListOffsets
@@ -20,11 +21,13 @@ class OffsetQuestions:
         self._leaders = _by_leader(topics)
 
         def asked(at: int, *, read_committed: bool = False) -> list[tuple[int, ListOffsets]]:
+            # one object for all topics that have the same partitions there: most have
+            times_of = lru_cache(maxsize=None)(lambda indexes: dict.fromkeys(indexes, at))
             return [
                 (leader, ListOffsets(batch, read_committed))
                 for leader, partitions in self._leaders.items()
                 for batch in _batches(
-                    {name: dict.fromkeys(indexes, at) for name, indexes in partitions.items()}
+                    {name: times_of(tuple(indexes)) for name, indexes in partitions.items()}
                 )
             ]
 

@@ -86,11 +86,11 @@ def read_metadata(reply: Any) -> ClusterMetadata:
             (name := sys.intern(topic.name)): Topic(
                 name=name,
                 partitions={
-                    partition.partition_index: Partition(
-                        leader=partition.leader_id if partition.leader_id >= 0 else None,
-                        replicas=tuple(partition.replica_nodes),
-                        isr=tuple(partition.isr_nodes),
-                        offline=tuple(partition.offline_replicas or ()),
+                    partition.partition_index: _partition(
+                        partition.leader_id if partition.leader_id >= 0 else None,
+                        tuple(partition.replica_nodes),
+                        tuple(partition.isr_nodes),
+                        tuple(partition.offline_replicas or ()),
                     )
                     for partition in sorted(topic.partitions, key=lambda p: p.partition_index)
                 },
@@ -102,6 +102,14 @@ def read_metadata(reply: Any) -> ClusterMetadata:
             if topic.name is not None
         },
     )
+
+
+@lru_cache(maxsize=10_000)
+def _partition(
+    leader: int | None, replicas: tuple[int, ...], isr: tuple[int, ...], offline: tuple[int, ...]
+) -> Partition:
+    """Return one object for all partitions that are placed alike: 10,000 take 2 MB otherwise."""
+    return Partition(leader, replicas, isr, offline)
 
 
 def read_groups(reply: Any) -> list[ListedGroup] | Failure:
