@@ -80,7 +80,9 @@ def test_a_renewed_certificate_is_used_without_a_restart_and_a_broken_one_is_not
     shutil.copy(TLS / "one.pem", certificate)
     with serving(create_app(poller), certificate) as port:
         assert get(port, "/health", TLS / "one.pem").status_code == 200
-        certificate.write_text("half written")
+        new, old = ((TLS / name).read_text() for name in ("two.pem", "one.pem"))
+        key_at = "-----BEGIN PRIVATE KEY-----"
+        certificate.write_text(new.partition(key_at)[0] + key_at + old.partition(key_at)[2])
         assert get(port, "/health", TLS / "one.pem").status_code == 200
         shutil.copy(TLS / "two.pem", certificate)
         os.utime(certificate, ns=(1, 1))
