@@ -18,9 +18,10 @@ from pathlib import Path
 
 from dashboards.answers import View
 from dashboards.drawing.__main__ import draw
-from tests.support.running_system import get_json
-from tests.support.waiting import wait_for
-from tests.support.watched_system import WatchedSystem
+from dashboards.prometheus import LocalPrometheus
+from order_services.local.plan import DEMO_FAULTS
+from order_services.local.up import DEMO_CANCEL_SHARE
+from tests.support.watched_system import WatchedSystem, watched
 
 PICTURES = Path(__file__).resolve().parent.parent / "docs" / "pictures"
 CHROMIUM_FLAGS = (
@@ -74,14 +75,14 @@ def shrink(picture: Path) -> None:
     print(f"{picture.name}: {picture.stat().st_size // 1024} KiB")
 
 
-def status_and_lag(watched: WatchedSystem) -> None:
+def status_and_lag(system: WatchedSystem) -> None:
     """Take the pictures of the monitor's page and report."""
-    screenshot(f"{watched.monitor_url}/", PICTURES / "status.png", width=1200, height=560)
+    screenshot(f"{system.monitor.url}/", PICTURES / "status.png", width=1200, height=560)
     groups = ("--group", "payment-service-group", "--group", "shipping-service-group")
     lag = subprocess.run(
         [
             *(sys.executable, "-m", "monitor", "lag", *groups),
-            *("--bootstrap-servers", watched.system.bootstrap_servers),
+            *("--bootstrap-servers", system.shop.broker.bootstrap_servers),
         ],
         capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "120"},
     )  # fmt: skip
@@ -96,29 +97,35 @@ def main() -> None:
     rules = sorted((PICTURES.parent.parent / "alerts" / "rules").glob("*.yml"))
     with (
         tempfile.TemporaryDirectory() as data,
-        WatchedSystem(
-            Path(data), ("--rate", "20", "--faults"), {"payment": 3, "inventory": 2}, rules=rules
-        ) as watched,
+        watched(
+            Path(data),
+            20,
+            replicas={"payment": 3, "inventory": 2},
+            settings=DEMO_FAULTS,
+            cancel_share=DEMO_CANCEL_SHARE,
+        ) as system,
+        LocalPrometheus(
+            Path(data) / "prometheus", system.targets, rules=rules, scrape_interval_s=2
+        ) as prometheus,
     ):
         start = time.time()
-        gateway = watched.system.service_url("gateway")
-        wait_for("orders", lambda: get_json(f"{gateway}/api/orders")["orders"])
         # a picture of an idle system shows nothing, and a status needs ten polls
         time.sleep(25)
-        with watched.frozen("payment-2"):  # its partitions go to the others, and lag
+        with system.frozen("payment", 2):  # its partitions go to the others, and lag
             time.sleep(12)
         time.sleep(12)
-        watched.deny_connections(6)
-        watched.end_connections_until_a_batch_is_tried_again()
-        watched.kill("inventory-2")
+        system.deny_connections(6)
+        system.end_connections_until_a_batch_is_tried_again(prometheus.client)
+        system.replica("inventory", 2).kill()
+        system.start_again("inventory", 2)
         time.sleep(10)
-        with watched.frozen("shipping-1"):
+        with system.frozen("shipping"):
             time.sleep(20)
-            status_and_lag(watched)
-        live = f"{watched.system.service_url('analytics')}/"
+            status_and_lag(system)
+        live = f"{system.url('analytics')}/"
         screenshot(live, PICTURES / "analytics.png", width=1000, height=700, wait_ms=6_000)
         time.sleep(10)
-        view = View(watched.prometheus.client, start, time.time(), watched.scrape_interval_s)
+        view = View(prometheus.client, start, time.time(), prometheus.scrape_interval_s)
         for picture in draw(view, PICTURES):
             shrink(picture)
 

@@ -1,6 +1,7 @@
 """Each fault of the running system is told, nothing else is, and all of it clears.
 
-`make bench BENCH=order_alerts` does the same with more faults, after minutes of health.
+Several at once, in rounds; `make bench BENCH=order_alerts` inflicts them one by one, and more, after
+minutes of health.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.alert_pace import Pace
-from tests.support.anger import BUSY_MACHINE, FAULTS, Fault, check, fired_since
-from tests.support.watched_shop import WatchedShop, watched
+from tests.support.anger import BUSY_MACHINE, ROUNDS, Fault, check, fired_since
+from tests.support.faults import Scene, scene
 
 # A day of the rules is 24 minutes here; a scrape that a busy machine delays is no outage yet.
 PACE = Pace(factor=60, shortest_wait_seconds=3.0, shortest_window_seconds=8.0)
@@ -21,26 +22,22 @@ HEALTHY_SECONDS = 15.0
 
 
 @pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WatchedShop]:
-    with watched(tmp_path_factory.mktemp("anger"), PACE, ORDERS_PER_SECOND) as running:
-        yield running
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    with scene(tmp_path_factory.mktemp("anger"), PACE, ORDERS_PER_SECOND) as found:
+        yield found
 
 
-def test_a_healthy_system_alerts_nobody(system: WatchedShop) -> None:
+def test_a_healthy_system_alerts_nobody(running: Scene) -> None:
     started = time.monotonic()
     time.sleep(HEALTHY_SECONDS)
     fired = [
         labels
-        for labels in fired_since(system, started)
+        for labels in fired_since(running, started)
         if not any(alert.is_of(labels) for alert in BUSY_MACHINE)
     ]
-    assert not fired, system.alerting.describe()
+    assert not fired, running.alerting.describe()
 
 
-@pytest.mark.parametrize(
-    "fault", [fault for fault in FAULTS if fault.is_quick], ids=lambda fault: fault.inflict.__name__
-)
-def test_a_fault_is_told_alone_and_clears_after_its_repair(
-    system: WatchedShop, fault: Fault
-) -> None:
-    print(fault.title, check(system, fault, tolerated=BUSY_MACHINE))
+@pytest.mark.parametrize("faults", ROUNDS, ids=lambda faults: f"{len(faults.told)}-alerts")
+def test_faults_are_told_alone_and_clear_after_their_repair(running: Scene, faults: Fault) -> None:
+    print(faults.title, check(running, faults, tolerated=BUSY_MACHINE))

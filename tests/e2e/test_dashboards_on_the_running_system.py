@@ -16,10 +16,13 @@ import pytest
 from dashboards import grafana
 from dashboards.answers import View, problem
 from dashboards.drawing.page import page
+from dashboards.prometheus import LocalPrometheus
+from order_services.local.plan import DEMO_FAULTS
+from order_services.local.up import DEMO_CANCEL_SHARE
+from tests.crash.shop import FAST_RECOVERY
 from tests.support.programs import program
-from tests.support.running_system import get_json
 from tests.support.waiting import wait_for
-from tests.support.watched_system import SESSION_TIMEOUT_S, WatchedSystem
+from tests.support.watched_system import watched
 
 DASHBOARDS = grafana.load()
 QUERIES = [query for name, one in DASHBOARDS.items() for query in grafana.queries(name, one)]
@@ -33,6 +36,8 @@ ANNOTATIONS = {
     if "expr" in annotation
 }
 SCRAPE_INTERVAL_S = 2
+# members are static: a restart makes no rebalance, but one that is away for longer than this does
+SESSION_TIMEOUT_S = float(FAST_RECOVERY["SESSION_TIMEOUT_SECONDS"])
 # What only a long day brings must have happened before anything is asked.
 HAPPENED = (
     'sum(increase(kafka_messages_processed_total{status="dead_letter"}[1h])) > 0',
@@ -47,23 +52,28 @@ HAPPENED = (
 
 @pytest.fixture(scope="module")
 def view(tmp_path_factory: pytest.TempPathFactory) -> Iterator[View]:
-    for name in ("prometheus", "pgbouncer"):
-        program(name, name)
-    with WatchedSystem(
-        tmp_path_factory.mktemp("watched"),
-        ("--rate", "20", "--faults"),
-        {"payment": 2},
-        SCRAPE_INTERVAL_S,
-    ) as watched:
+    program("prometheus", "prometheus")
+    directory = tmp_path_factory.mktemp("watched")
+    with (
+        watched(
+            directory,
+            20,
+            replicas={"payment": 2},
+            settings=DEMO_FAULTS,
+            cancel_share=DEMO_CANCEL_SHARE,
+        ) as system,
+        LocalPrometheus(
+            directory / "prometheus", system.targets, scrape_interval_s=SCRAPE_INTERVAL_S
+        ) as prometheus,
+    ):
         start = time.time()
-        client = watched.prometheus.client
-        gateway = watched.system.service_url("gateway")
-        wait_for("orders", lambda: get_json(f"{gateway}/api/orders")["orders"])
-        with watched.frozen("shipping-1"), watched.frozen("payment-2"):
+        client = prometheus.client
+        with system.frozen("shipping"), system.frozen("payment", 2):
             time.sleep(SESSION_TIMEOUT_S + 4)
-        watched.kill("payment-2")
-        watched.deny_connections(4)
-        watched.end_connections_until_a_batch_is_tried_again()
+        system.replica("payment", 2).kill()
+        system.start_again("payment", 2)
+        system.deny_connections(4)
+        system.end_connections_until_a_batch_is_tried_again(client)
         for expr in HAPPENED:
             wait_for(expr, lambda expr=expr: client.query(expr, time.time()))  # type: ignore[misc]
         # a graph's points lie on a grid: one of them must see what has just happened

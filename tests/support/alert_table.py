@@ -87,7 +87,7 @@ def _faults() -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for fault in FAULTS:
         may = [alert for alert in (*fault.fires, *fault.may) if alert not in fault.silent]
-        where = "test" if fault.is_quick else "bench"
+        where = f"test, round {fault.round}" if fault.round else "bench"
         cells = (fault.title, where, *map(_names, (fault.told, fault.silent, may)))
         yield f"| {' | '.join(cells)} |"
 

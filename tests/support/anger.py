@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import math
-import threading
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
-
-from confluent_kafka import Consumer, Producer, TopicPartition
+from typing import Final, NamedTuple
 
 from order_services import topics
-from tests.crash.shop import DATABASE
+from tests.support import faults
+from tests.support.faults import Scene
 from tests.support.waiting import wait_for
-from tests.support.watched_shop import ADMIN_TOKEN, WatchedShop
 
 Labels = Mapping[str, str]
-
-POISON_PER_SECOND: Final = 2
-HOT_PER_SECOND: Final = 400
-# twice as many readers as the gateway has connections
-READERS: Final = 10
-READ_TIMEOUT_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +50,22 @@ class Fault:
 
     `told` reach the webhook. `fires` fire too, told or not: what speaks for them may come later.
     `silent` are never told, fire or not: another alert speaks for them. `may` are consequences that
-    depend on timing, each with its reason. Nothing else fires. Faults that are not quick are left to
-    `make bench`.
+    depend on timing, each with its reason. Nothing else fires. `make test` inflicts those of a round
+    together, `make bench` each alone, also those of no round.
     """
 
     title: str
-    inflict: Callable[[WatchedShop], AbstractContextManager[None]]
+    inflict: Callable[[Scene], AbstractContextManager[None]]
     told: tuple[Alert, ...]
     fires: tuple[Alert, ...] = ()
     silent: tuple[Alert, ...] = ()
     may: Mapping[Alert, str] = field(default_factory=dict)
-    is_quick: bool = True
+    round: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called by."""
+        return self.inflict.__name__
 
     @property
     def fired(self) -> tuple[Alert, ...]:
@@ -89,147 +82,28 @@ class Fault:
         return self.expects(labels) and not is_silent
 
 
-@contextmanager
-def paused(system: WatchedShop) -> Iterator[None]:
-    system.replica("analytics").pause()
-    try:
-        yield
-    finally:
-        system.replica("analytics").resume()
+def together(some: Sequence[Fault]) -> Fault:
+    """Return several faults as one; what one of them lets be said may be said."""
 
+    @contextmanager
+    def inflict(scene: Scene) -> Iterator[None]:
+        with ExitStack() as stack:
+            for fault in some:
+                stack.enter_context(fault.inflict(scene))
+            yield
 
-@contextmanager
-def killed(system: WatchedShop) -> Iterator[None]:
-    system.replica("payment").kill()
-    try:
-        yield
-    finally:
-        system.start_again("payment")
-
-
-@contextmanager
-def poisoned(system: WatchedShop) -> Iterator[None]:
-    producer = Producer({"bootstrap.servers": system.shop.broker.bootstrap_servers, "log_level": 0})
-
-    def poison() -> None:
-        producer.produce(topics.SHIPPING, b"no event", key=b"poison")
-        producer.flush(10)
-
-    with _repeated(poison, POISON_PER_SECOND):
-        yield
-
-
-@contextmanager
-def bad_release(system: WatchedShop) -> Iterator[None]:
-    url = f"{system.url('analytics')}/admin/faults"
-    headers = {"Authorization": f"Bearer {ADMIN_TOKEN}", "Content-Type": "application/json"}
-    body = json.dumps({"poisonRate": 1}).encode()
-    with urllib.request.urlopen(
-        urllib.request.Request(url, body, headers, method="PUT"), timeout=10
-    ):
-        pass
-    try:
-        yield
-    finally:
-        # a restart is what the runbook asks for; it switches the fault off too
-        system.replica("analytics").stop()
-        system.start_again("analytics")
-
-
-@contextmanager
-def hot_partition(system: WatchedShop) -> Iterator[None]:
-    """Deliver one order's event again and again: consumers know it, only its partition is hot."""
-    servers = {"bootstrap.servers": system.shop.broker.bootstrap_servers, "log_level": 0}
-    consumer = Consumer({**servers, "group.id": "no-group", "enable.auto.commit": False})
-    consumer.assign([TopicPartition(topics.ORDERS, 0, 0)])
-    message = wait_for("message of the first partition", lambda: consumer.poll(1))
-    consumer.close()
-    producer = Producer(servers)
-
-    def deliver() -> None:
-        for _ in range(HOT_PER_SECOND // 10):
-            producer.produce(
-                topics.ORDERS,
-                message.value(),
-                key=message.key(),
-                headers=message.headers(),
-                partition=0,
-            )
-        producer.flush(10)
-
-    with _repeated(deliver, 10):
-        yield
-
-
-@contextmanager
-def exhausted_pool(system: WatchedShop) -> Iterator[None]:
-    """Lock a table that requests of the gateway read, and the consumer of analytics writes to."""
-    lock = system.shop.postgres.connect(DATABASE)
-    with lock.cursor() as cursor:
-        cursor.execute("BEGIN; LOCK TABLE analytics_daily IN ACCESS EXCLUSIVE MODE")
-
-    def read() -> None:
-        request = f"{system.url('gateway')}/api/analytics"
-        with urllib.request.urlopen(request, timeout=READ_TIMEOUT_S):
-            pass
-
-    # the lock goes first: readers end when they are served
-    with _repeated(read, 10, threads=READERS), closing(lock):
-        yield
-
-
-@contextmanager
-def broker_gone(system: WatchedShop) -> Iterator[None]:
-    # in good order: after a crash it recovers its logs first, which a busy machine takes a minute for
-    system.shop.broker.stop()
-    try:
-        yield
-    finally:
-        system.shop.revive()
-
-
-@contextmanager
-def database_gone(system: WatchedShop) -> Iterator[None]:
-    system.shop.postgres.stop()
-    try:
-        yield
-    finally:
-        system.shop.postgres.start()
-
-
-@contextmanager
-def monitor_gone(system: WatchedShop) -> Iterator[None]:
-    system.monitor.kill()
-    try:
-        yield
-    finally:
-        system.monitor.start()
-
-
-@contextmanager
-def _repeated(action: Callable[[], None], per_second: float, threads: int = 1) -> Iterator[None]:
-    """Do something again and again, whatever becomes of it, until the block ends."""
-    ended = threading.Event()
-
-    def run() -> None:
-        while not ended.wait(1 / per_second):
-            try:
-                action()
-            except OSError:
-                continue  # being refused is what some faults are about
-
-    workers = [threading.Thread(target=run, daemon=True) for _ in range(threads)]
-    for worker in workers:
-        worker.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        for worker in workers:
-            worker.join(READ_TIMEOUT_S)
+    return Fault(
+        "; ".join(fault.title for fault in some),
+        inflict,
+        told=tuple(alert for fault in some for alert in fault.told),
+        fires=tuple(alert for fault in some for alert in fault.fires),
+        silent=tuple(alert for fault in some for alert in fault.silent),
+        may={alert: why for fault in some for alert, why in fault.may.items()},
+    )
 
 
 LATE: Final = {of("OrderLatencyBudgetBurn"): "orders that waited for the repair are shipped late"}
+UNSOLD: Final = {of("OrderSuccessBudgetBurn"): "no order can be accepted"}
 
 
 def behind(group: topics.ConsumerGroup, reason: str) -> dict[Alert, str]:
@@ -238,43 +112,39 @@ def behind(group: topics.ConsumerGroup, reason: str) -> dict[Alert, str]:
     return {of_group(f"KafkaConsumer{name}", group): reason for name in names}
 
 
-RESTARTED: Final = "the repair restarts it, and it may miss scrapes meanwhile"
+def downstream_of_payment(reason: str) -> dict[Alert, str]:
+    """Return what may fire when payments stop and come again in a burst."""
+    groups = (topics.SHIPPING_GROUP, topics.GATEWAY_GROUP, topics.ANALYTICS_GROUP)
+    return {alert: why for group in groups for alert, why in behind(group, reason).items()}
+
+
+RESTARTED: Final = "it is restarted, and may miss scrapes meanwhile"
 EVERYONE_BEHIND: Final = tuple(alert for group in topics.GROUPS for alert in behind(group, ""))
+HELD_UP: Final = (
+    *EVERYONE_BEHIND,
+    of("DatabasePoolBusy"),
+    of("DatabasePoolTimeouts"),
+    of("DatabasePoolWaiters"),
+    of("OrderServiceProcessingSlow"),
+    of("OrderOutboxDelayed"),
+    of("OrderOutboxWithoutRelay"),
+)
 
 FAULTS: Final = (
-    Fault(
-        "a consumer is paused (SIGSTOP)",
-        paused,
-        told=(of("OrderServiceDown", service="analytics"),),
-        fires=(of_group("KafkaConsumerGroupWithoutMembers", topics.ANALYTICS_GROUP),),
-        silent=(of_group("KafkaConsumerGroupWithoutMembers", topics.ANALYTICS_GROUP),),
-        may=behind(topics.ANALYTICS_GROUP, "it reads nothing"),
-    ),
+    # -- the first round of `make test`: what does not touch the services' work
     Fault(
         "a topic is poisoned with what is no event",
-        poisoned,
+        faults.poisoned,
         told=tuple(
             of(name, service=service, topic=topics.SHIPPING)
             for name in ("OrderServiceDeadLetters", "OrderServiceErrorRateHigh")
             for service in ("gateway", "analytics")
         ),
-    ),
-    Fault(
-        "a release of a service fails on every message",
-        bad_release,
-        is_quick=False,
-        told=(of("OrderServiceConsumerStopped", service="analytics"),),
-        may={
-            of("OrderServiceDeadLetters", service="analytics"): "until it stops",
-            of("OrderServiceErrorRateHigh", service="analytics"): "until it stops",
-            **behind(topics.ANALYTICS_GROUP, "it reads no more"),
-            of_group("KafkaConsumerGroupWithoutMembers", topics.ANALYTICS_GROUP): RESTARTED,
-            of("OrderServiceDown", service="analytics"): RESTARTED,
-        },
+        round=1,
     ),
     Fault(
         "production is unbalanced: one partition gets most messages",
-        hot_partition,
+        faults.hot_partition,
         told=tuple(
             of(
                 "KafkaConsumerGroupImbalanced",
@@ -285,10 +155,98 @@ FAULTS: Final = (
             for group in topics.GROUPS
             if topics.ORDERS in group.topics
         ),
+        round=1,
     ),
     Fault(
+        "a group reads more slowly than it would have to",
+        faults.slow_reader,
+        told=tuple(
+            of(f"KafkaConsumer{name}", consumergroup=faults.SLOW)
+            for name in ("LagHigh", "LagTimeHigh", "NotCatchingUp")
+        ),
+        round=1,
+    ),
+    Fault(
+        "a group's offset is reset to messages that will be deleted soon",
+        faults.rewound,
+        told=tuple(
+            of(name, consumergroup=faults.OLD)
+            for name in (
+                "KafkaConsumerGroupRewound",
+                "KafkaConsumerLagTimeCritical",
+                "KafkaConsumerRetentionRisk",
+            )
+        ),
+        silent=tuple(
+            of(f"KafkaConsumer{name}", consumergroup=faults.OLD)
+            for name in ("LagHigh", "LagTimeHigh", "NotCatchingUp")
+        ),
+        round=1,
+    ),
+    Fault(
+        "messages are deleted that a group has not read",
+        faults.cut,
+        told=(of("KafkaConsumerMessagesLost", consumergroup=faults.CUT),),
+        may={
+            of(f"KafkaConsumer{name}", consumergroup=faults.CUT): "what is left grows older"
+            for name in ("NotCatchingUp", "LagTimeHigh")
+        },
+        round=1,
+    ),
+    Fault(
+        "a topic is grown, of which its readers do not hear",
+        faults.grown,
+        told=(of("KafkaConsumerGroupUnassignedPartitions", consumergroup=faults.GROWN),),
+        round=1,
+    ),
+    Fault(
+        "a member joins and leaves all the time",
+        faults.flapping,
+        told=(of("KafkaConsumerGroupRebalanceStorm", consumergroup=faults.FLAPPING),),
+        round=1,
+    ),
+    Fault(
+        "a program leaves its connections to PostgreSQL open",
+        faults.many_connections,
+        told=(of("PostgresConnectionsHigh"),),
+        round=1,
+    ),
+    Fault(
+        "a client of PgBouncer waits for a paused database",
+        faults.waiting_client,
+        told=(of("PgBouncerClientsWaiting", database="postgres"),),
+        round=1,
+    ),
+    Fault(
+        "a service is not among the targets",
+        faults.service_not_scraped,
+        told=(of("OrderServiceAbsent", service="shipping"),),
+        round=1,
+    ),
+    # -- the second round
+    Fault(
+        "a consumer is paused (SIGSTOP)",
+        faults.paused,
+        told=(of("OrderServiceDown", service="analytics"),),
+        fires=(of_group("KafkaConsumerGroupWithoutMembers", topics.ANALYTICS_GROUP),),
+        silent=(of_group("KafkaConsumerGroupWithoutMembers", topics.ANALYTICS_GROUP),),
+        may=behind(topics.ANALYTICS_GROUP, "it reads nothing"),
+        round=2,
+    ),
+    Fault(
+        "a service is slow: a batch takes it six seconds",
+        faults.slow,
+        told=(
+            of("OrderServiceProcessingSlow", service="inventory", topic=topics.ORDERS),
+            of("OrderLatencyBudgetBurn", severity="critical"),
+        ),
+        may=behind(topics.INVENTORY_GROUP, "it reads more slowly than orders come in"),
+        round=2,
+    ),
+    # -- the third round
+    Fault(
         "a pool is exhausted: a locked table holds up requests, and a consumer",
-        exhausted_pool,
+        faults.exhausted_pool,
         told=(
             of("DatabasePoolTimeouts", service="gateway"),
             of("OrderSuccessBudgetBurn", severity="critical"),
@@ -307,42 +265,113 @@ FAULTS: Final = (
                 "OrderServiceProcessingSlow", service="gateway"
             ): "its batch waited for a connection",
         },
+        round=3,
     ),
     Fault(
         "a service is killed (SIGKILL)",
-        killed,
+        faults.killed,
         told=(of("OrderServiceDown", service="payment"),),
         fires=(of_group("KafkaConsumerGroupWithoutMembers", topics.PAYMENT_GROUP),),
         silent=(of_group("KafkaConsumerGroupWithoutMembers", topics.PAYMENT_GROUP),),
-        may={**LATE, **behind(topics.PAYMENT_GROUP, "nobody reads")},
+        may={
+            **LATE,
+            **behind(topics.PAYMENT_GROUP, "nobody reads"),
+            **downstream_of_payment("payments come in a burst after the repair"),
+        },
+        round=3,
+    ),
+    # -- left to the bench
+    Fault(
+        "a release of a service fails on every message",
+        faults.bad_release,
+        told=(of("OrderServiceConsumerStopped", service="analytics"),),
+        may={
+            of("OrderServiceDeadLetters", service="analytics"): "until it stops",
+            of("OrderServiceErrorRateHigh", service="analytics"): "until it stops",
+            **behind(topics.ANALYTICS_GROUP, "it reads no more"),
+            of_group("KafkaConsumerGroupWithoutMembers", topics.ANALYTICS_GROUP): RESTARTED,
+            of("OrderServiceDown", service="analytics"): RESTARTED,
+        },
+    ),
+    Fault(
+        "Kafka takes no messages for a topic (min.insync.replicas over its replicas)",
+        faults.unwritable,
+        told=(of("OrderOutboxDelayed", service="payment", slice="payment"),),
+        may={**LATE, **downstream_of_payment("payments come in a burst after the repair")},
+    ),
+    Fault(
+        "no relay gets at a slice of the outbox: something else holds its lock",
+        faults.relay_locked_out,
+        told=(of("OrderOutboxWithoutRelay", slice="payment"),),
+        may={**LATE, **downstream_of_payment("payments come in a burst after the repair")},
+    ),
+    Fault(
+        "a service runs with its relay switched off",
+        faults.without_relay,
+        told=(of("OrderOutboxWithoutRelay", slice="payment"),),
+        may={
+            **LATE,
+            **behind(topics.PAYMENT_GROUP, RESTARTED),
+            **downstream_of_payment("payments come in a burst after the repair"),
+            of_group("KafkaConsumerGroupWithoutMembers", topics.PAYMENT_GROUP): RESTARTED,
+            of("OrderServiceDown", service="payment"): RESTARTED,
+        },
     ),
     Fault(
         "the monitor is killed",
-        monitor_gone,
-        is_quick=False,
+        faults.monitor_gone,
         told=(of("KafkaMonitorDown"),),
         silent=(of("KafkaMonitorAbsent"),),
         may=LATE,
     ),
     Fault(
-        "the database is stopped",
-        database_gone,
-        is_quick=False,
-        told=(of("PostgresDown"),),
-        silent=EVERYONE_BEHIND,
+        "the monitor is not among the targets",
+        faults.monitor_not_scraped,
+        told=(of("KafkaMonitorAbsent"),),
+    ),
+    Fault(
+        "the monitor looks only every five minutes",
+        faults.monitor_slow,
+        told=(of("KafkaMonitorDataStale"),),
         may={
-            **LATE,
-            of("OrderSuccessBudgetBurn"): "no order can be accepted",
-            of("OrderServiceProcessingSlow"): "batches waited for the repair",
+            of("KafkaMonitorDown"): RESTARTED,
+            **dict.fromkeys(
+                EVERYONE_BEHIND, "the last look stands still; a minute is not shortened"
+            ),
         },
     ),
     Fault(
+        "the monitor is set to report no partitions",
+        faults.monitor_coarse,
+        told=(of("KafkaLagSeriesAbsent"),),
+        may={of("KafkaMonitorDown"): RESTARTED},
+    ),
+    Fault(
+        "one of two brokers of another cluster is killed",
+        faults.one_of_two_brokers_gone,
+        told=(of("KafkaBrokerDown", broker="2"),),
+        fires=(of("KafkaPartitionsUnderReplicated", topic="replicated"),),
+        silent=(of("KafkaPartitionsUnderReplicated"),),
+    ),
+    Fault(
+        "PgBouncer is killed",
+        faults.pgbouncer_gone,
+        told=(of("PgBouncerDown"),),
+        silent=HELD_UP,
+        may={**LATE, **UNSOLD},
+    ),
+    Fault(
+        "the database is stopped",
+        faults.database_gone,
+        told=(of("PostgresDown"),),
+        silent=(*HELD_UP, of("PgBouncerClientsWaiting")),
+        may={**LATE, **UNSOLD, of("PgBouncerDown"): "its console waits for the database as well"},
+    ),
+    Fault(
         "the broker is stopped",
-        broker_gone,
-        # in one of two runs a consumer whose commit was under way did not come back, and its group's
-        # alerts went on: docs/decisions.md, "A commit may wait for ever"
-        is_quick=False,
+        faults.broker_gone,
         told=(of("KafkaClusterUnreachable"),),
+        fires=(of("KafkaBrokerDown"),),
         silent=(*EVERYONE_BEHIND, of("KafkaBrokerDown"), of("OrderOutboxDelayed")),
         may=LATE,
     ),
@@ -353,39 +382,56 @@ FAULTS: Final = (
 BUSY_MACHINE: Final = (of("OrderLatencyBudgetBurn"), of("DatabasePoolWaiters"))
 # Rules that look back over days: shortened as all are, they still remember longer than a test.
 LONG_MEMORIES: Final = ("1d", "3d")
+ROUNDS: Final = tuple(
+    together([fault for fault in FAULTS if fault.round == number])
+    for number in sorted({fault.round for fault in FAULTS if fault.round is not None})
+)
 TIMEOUT_S: Final = 90.0
 
 
-def fired_since(system: WatchedShop, started: float) -> list[Labels]:
+def fired_since(scene: Scene, started: float) -> list[Labels]:
     """Return the labels of what fired in Prometheus since a time of the monotonic clock."""
-    window = math.ceil(time.monotonic() - started)
-    found = system.alerting.query(f'max_over_time(ALERTS{{alertstate="firing"}}[{window}s])')
+    window = max(1, int(time.monotonic() - started))
+    found = scene.alerting.query(f'max_over_time(ALERTS{{alertstate="firing"}}[{window}s])')
     return [sample["metric"] for sample in found if not _remembers_long(sample["metric"])]
 
 
-def check(system: WatchedShop, fault: Fault, tolerated: Sequence[Alert] = ()) -> Counter[str]:
-    """Inflict and repair a fault; return how often which alert was told.
+class Outcome(NamedTuple):
+    """How many alerts of which name were told, and the time until all were told, and until none fired."""
+
+    told: Counter[str]
+    told_s: float
+    cleared_s: float
+
+
+def check(scene: Scene, fault: Fault, tolerated: Sequence[Alert] = ()) -> Outcome:
+    """Inflict and repair a fault; return what was told, and when.
 
     Raises AssertionError where what must be told, fire or clear does not within `TIMEOUT_S`, or anything
     else fires or is told; `tolerated` may.
     """
-    alerting = system.alerting
+    alerting = scene.alerting
+    wait_for("quiet before the fault", partial(_nothing_fires, scene, tolerated), TIMEOUT_S)
     heard = len(alerting.webhook.notices())
     started = time.monotonic()
-    with fault.inflict(system):
+    with fault.inflict(scene):
         for alert in fault.told:
-            alerting.wait_until_told(alert.name, TIMEOUT_S, **dict(alert.labels))
+            # some end by themselves while the others are waited for
+            told_once = partial(_was_told, scene, alert, heard)
+            wait_for(f"message that {alert} fires", told_once, TIMEOUT_S)
         for alert in fault.fires:
-            wait_for(f"{alert} that fires", partial(_has_fired, system, alert, started), TIMEOUT_S)
+            wait_for(f"{alert} that fires", partial(_has_fired, scene, alert, started), TIMEOUT_S)
+        told_at = time.monotonic()
     for alert in fault.told:
         if alert not in tolerated:
             alerting.wait_until_resolved(alert.name, TIMEOUT_S, **dict(alert.labels))
-    wait_for("end of all alerts", partial(_nothing_fires, system, tolerated), TIMEOUT_S)
+    wait_for("end of all alerts", partial(_nothing_fires, scene, tolerated), TIMEOUT_S)
+    cleared_at = time.monotonic()
 
     def is_tolerated(labels: Labels) -> bool:
         return any(alert.is_of(labels) for alert in tolerated)
 
-    fired = [labels for labels in fired_since(system, started) if not is_tolerated(labels)]
+    fired = [labels for labels in fired_since(scene, started) if not is_tolerated(labels)]
     unexpected = [labels for labels in fired if not fault.expects(labels)]
     assert not unexpected, f"{unexpected} fired; {alerting.describe()}"
     told = [
@@ -399,21 +445,29 @@ def check(system: WatchedShop, fault: Fault, tolerated: Sequence[Alert] = ()) ->
         if not is_tolerated(notice.labels) and not fault.lets_tell(notice.labels)
     ]
     assert not uncalled, f"{uncalled} were told; {alerting.describe()}"
-    return Counter(notice.name for notice in told)
+    # one that others of its group join is told again with them
+    distinct = {tuple(sorted(notice.labels.items())): notice.name for notice in told}
+    counted = Counter(distinct.values())
+    return Outcome(counted, told_at - started, cleared_at - told_at)
 
 
 def _remembers_long(labels: Labels) -> bool:
     return labels.get("long_window") in LONG_MEMORIES
 
 
-def _has_fired(system: WatchedShop, alert: Alert, started: float) -> bool:
-    return any(alert.is_of(labels) for labels in fired_since(system, started))
+def _was_told(scene: Scene, alert: Alert, heard: int) -> bool:
+    notices = scene.alerting.webhook.notices()[heard:]
+    return any(one.status == "firing" and alert.is_of(one.labels) for one in notices)
 
 
-def _nothing_fires(system: WatchedShop, tolerated: Sequence[Alert]) -> bool:
+def _has_fired(scene: Scene, alert: Alert, started: float) -> bool:
+    return any(alert.is_of(labels) for labels in fired_since(scene, started))
+
+
+def _nothing_fires(scene: Scene, tolerated: Sequence[Alert]) -> bool:
     return not any(
         alert["state"] == "firing"
         and not _remembers_long(alert["labels"])
         and not any(one.is_of(alert["labels"]) for one in tolerated)
-        for alert in system.alerting.active()
+        for alert in scene.alerting.active()
     )

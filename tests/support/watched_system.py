@@ -1,9 +1,11 @@
-"""The whole system behind PgBouncer, watched by the monitor and by Prometheus, as compose runs it.
+"""The whole system as compose runs it: servers, PgBouncer, services, monitor and demo orders.
 
-with WatchedSystem(directory, ("--rate", "30", "--faults")) as watched:
-    watched.restart_a_consumer()
+with watched(directory, orders_per_second=20) as system:
+    system.replica("payment").kill()
     ...
-    watched.prometheus.client.query(...)
+
+Unlike under `order-services up` nothing revives what dies: a fault lasts until it is repaired. Who
+scrapes it is up to the caller.
 """
 
 from __future__ import annotations
@@ -11,170 +13,116 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
-from unittest import mock
+from typing import Final
 
-import psutil
-
-from dashboards.prometheus import LocalPrometheus, Target
+from dashboards.prometheus import Client, Target
 from order_services.local.pgbouncer import EmbeddedPgBouncer
-from order_services.local.plan import SERVICES
+from order_services.local.plan import SERVICES, Plan
 from order_services.local.ports import LOOPBACK, free_port
-from order_services.local.postgres import EmbeddedPostgres
 from order_services.local.process import ManagedProcess
+from order_services.local.summary import is_ready
+from order_services.local.traffic import Traffic
+from tests.crash.shop import DATABASE, FAST_RECOVERY, Shop
 from tests.support.declared_metrics import MONITOR_JOB, SERVICES_JOB
-from tests.support.running_system import RunningSystem, get_text
+from tests.support.programs import program
 from tests.support.waiting import wait_for
 
-DATABASE: Final = "ecommerce"
-POLL_INTERVAL_S: Final = 2
-# members are static: a restart makes no rebalance, but one that is away for longer than this does
-SESSION_TIMEOUT_S: Final = 6
+ADMIN_TOKEN: Final = "a-token-of-this-test-only"
+ONE_OF_EACH: Final = dict.fromkeys(SERVICES, 1)
+# The shortest poll that the monitor takes. What it asks for more rarely would make a test wait.
+MONITOR_PACE: Final = {
+    f"MONITOR_{name}": "1"
+    for name in (
+        "POLL_INTERVAL",
+        "METADATA_INTERVAL",
+        "START_OFFSETS_INTERVAL",
+        "TOPIC_CONFIGS_INTERVAL",
+    )
+}
 
 
-@dataclass
-class WatchedSystem:
-    """Everything on free ports, in a directory of its own; `arguments` are those of `up`."""
+class Monitor(ManagedProcess):
+    """A lag monitor on a free port; `settings` are its environment."""
 
-    directory: Path
-    arguments: tuple[str, ...] = ()
-    replicas: dict[str, int] = field(default_factory=dict)
-    scrape_interval_s: int = 2
-    rules: Sequence[Path] = ()
-    _stack: ExitStack = field(default_factory=ExitStack)
-
-    def __enter__(self) -> Self:
-        try:
-            self._start()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.close()
-
-    def _start(self) -> None:
-        self.postgres = EmbeddedPostgres(self.directory / "postgres", free_port())
-        self._stack.callback(self.postgres.stop)
-        self.postgres.start()
-        self.postgres.create_database(DATABASE)
-        self.pgbouncer = EmbeddedPgBouncer(self.directory / "pgbouncer", self.postgres.port)
-        self._stack.callback(self.pgbouncer.stop)
-        self.pgbouncer.start()
-        replicas = ",".join(f"{service}={count}" for service, count in self.replicas.items())
-        self.system = RunningSystem(
-            self.directory / "up",
-            ("--database", self.pgbouncer.url(DATABASE), "--replicas", replicas, *self.arguments),
-        )
-        self._stack.callback(self._stop_system)
-        environment = {
-            "DB_VIA_PGBOUNCER": "true",
-            "SESSION_TIMEOUT_SECONDS": str(SESSION_TIMEOUT_S),
-        }
-        with mock.patch.dict(os.environ, environment):
-            self.system.start()
-        self.system.wait_until_up()
-        # `up` takes --database for PostgreSQL itself, and its monitor knows of no PgBouncer
-        self.monitor_url = self._start_monitor()
-        self.prometheus = self._stack.enter_context(
-            LocalPrometheus(
-                self.directory / "prometheus",
-                self._targets(),
-                rules=self.rules,
-                scrape_interval_s=self.scrape_interval_s,
-            )
-        )
-
-    def _stop_system(self) -> None:
-        if self.system.process is not None:
-            self.system.stop()
-
-    @property
-    def services(self) -> dict[str, tuple[str, str]]:
-        """Each replica's service and URL by its name."""
-        return {
-            f"{service}-{number}": (service, self.system.service_url(service, number))
-            for service in SERVICES
-            for number in range(1, self.replicas.get(service, 1) + 1)
-        }
-
-    @property
-    def pools_environment(self) -> dict[str, str]:
-        """What the monitor and `monitor pools` need to know of the databases."""
-        urls = (f"{name}={url}" for name, (_, url) in self.services.items())
-        return {
-            "MONITOR_DATABASE_URL": (
-                f"postgresql://{self.postgres.user}@{LOOPBACK}:{self.postgres.port}/{DATABASE}"
-            ),
-            "MONITOR_PGBOUNCER_URL": self.pgbouncer.url(),
-            "MONITOR_SERVICE_URLS": ",".join(urls),
-        }
-
-    def _start_monitor(self) -> str:
+    def __init__(self, directory: Path, settings: Mapping[str, str]) -> None:
         port = free_port()
-        process = ManagedProcess(
+        self.url = f"http://{LOOPBACK}:{port}"
+        super().__init__(
             "monitor",
-            [
-                *(sys.executable, "-m", "monitor", "serve", "--cluster", "local"),
-                *("--bootstrap-servers", self.system.bootstrap_servers),
-                *("--port", str(port), "--poll-interval", str(POLL_INTERVAL_S)),
-            ],
-            self.directory / "monitor.log",
-            {**os.environ, **self.pools_environment},
+            [sys.executable, "-m", "monitor", "serve"],
+            directory / "monitor.log",
+            {
+                **os.environ,
+                **MONITOR_PACE,
+                "MONITOR_HOST": LOOPBACK,
+                "MONITOR_PORT": str(port),
+                **settings,
+            },
         )
-        self._stack.callback(process.stop)
-        process.start()
-        url = f"http://{LOOPBACK}:{port}"
+
+    def start(self) -> None:
+        """Start, and wait until it is ready."""
+        super().start()
 
         def ready() -> bool:
-            assert process.running, process.log_tail()
-            try:
-                get_text(f"{url}/ready")
-            except OSError:
-                return False
-            return True
+            assert self.running, self.log_tail()
+            return is_ready(self.url)[0]
 
         wait_for("monitor that is ready", ready)
-        return url
 
-    def _targets(self) -> list[Target]:
+
+@dataclass(frozen=True, slots=True)
+class WatchedSystem:
+    """What `watched` runs."""
+
+    shop: Shop
+    pgbouncer: EmbeddedPgBouncer
+    monitor: Monitor
+    traffic: Traffic
+
+    def replica(self, service: str, number: int = 1) -> ManagedProcess:
+        """Return a replica's process."""
+        return self.shop.replicas[f"{service}-{number}"]
+
+    def url(self, service: str) -> str:
+        """Return where a service's first replica listens."""
+        return self.shop.specs[f"{service}-1"].url
+
+    @property
+    def service_urls(self) -> list[tuple[str, str]]:
+        """The service and the URL of each replica."""
+        return [(spec.service, spec.url) for spec in self.shop.specs.values()]
+
+    @property
+    def targets(self) -> list[Target]:
+        """What a Prometheus is to scrape."""
         services = [
-            Target(SERVICES_JOB, url.removeprefix("http://"), {"service": service})
-            for service, url in self.services.values()
+            Target(SERVICES_JOB, _address(url), {"service": service})
+            for service, url in self.service_urls
         ]
-        return [Target(MONITOR_JOB, self.monitor_url.removeprefix("http://")), *services]
+        return [Target(MONITOR_JOB, _address(self.monitor.url)), *services]
 
-    def kill(self, replica: str) -> None:
-        """End a replica as a crash would: the supervisor starts it again."""
-        pid = self.system.programs()[replica]
-        psutil.Process(pid).kill()
-        wait_for(
-            f"another {replica}", lambda: self.system.programs().get(replica) not in {None, pid}
-        )
+    def start_again(self, service: str, number: int = 1) -> None:
+        """Start a replica that has ended, and wait until it is ready."""
+        name = f"{service}-{number}"
+        self.shop.replicas[name].start()
+        wait_for(f"{name} that is ready", lambda: is_ready(self.shop.specs[name].url)[0])
 
     @contextmanager
-    def frozen(self, replica: str) -> Iterator[None]:
+    def frozen(self, service: str, number: int = 1) -> Iterator[None]:
         """Have a replica stand still inside the block."""
-        process = psutil.Process(self.system.programs()[replica])
-        process.suspend()
+        self.replica(service, number).pause()
         try:
             yield
         finally:
-            process.resume()
+            self.replica(service, number).resume()
 
     def deny_connections(self, seconds: float) -> None:
-        """Have PgBouncer hand out no server connection for a while: clients wait."""
+        """Have PgBouncer give the services no server connection for a while: they wait."""
         console = self.pgbouncer.connect("pgbouncer")
         try:
             with console.cursor() as cursor:
@@ -184,12 +132,12 @@ class WatchedSystem:
         finally:
             console.close()
 
-    def end_connections_until_a_batch_is_tried_again(self) -> None:
+    def end_connections_until_a_batch_is_tried_again(self, prometheus: Client) -> None:
         """End every connection of the services, as a failover of the database would.
 
         More than once: PgBouncer replaces one that no transaction is using, and nobody notices.
         """
-        connection = self.postgres.connect("postgres")
+        connection = self.shop.postgres.connect("postgres")
 
         def tried_again() -> bool:
             with connection.cursor() as cursor:
@@ -198,9 +146,61 @@ class WatchedSystem:
                     " AND application_name LIKE %s",
                     (DATABASE, "%-service-%"),
                 )
-            return bool(self.prometheus.client.query("kafka_batch_retries_total", time.time()))
+            return bool(prometheus.query("kafka_batch_retries_total", time.time()))
 
         try:
             wait_for("batch that was tried again", tried_again)
         finally:
             connection.close()
+
+
+@contextmanager
+def watched(
+    directory: Path,
+    orders_per_second: float,
+    *,
+    replicas: Mapping[str, int] = ONE_OF_EACH,
+    settings: Mapping[str, str] | None = None,
+    cancel_share: float = 0.0,
+) -> Iterator[WatchedSystem]:
+    """Have everything running, with demo orders, inside the block; `settings` are the services'."""
+    program("pgbouncer", "pgbouncer")
+    shop = Shop(
+        directory / "shop",
+        settings={
+            **FAST_RECOVERY,
+            "DB_VIA_PGBOUNCER": "true",
+            "ADMIN_TOKEN": ADMIN_TOKEN,
+            **(settings or {}),
+        },
+    )
+    pgbouncer = EmbeddedPgBouncer(directory / "pgbouncer", shop.postgres.port)
+    directly = shop.address
+    shop.address = replace(
+        directly, port=pgbouncer.port, user=pgbouncer.user, password=pgbouncer.password
+    )
+    with ExitStack() as stack:
+        stack.callback(pgbouncer.stop)
+        stack.callback(shop.stop)
+        pgbouncer.start()
+        shop.start({**ONE_OF_EACH, **replicas})
+        monitor = Monitor(
+            directory,
+            {
+                **Plan(replicas, shop.base_port, 1, None, None).monitor_environment(directly),
+                "KAFKA_BROKERS": shop.broker.bootstrap_servers,
+                "MONITOR_CLUSTER": "local",
+                "MONITOR_PGBOUNCER_URL": pgbouncer.url(),
+            },
+        )
+        stack.callback(monitor.stop)
+        monitor.start()
+        gateway = shop.specs["gateway-1"]
+        traffic = Traffic(LOOPBACK, gateway.port, orders_per_second, cancel_share)
+        stack.callback(traffic.stop)
+        traffic.start()
+        yield WatchedSystem(shop, pgbouncer, monitor, traffic)
+
+
+def _address(url: str) -> str:
+    return url.removeprefix("http://")

@@ -164,7 +164,7 @@ def test_a_fault_that_is_not_told_alone_is_noticed(
     alerting: Alerting, target: FakeTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(anger, "TIMEOUT_S", 15.0)
-    system: Any = SimpleNamespace(alerting=alerting)
+    scene: Any = SimpleNamespace(alerting=alerting)
     lag_high = of("KafkaConsumerLagHigh", consumergroup="group-1")
     stuck = of("KafkaConsumerStuck", consumergroup="group-0")
 
@@ -179,17 +179,17 @@ def test_a_fault_that_is_not_told_alone_is_noticed(
 
     lagging = showing(wedged(0, "group-0", *GROUPS[2:]) + lag(1500, "group-1"))
     both = showing(wedged(90, "group-0") + lag(1500, "group-1") + wedged(0, *GROUPS[2:]))
-    told = anger.check(system, Fault("as it should be", lagging, told=(lag_high,)))
-    assert told == {"KafkaConsumerLagHigh": 1}
+    outcome = anger.check(scene, Fault("as it should be", lagging, told=(lag_high,)))
+    assert outcome.told == {"KafkaConsumerLagHigh": 1}
     with pytest.raises(AssertionError, match="no message that KafkaConsumerStuck"):
-        anger.check(system, Fault("the wrong one", lagging, told=(stuck,)))
+        anger.check(scene, Fault("the wrong one", lagging, told=(stuck,)))
     target.show(HEALTHY + wedged(0, *GROUPS))
     alerting.wait_until_quiet()
     with pytest.raises(AssertionError, match=r"LagHigh.* fired"):
-        anger.check(system, Fault("one too many", both, told=(stuck,)))
+        anger.check(scene, Fault("one too many", both, told=(stuck,)))
     with pytest.raises(AssertionError, match=r"LagHigh.* were told"):
         anger.check(
-            system,
+            scene,
             Fault("not held back", both, told=(stuck,), fires=(lag_high,), silent=(lag_high,)),
         )
 
@@ -204,6 +204,6 @@ def test_a_fault_that_does_not_clear_is_noticed(
         target.show(HEALTHY + wedged(0, *GROUPS[1:]) + lag(1500, "group-0"))
         yield
 
-    system: Any = SimpleNamespace(alerting=alerting)
+    scene: Any = SimpleNamespace(alerting=alerting)
     with pytest.raises(AssertionError, match=r"KafkaConsumerLagHigh .* is resolved"):
-        anger.check(system, Fault("not repaired", left, told=(of("KafkaConsumerLagHigh"),)))
+        anger.check(scene, Fault("not repaired", left, told=(of("KafkaConsumerLagHigh"),)))

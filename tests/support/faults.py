@@ -1,0 +1,500 @@
+"""What the running system is broken by: each is broken inside its block, and repaired at its end."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import (
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    ResourceType,
+)
+
+from order_services import topics
+from order_services.local.ports import LOOPBACK
+from order_services.local.process import ManagedProcess
+from order_services.local.traffic import Traffic
+from order_services.runtime.relay import LOCK_CLASS
+from tests.crash.shop import DATABASE
+from tests.support import foreign
+from tests.support.alert_pace import Pace
+from tests.support.alerting import Alerting, Targets, targets_of
+from tests.support.cluster import Cluster
+from tests.support.waiting import wait_for
+from tests.support.watched_system import ADMIN_TOKEN, Monitor, WatchedSystem, watched
+
+POISON_PER_SECOND: Final = 2
+HOT_PER_SECOND: Final = 400
+# twice as many readers as the gateway has connections
+READERS: Final = 10
+READ_TIMEOUT_S: Final = 30.0
+# longer than the time from one poll of the monitor to the next
+SEEN_BY_A_POLL_S: Final = 1.2
+CUSTOMERS: Final = 10
+CUSTOMER_ORDERS_PER_SECOND: Final = 0.5
+# A batch of a slow service. A rate's window, shortened, is to hold the end of one at any time.
+SLOW_BATCH_S: Final = 6.0
+BATCH_MAX_MESSAGES: Final = 100
+MINUTE_S: Final = 60
+# With the 10 to 22 of PgBouncer and the monitor more than 80 of 100, and never all.
+FORGOTTEN_CONNECTIONS: Final = 75
+
+OLD: Final = "old-events"
+SLOW: Final = "slow-events"
+CUT: Final = "cut-events"
+GROWN: Final = "grown-events"
+FLAPPING: Final = "flapping-events"
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What is broken, and who tells of it."""
+
+    system: WatchedSystem
+    alerting: Alerting
+
+    @property
+    def servers(self) -> str:
+        """The broker's address."""
+        return self.system.shop.broker.bootstrap_servers
+
+    @property
+    def targets(self) -> Targets:
+        """What is to be scraped."""
+        return targets_of(self.system.monitor.url, self.system.service_urls)
+
+    def sees(self, expression: str) -> None:
+        """Wait until Prometheus finds something."""
+        wait_for(expression, lambda: self.alerting.query(expression))
+
+
+@contextmanager
+def scene(directory: Path, pace: Pace, orders_per_second: float) -> Iterator[Scene]:
+    """Have the system and its alerting running inside the block."""
+    settings = {"BATCH_MAX_MESSAGES": str(BATCH_MAX_MESSAGES)}
+    with watched(directory, orders_per_second, settings=settings) as system:
+        targets = targets_of(system.monitor.url, system.service_urls)
+        with Alerting(directory / "alerting", targets, pace) as alerting:
+            yield Scene(system, alerting)
+
+
+# -- programs -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def paused(scene: Scene) -> Iterator[None]:
+    with scene.system.frozen("analytics"):
+        yield
+
+
+@contextmanager
+def killed(scene: Scene) -> Iterator[None]:
+    scene.system.replica("payment").kill()
+    try:
+        yield
+    finally:
+        scene.system.start_again("payment")
+
+
+@contextmanager
+def slow(scene: Scene) -> Iterator[None]:
+    with _service_faults(scene, "inventory", batchDelaySeconds=SLOW_BATCH_S):
+        yield
+
+
+@contextmanager
+def bad_release(scene: Scene) -> Iterator[None]:
+    with _service_faults(scene, "analytics", poisonRate=1):
+        yield
+    # the runbook asks for it: a consumer that has stopped does not go on by itself
+    scene.system.replica("analytics").stop()
+    scene.system.start_again("analytics")
+
+
+@contextmanager
+def without_relay(scene: Scene) -> Iterator[None]:
+    """Restart a service with its relay switched off: nobody publishes what it writes."""
+    process = scene.system.replica("payment")
+
+    def restart() -> None:
+        process.stop()
+        scene.system.start_again("payment")
+
+    with _environment(process, restart, RELAY_ENABLED="false"):
+        yield
+
+
+@contextmanager
+def monitor_gone(scene: Scene) -> Iterator[None]:
+    scene.system.monitor.kill()
+    try:
+        yield
+    finally:
+        scene.system.monitor.start()
+
+
+@contextmanager
+def monitor_slow(scene: Scene) -> Iterator[None]:
+    with _monitor_with(scene, MONITOR_POLL_INTERVAL="300"):
+        yield
+
+
+@contextmanager
+def monitor_coarse(scene: Scene) -> Iterator[None]:
+    with _monitor_with(scene, MONITOR_LEVEL="topic"):
+        yield
+
+
+# -- servers --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def broker_gone(scene: Scene) -> Iterator[None]:
+    # in good order: after a crash it recovers its logs first, which a busy machine takes a minute for
+    scene.system.shop.broker.stop()
+    try:
+        yield
+    finally:
+        scene.system.shop.broker.start()
+
+
+@contextmanager
+def one_of_two_brokers_gone(scene: Scene) -> Iterator[None]:
+    """Watch another cluster as well, with two brokers, and kill the second one."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cluster-")))
+        cluster = Cluster(directory)
+        stack.callback(cluster.stop)
+        both = NewTopic("replicated", replica_assignment=[[1, 2]])
+        cluster.admin.create_topics([both])["replicated"].result()
+        settings = {"KAFKA_BROKERS": cluster.bootstrap_servers, "MONITOR_CLUSTER": "second"}
+        monitor = Monitor(directory, settings)
+        stack.callback(monitor.stop)
+        monitor.start()
+        of_first = scene.targets["kafka-monitor"]
+        of_second = targets_of(monitor.url, ())["kafka-monitor"]
+        stack.callback(scene.alerting.write_targets, scene.targets)
+        scene.alerting.write_targets({"kafka-monitor": [*of_first, *of_second]})
+        scene.sees('kafka_monitor_broker_up{broker="2"} == 1')
+        cluster.second.kill()
+        yield
+        cluster.revive_second()
+
+
+@contextmanager
+def database_gone(scene: Scene) -> Iterator[None]:
+    scene.system.shop.postgres.stop()
+    try:
+        yield
+    finally:
+        scene.system.shop.postgres.start()
+
+
+@contextmanager
+def pgbouncer_gone(scene: Scene) -> Iterator[None]:
+    scene.system.pgbouncer.kill()
+    try:
+        yield
+    finally:
+        scene.system.pgbouncer.start()
+
+
+@contextmanager
+def exhausted_pool(scene: Scene) -> Iterator[None]:
+    """Lock a table that requests of the gateway read, and the consumer of analytics writes to."""
+    lock = scene.system.shop.postgres.connect(DATABASE)
+    with lock.cursor() as cursor:
+        cursor.execute("BEGIN; LOCK TABLE analytics_daily IN ACCESS EXCLUSIVE MODE")
+    gateway = scene.system.shop.specs["gateway-1"]
+
+    def read() -> None:
+        with urllib.request.urlopen(f"{gateway.url}/api/analytics", timeout=READ_TIMEOUT_S):
+            pass
+
+    with ExitStack() as stack:
+        stack.enter_context(_repeated(read, 10, threads=READERS))
+        # the lock goes first: readers end when they are served
+        stack.enter_context(closing(lock))
+        # customers come whether others are served or not; one that sent all orders would wait
+        for _ in range(CUSTOMERS):
+            customer = Traffic(LOOPBACK, gateway.port, CUSTOMER_ORDERS_PER_SECOND)
+            stack.callback(customer.stop)
+            customer.start()
+        yield
+
+
+@contextmanager
+def many_connections(scene: Scene) -> Iterator[None]:
+    """Leave connections open until few are left, as a program does that forgets to close them."""
+    with ExitStack() as stack:
+        for _ in range(FORGOTTEN_CONNECTIONS):
+            stack.enter_context(closing(scene.system.shop.postgres.connect("postgres")))
+        yield
+
+
+@contextmanager
+def waiting_client(scene: Scene) -> Iterator[None]:
+    """Pause a database in PgBouncer that nobody but a client of ours uses."""
+    pgbouncer = scene.system.pgbouncer
+    with (
+        closing(pgbouncer.connect("postgres")) as client,
+        closing(pgbouncer.connect("pgbouncer")) as console,
+    ):
+        with console.cursor() as cursor:
+            cursor.execute("PAUSE postgres")
+
+        def ask() -> None:
+            with client.cursor() as asking:
+                asking.execute("SELECT 1")
+
+        waiting = threading.Thread(target=ask, daemon=True)
+        waiting.start()
+        try:
+            yield
+        finally:
+            with console.cursor() as cursor:
+                cursor.execute("RESUME postgres")
+            waiting.join(READ_TIMEOUT_S)
+
+
+@contextmanager
+def relay_locked_out(scene: Scene) -> Iterator[None]:
+    """Hold the lock by which relays of a slice stand by for each other."""
+    with closing(scene.system.shop.postgres.connect(DATABASE)) as lock, lock.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s, hashtext('payment'))", (LOCK_CLASS,))
+        yield
+
+
+# -- topics ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def poisoned(scene: Scene) -> Iterator[None]:
+    producer = Producer({"bootstrap.servers": scene.servers, "log_level": 0})
+
+    def poison() -> None:
+        producer.produce(topics.SHIPPING, b"no event", key=b"poison")
+        producer.flush(10)
+
+    with _repeated(poison, POISON_PER_SECOND):
+        yield
+
+
+@contextmanager
+def hot_partition(scene: Scene) -> Iterator[None]:
+    """Deliver one order's event again and again: consumers know it, only its partition is hot."""
+    settings: dict[str, str | int] = {"bootstrap.servers": scene.servers, "log_level": 0}
+    consumer = Consumer({**settings, "group.id": "no-group", "enable.auto.commit": False})
+    consumer.assign([TopicPartition(topics.ORDERS, 0, 0)])
+    message = wait_for("message of the first partition", lambda: consumer.poll(1))
+    consumer.close()
+    producer = Producer(settings)
+
+    def deliver() -> None:
+        for _ in range(HOT_PER_SECOND // 10):
+            producer.produce(
+                topics.ORDERS,
+                message.value(),
+                key=message.key(),
+                headers=message.headers(),
+                partition=0,
+            )
+        producer.flush(10)
+
+    with _repeated(deliver, 10):
+        yield
+
+
+@contextmanager
+def unwritable(scene: Scene) -> Iterator[None]:
+    """Ask for more replicas in sync than a topic has: Kafka takes no messages for it."""
+    admin = foreign.admin_client(scene.servers)
+
+    def change(operation: AlterConfigOpType) -> None:
+        entry = ConfigEntry("min.insync.replicas", "2", incremental_operation=operation)
+        resource = ConfigResource(ResourceType.TOPIC, topics.PAYMENTS, incremental_configs=[entry])
+        for future in admin.incremental_alter_configs([resource]).values():
+            future.result()
+
+    change(AlterConfigOpType.SET)
+    try:
+        yield
+    finally:
+        change(AlterConfigOpType.DELETE)
+
+
+# -- groups of others -----------------------------------------------------------------------------
+
+
+@contextmanager
+def slow_reader(scene: Scene) -> Iterator[None]:
+    """Have a group that reads a message a second of 2,000 that are two minutes old."""
+    with (
+        foreign.topic(scene.servers, SLOW, messages=2_000, age_s=2 * MINUTE_S),
+        foreign.Reader(scene.servers, SLOW, SLOW, offset=100),
+    ):
+        yield
+
+
+@contextmanager
+def rewound(scene: Scene) -> Iterator[None]:
+    """Reset a group's offset to messages an hour old, of a topic that keeps them half an hour more."""
+    keeps_ms = str(90 * MINUTE_S * 1000)
+    old = {"messages": 2_000, "age_s": 60 * MINUTE_S, "settings": {"retention.ms": keeps_ms}}
+    with (
+        foreign.topic(scene.servers, OLD, **old),  # type: ignore[arg-type]
+        foreign.Reader(scene.servers, OLD, OLD, offset=1_900) as reader,
+    ):
+        scene.sees(f'kafka_consumergroup_current_offset{{consumergroup="{OLD}"}} >= 1900')
+        reader.rewind(100)
+        yield
+
+
+@contextmanager
+def cut(scene: Scene) -> Iterator[None]:
+    """Delete messages that a group has not read."""
+    with (
+        foreign.topic(scene.servers, CUT, messages=500) as admin,
+        foreign.Reader(scene.servers, CUT, CUT, offset=10),
+    ):
+        scene.sees(f'kafka_consumergroup_messages_lost_total{{consumergroup="{CUT}"}}')
+        partition = TopicPartition(CUT, 0, 400)
+        admin.delete_records([partition])[partition].result()
+        yield
+
+
+@contextmanager
+def grown(scene: Scene) -> Iterator[None]:
+    """Give a topic more partitions, of which its readers do not hear."""
+    deaf: Mapping[str, str | int] = {"topic.metadata.refresh.interval.ms": -1}
+    with (
+        foreign.topic(scene.servers, GROWN) as admin,
+        foreign.Reader(scene.servers, GROWN, GROWN, settings=deaf),
+    ):
+        admin.create_partitions([NewPartitions(GROWN, 3)])[GROWN].result()
+        yield
+
+
+@contextmanager
+def flapping(scene: Scene) -> Iterator[None]:
+    """Have a member of a group join and leave all the time."""
+
+    def come_and_go() -> None:
+        consumer = foreign.member(scene.servers, FLAPPING)
+        consumer.subscribe([FLAPPING])
+        wait_for("assignment", lambda: consumer.poll(0.1) or consumer.assignment(), 10)
+        consumer.poll(SEEN_BY_A_POLL_S)
+        consumer.close()
+
+    with foreign.topic(scene.servers, FLAPPING):
+        with _repeated(come_and_go, 1 / SEEN_BY_A_POLL_S):
+            yield
+        foreign.delete_group(scene.servers, FLAPPING)
+
+
+# -- what is scraped ------------------------------------------------------------------------------
+
+
+@contextmanager
+def service_not_scraped(scene: Scene) -> Iterator[None]:
+    services = [one for one in scene.system.service_urls if one[0] != "shipping"]
+    with _targets(scene, targets_of(scene.system.monitor.url, services)):
+        yield
+
+
+@contextmanager
+def monitor_not_scraped(scene: Scene) -> Iterator[None]:
+    with _targets(scene, {"kafka-monitor": []}):
+        yield
+
+
+# -- what they share ------------------------------------------------------------------------------
+
+
+@contextmanager
+def _targets(scene: Scene, targets: Targets) -> Iterator[None]:
+    scene.alerting.write_targets(targets)
+    try:
+        yield
+    finally:
+        scene.alerting.write_targets(scene.targets)
+
+
+@contextmanager
+def _service_faults(scene: Scene, service: str, **faults: float) -> Iterator[None]:
+    url = f"{scene.system.url(service)}/admin/faults"
+    headers = {"Authorization": f"Bearer {ADMIN_TOKEN}", "Content-Type": "application/json"}
+
+    def ask(method: str, body: Mapping[str, float] | None) -> None:
+        content = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(url, content, headers, method=method)
+        with urllib.request.urlopen(request, timeout=10):
+            pass
+
+    ask("PUT", faults)
+    try:
+        yield
+    finally:
+        ask("DELETE", None)
+
+
+@contextmanager
+def _monitor_with(scene: Scene, **settings: str) -> Iterator[None]:
+    monitor = scene.system.monitor
+
+    def restart() -> None:
+        monitor.stop()
+        monitor.start()
+
+    with _environment(monitor, restart, **settings):
+        yield
+
+
+@contextmanager
+def _environment(
+    process: ManagedProcess, restart: Callable[[], None], **settings: str
+) -> Iterator[None]:
+    """Have a program restarted with other settings."""
+    before = process.environment or {}
+    process.environment = {**before, **settings}
+    restart()
+    try:
+        yield
+    finally:
+        process.environment = before
+        restart()
+
+
+@contextmanager
+def _repeated(action: Callable[[], None], per_second: float, threads: int = 1) -> Iterator[None]:
+    """Do something again and again, whatever becomes of it, until the block ends."""
+    ended = threading.Event()
+
+    def run() -> None:
+        while not ended.wait(1 / per_second):
+            try:
+                action()
+            except OSError:
+                continue  # being refused is what some faults are about
+
+    workers = [threading.Thread(target=run, daemon=True) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for worker in workers:
+            worker.join(READ_TIMEOUT_S)
