@@ -39,6 +39,7 @@ SCRAPE_INTERVAL_S = 2
 # members are static: a restart makes no rebalance, but one that is away for longer than this does
 SESSION_TIMEOUT_S = float(FAST_RECOVERY["SESSION_TIMEOUT_SECONDS"])
 # What only a long day brings must have happened before anything is asked.
+SHIPPED = "sum(order_accepted_to_shipped_seconds_count) > 0"
 HAPPENED = (
     'sum(increase(kafka_messages_processed_total{status="dead_letter"}[1h])) > 0',
     "count(increase(kafka_batch_retries_total[1h])) > 0",  # scraped twice
@@ -68,6 +69,8 @@ def view(tmp_path_factory: pytest.TempPathFactory) -> Iterator[View]:
     ):
         start = time.time()
         client = prometheus.client
+        # a group that has committed nothing yet has no lag
+        wait_for("order that was shipped", lambda: client.query(SHIPPED, time.time()))
         with system.frozen("shipping"), system.frozen("payment", 2):
             time.sleep(SESSION_TIMEOUT_S + 4)
         system.replica("payment", 2).kill()

@@ -37,8 +37,8 @@ from tests.support.watched_system import ADMIN_TOKEN, Monitor, WatchedSystem, wa
 
 POISON_PER_SECOND: Final = 2
 HOT_PER_SECOND: Final = 400
-# twice as many readers as the gateway has connections
-READERS: Final = 10
+# one more than the gateway has connections, and few enough to leave it threads for orders
+READERS: Final = 6
 READ_TIMEOUT_S: Final = 30.0
 # longer than the time from one poll of the monitor to the next
 SEEN_BY_A_POLL_S: Final = 1.2
@@ -83,7 +83,12 @@ class Scene:
 @contextmanager
 def scene(directory: Path, pace: Pace, orders_per_second: float) -> Iterator[Scene]:
     """Have the system and its alerting running inside the block."""
-    settings = {"BATCH_MAX_MESSAGES": str(BATCH_MAX_MESSAGES)}
+    settings = {
+        "BATCH_MAX_MESSAGES": str(BATCH_MAX_MESSAGES),
+        # what waits for a lock or a connection fails sooner, and is tried again sooner
+        "DB_LOCK_TIMEOUT_SECONDS": "4",
+        "DB_POOL_TIMEOUT_SECONDS": "3",
+    }
     with watched(directory, orders_per_second, settings=settings) as system:
         targets = targets_of(system.monitor.url, system.service_urls)
         with Alerting(directory / "alerting", targets, pace) as alerting:
