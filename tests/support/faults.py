@@ -86,8 +86,8 @@ def scene(directory: Path, pace: Pace, orders_per_second: float) -> Iterator[Sce
     settings = {
         "BATCH_MAX_MESSAGES": str(BATCH_MAX_MESSAGES),
         # what waits for a lock or a connection fails sooner, and is tried again sooner
-        "DB_LOCK_TIMEOUT_SECONDS": "4",
-        "DB_POOL_TIMEOUT_SECONDS": "3",
+        "DB_LOCK_TIMEOUT_SECONDS": "6",
+        "DB_POOL_TIMEOUT_SECONDS": "2",
     }
     with watched(directory, orders_per_second, settings=settings) as system:
         targets = targets_of(system.monitor.url, system.service_urls)
