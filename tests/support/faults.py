@@ -182,7 +182,7 @@ def one_of_two_brokers_gone(scene: Scene) -> Iterator[None]:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cluster-")))
         cluster = Cluster(directory)
         stack.callback(cluster.stop)
-        both = NewTopic("replicated", replica_assignment=[[1, 2]])
+        both = NewTopic("replicated", 1, replica_assignment=[[1, 2]])
         cluster.admin.create_topics([both])["replicated"].result()
         settings = {"KAFKA_BROKERS": cluster.bootstrap_servers, "MONITOR_CLUSTER": "second"}
         monitor = Monitor(directory, settings)
