@@ -282,16 +282,11 @@ FAULTS: Final = (
     ),
     # -- left to the bench
     Fault(
-        "a release of a service fails on every message",
-        faults.bad_release,
-        told=(of("OrderServiceConsumerStopped", service="analytics"),),
-        may={
-            of("OrderServiceDeadLetters", service="analytics"): "until it stops",
-            of("OrderServiceErrorRateHigh", service="analytics"): "until it stops",
-            **behind(topics.ANALYTICS_GROUP, "it reads no more"),
-            of_group("KafkaConsumerGroupWithoutMembers", topics.ANALYTICS_GROUP): RESTARTED,
-            of("OrderServiceDown", service="analytics"): RESTARTED,
-        },
+        "one of two brokers of another cluster is killed",
+        faults.one_of_two_brokers_gone,
+        told=(of("KafkaBrokerDown", broker="2"),),
+        fires=(of("KafkaPartitionsUnderReplicated", topic="replicated"),),
+        silent=(of("KafkaPartitionsUnderReplicated"),),
     ),
     Fault(
         "Kafka takes no messages for a topic (min.insync.replicas over its replicas)",
@@ -306,6 +301,24 @@ FAULTS: Final = (
         may={**LATE, **downstream_of_payment("payments come in a burst after the repair")},
     ),
     Fault(
+        "PgBouncer is killed",
+        faults.pgbouncer_gone,
+        told=(of("PgBouncerDown"),),
+        silent=HELD_UP,
+        may={**LATE, **UNSOLD},
+    ),
+    Fault(
+        "the monitor is not among the targets",
+        faults.monitor_not_scraped,
+        told=(of("KafkaMonitorAbsent"),),
+    ),
+    Fault(
+        "the monitor is set to report no partitions",
+        faults.monitor_coarse,
+        told=(of("KafkaLagSeriesAbsent"),),
+        may={of("KafkaMonitorDown"): RESTARTED},
+    ),
+    Fault(
         "a service runs with its relay switched off",
         faults.without_relay,
         told=(of("OrderOutboxWithoutRelay", slice="payment"),),
@@ -316,18 +329,6 @@ FAULTS: Final = (
             of_group("KafkaConsumerGroupWithoutMembers", topics.PAYMENT_GROUP): RESTARTED,
             of("OrderServiceDown", service="payment"): RESTARTED,
         },
-    ),
-    Fault(
-        "the monitor is killed",
-        faults.monitor_gone,
-        told=(of("KafkaMonitorDown"),),
-        silent=(of("KafkaMonitorAbsent"),),
-        may=LATE,
-    ),
-    Fault(
-        "the monitor is not among the targets",
-        faults.monitor_not_scraped,
-        told=(of("KafkaMonitorAbsent"),),
     ),
     Fault(
         "the monitor looks only every five minutes",
@@ -341,24 +342,12 @@ FAULTS: Final = (
         },
     ),
     Fault(
-        "the monitor is set to report no partitions",
-        faults.monitor_coarse,
-        told=(of("KafkaLagSeriesAbsent"),),
-        may={of("KafkaMonitorDown"): RESTARTED},
-    ),
-    Fault(
-        "one of two brokers of another cluster is killed",
-        faults.one_of_two_brokers_gone,
-        told=(of("KafkaBrokerDown", broker="2"),),
-        fires=(of("KafkaPartitionsUnderReplicated", topic="replicated"),),
-        silent=(of("KafkaPartitionsUnderReplicated"),),
-    ),
-    Fault(
-        "PgBouncer is killed",
-        faults.pgbouncer_gone,
-        told=(of("PgBouncerDown"),),
-        silent=HELD_UP,
-        may={**LATE, **UNSOLD},
+        "the broker is stopped",
+        faults.broker_gone,
+        told=(of("KafkaClusterUnreachable"),),
+        fires=(of("KafkaBrokerDown"),),
+        silent=(*EVERYONE_BEHIND, of("KafkaBrokerDown"), of("OrderOutboxDelayed")),
+        may=LATE,
     ),
     Fault(
         "the database is stopped",
@@ -368,12 +357,23 @@ FAULTS: Final = (
         may={**LATE, **UNSOLD, of("PgBouncerDown"): "its console waits for the database as well"},
     ),
     Fault(
-        "the broker is stopped",
-        faults.broker_gone,
-        told=(of("KafkaClusterUnreachable"),),
-        fires=(of("KafkaBrokerDown"),),
-        silent=(*EVERYONE_BEHIND, of("KafkaBrokerDown"), of("OrderOutboxDelayed")),
+        "the monitor is killed",
+        faults.monitor_gone,
+        told=(of("KafkaMonitorDown"),),
+        silent=(of("KafkaMonitorAbsent"),),
         may=LATE,
+    ),
+    Fault(
+        "a release of a service fails on every message",
+        faults.bad_release,
+        told=(of("OrderServiceConsumerStopped", service="analytics"),),
+        may={
+            of("OrderServiceDeadLetters", service="analytics"): "until it stops",
+            of("OrderServiceErrorRateHigh", service="analytics"): "until it stops",
+            **behind(topics.ANALYTICS_GROUP, "it reads no more"),
+            of_group("KafkaConsumerGroupWithoutMembers", topics.ANALYTICS_GROUP): RESTARTED,
+            of("OrderServiceDown", service="analytics"): RESTARTED,
+        },
     ),
 )
 
