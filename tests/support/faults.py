@@ -190,7 +190,14 @@ def one_of_two_brokers_gone(scene: Scene) -> Iterator[None]:
         monitor.start()
         of_first = scene.targets["kafka-monitor"]
         of_second = targets_of(monitor.url, ())["kafka-monitor"]
-        stack.callback(scene.alerting.write_targets, scene.targets)
+
+        def leave() -> None:
+            scene.alerting.write_targets(scene.targets)
+            # stopped before Prometheus has dropped it, it would be a monitor that is down
+            instance = monitor.url.removeprefix("http://")
+            scene.sees(f'absent(up{{instance="{instance}"}})')
+
+        stack.callback(leave)
         scene.alerting.write_targets({"kafka-monitor": [*of_first, *of_second]})
         scene.sees('kafka_monitor_broker_up{broker="2"} == 1')
         cluster.second.kill()
