@@ -289,12 +289,6 @@ FAULTS: Final = (
         silent=(of("KafkaPartitionsUnderReplicated"),),
     ),
     Fault(
-        "Kafka takes no messages for a topic (min.insync.replicas over its replicas)",
-        faults.unwritable,
-        told=(of("OrderOutboxDelayed", service="payment", slice="payment"),),
-        may={**LATE, **downstream_of_payment("payments come in a burst after the repair")},
-    ),
-    Fault(
         "no relay gets at a slice of the outbox: something else holds its lock",
         faults.relay_locked_out,
         told=(of("OrderOutboxWithoutRelay", slice="payment"),),

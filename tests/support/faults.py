@@ -14,12 +14,8 @@ from typing import Final
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import (
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
     NewPartitions,
     NewTopic,
-    ResourceType,
 )
 
 from order_services import topics
@@ -327,24 +323,6 @@ def hot_partition(scene: Scene) -> Iterator[None]:
 
     with _repeated(deliver, 10):
         yield
-
-
-@contextmanager
-def unwritable(scene: Scene) -> Iterator[None]:
-    """Ask for more replicas in sync than a topic has: Kafka takes no messages for it."""
-    admin = foreign.admin_client(scene.servers)
-
-    def change(operation: AlterConfigOpType) -> None:
-        entry = ConfigEntry("min.insync.replicas", "2", incremental_operation=operation)
-        resource = ConfigResource(ResourceType.TOPIC, topics.PAYMENTS, incremental_configs=[entry])
-        for future in admin.incremental_alter_configs([resource]).values():
-            future.result()
-
-    change(AlterConfigOpType.SET)
-    try:
-        yield
-    finally:
-        change(AlterConfigOpType.DELETE)
 
 
 # -- groups of others -----------------------------------------------------------------------------
