@@ -28,8 +28,9 @@ this file to them.
 - **in anger**: the fault of the running system (real Kafka, PostgreSQL, services, monitor, Prometheus and
   Alertmanager) that fires it, and after whose repair it clears. `make test` inflicts
   several at once, in rounds ([test_alerts_in_anger](../tests/e2e/test_alerts_in_anger.py)), `make bench
-  BENCH=order_alerts` all, one by one, after minutes of health under load that alert nobody. The rules are these files, with their times
-  shortened mechanically ([alert_pace](../tests/support/alert_pace.py)); thresholds stay.
+  BENCH=order_alerts` all, one by one, after minutes of health under load that alert nobody. The rules are
+  these files, with their times shortened mechanically ([alert_pace](../tests/support/alert_pace.py));
+  thresholds stay.
 """
 _FAULTS: Final = """\
 ## Faults
