@@ -69,6 +69,15 @@ class Cluster:
         found = self.admin.list_topics(topic, timeout=5).topics[topic].partitions
         return {index: partition.leader for index, partition in found.items()}
 
+    def logs(self, topic: str) -> list[Path]:
+        """Return the folders of a topic's partitions, which a broker that gives one up renames."""
+        return [
+            folder
+            for broker in (self.first, self.second)
+            for folder in (broker.data_dir / "log").glob(f"{topic}-*")
+            if not folder.name.endswith("-delete")
+        ]
+
     def revive_second(self) -> None:
         """Start the second broker again and wait until it leads again."""
         self.second.start()

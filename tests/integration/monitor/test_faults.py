@@ -261,7 +261,9 @@ def test_a_topic_deleted_in_the_middle_of_a_poll_disappears_and_disturbs_nothing
 
     def delete() -> None:
         cluster.admin.delete_topics([doomed])[doomed].result()
-        wait_for("deletion", lambda: doomed not in cluster.admin.list_topics(timeout=5).topics)
+        # a broker names the topic no more a moment before it gives its log up, and answers
+        # for the log until then
+        wait_for("deletion", lambda: not cluster.logs(doomed))
 
     with watching(cluster.bootstrap_servers, {topic, doomed}, {group}) as (collector, wire):
         # in the very first poll: there is nothing to fall back on
