@@ -81,12 +81,11 @@ class OffsetCommits:
         """Take in the broker's answer; the client calls this while it is polled."""
         if self._sent_at:
             self._sent_at.popleft()
-        for each in offsets:
-            failure = error or each.error
-            if failure is not None:
-                # the next commit covers it; a crash before that delivers it again, to the inbox
-                self._failed(failure)
-                return
+        failure = error or next((each.error for each in offsets if each.error), None)
+        if failure is not None:
+            # the next commit covers it; a crash before that delivers it again, to the inbox
+            self._failed(failure)
+            return
         for each in offsets:
             if self._pending.get((each.topic, each.partition)) == each.offset:
                 del self._pending[each.topic, each.partition]

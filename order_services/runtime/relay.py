@@ -158,11 +158,12 @@ class Relay:
             # a statement of its own: its snapshot must be younger than the lock
             read_at = time.perf_counter()
             rows = self._read(connection)
+            # before what may fail: a relay that gets nowhere tells how long messages wait
+            self._measure_depth(connection)
             if rows:
                 self._publish(rows, cycle)
                 self._set_aside(connection, rows, cycle)
                 self._delete(connection, [*cycle.delivered, *cycle.refused])
-            self._measure_depth(connection)
         self._observe(rows, cycle, read_at)
         lost = len(rows) - len(cycle.delivered) - len(cycle.refused)
         if lost:

@@ -14,7 +14,6 @@ from tests.support.anger import FAULTS, Alert
 from tests.support.rule_lint import Rule, load_rules
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent.parent
-PROMTOOL_ONLY: Final = "by promtool only"
 
 _INTRODUCTION: Final = """\
 # Alerts
@@ -60,7 +59,7 @@ def _alerts(rules: Sequence[Rule]) -> Iterator[str]:
             ", ".join(str(rule.wait) for rule in same),
             same[0].annotations["summary"],
             "; ".join(tests[name]),
-            "; ".join(_faults_of(name)) or PROMTOOL_ONLY,
+            "; ".join(_faults_of(name)),
         )
         yield f"| {' | '.join(cells)} |"
 

@@ -295,6 +295,25 @@ FAULTS: Final = (
         may={**LATE, **downstream_of_payment("payments come in a burst after the repair")},
     ),
     Fault(
+        "a forgotten transaction holds rows of the outbox",
+        faults.outbox_rows_held,
+        told=(of("OrderOutboxDelayed", slice="payment"),),
+        may={
+            **LATE,
+            **downstream_of_payment("payments come in a burst after the repair"),
+            of("DatabasePoolWaiters", service="payment"): "the relay waits with its connection",
+        },
+    ),
+    Fault(
+        "a topic refuses messages: its size limit was set too low",
+        faults.narrow_topic,
+        told=(of("OrderOutboxRefused", slice="shipping"),),
+        may={
+            **behind(topics.GATEWAY_GROUP, "what was refused comes in a burst after the repair"),
+            **behind(topics.ANALYTICS_GROUP, "what was refused comes in a burst after the repair"),
+        },
+    ),
+    Fault(
         "PgBouncer is killed",
         faults.pgbouncer_gone,
         told=(of("PgBouncerDown"),),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tempfile
 import threading
 import urllib.request
@@ -14,8 +16,12 @@ from typing import Final
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import (
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
     NewPartitions,
     NewTopic,
+    ResourceType,
 )
 
 from order_services import topics
@@ -285,6 +291,23 @@ def relay_locked_out(scene: Scene) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def outbox_rows_held(scene: Scene) -> Iterator[None]:
+    """Forget a transaction that holds rows of the outbox: they are published, and never done with."""
+    with closing(scene.system.shop.postgres.connect(DATABASE)) as forgotten:
+
+        def hold() -> bool:
+            with forgotten.cursor() as cursor:
+                # what locks nothing is given up, or it would see no row that is written later
+                cursor.execute(
+                    "ROLLBACK; BEGIN; SELECT 1 FROM outbox WHERE slice = 'payment' FOR UPDATE"
+                )
+                return cursor.rowcount > 0
+
+        wait_for("messages in the outbox", hold)
+        yield
+
+
 # -- topics ---------------------------------------------------------------------------------------
 
 
@@ -298,6 +321,39 @@ def poisoned(scene: Scene) -> Iterator[None]:
 
     with _repeated(poison, POISON_PER_SECOND):
         yield
+
+
+@contextmanager
+def narrow_topic(scene: Scene) -> Iterator[None]:
+    """Have a topic refuse all messages as too large; publish them when it takes them again."""
+    limit = ConfigEntry("max.message.bytes", "10", incremental_operation=AlterConfigOpType.SET)
+    unlimited = ConfigEntry(
+        "max.message.bytes", None, incremental_operation=AlterConfigOpType.DELETE
+    )
+    _configure(scene, topics.SHIPPING, limit)
+    try:
+        yield
+    finally:
+        _configure(scene, topics.SHIPPING, unlimited)
+        # the runbook asks for it: what was set aside stays so
+        postgres = scene.system.shop.postgres
+        url = f"postgresql://{postgres.user}@{postgres.host}:{postgres.port}/{DATABASE}"
+        retry = [
+            sys.executable,
+            "-m",
+            "order_services",
+            "refused",
+            "retry",
+            "--all",
+            "--database",
+            url,
+        ]
+
+        def published() -> bool:
+            # the topic hears of its settings a moment later, and may refuse some once more
+            return subprocess.check_output(retry, text=True).startswith("0 ")
+
+        wait_for("end of refused messages", published)
 
 
 @contextmanager
@@ -420,6 +476,12 @@ def _targets(scene: Scene, targets: Targets) -> Iterator[None]:
         yield
     finally:
         scene.alerting.write_targets(scene.targets)
+
+
+def _configure(scene: Scene, topic: str, entry: ConfigEntry) -> None:
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    admin = foreign.admin_client(scene.servers)
+    admin.incremental_alter_configs([resource])[resource].result()
 
 
 @contextmanager

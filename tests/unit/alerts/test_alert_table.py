@@ -14,8 +14,9 @@ def test_the_document_is_the_one_that_the_rules_make(repository: Path) -> None:
     assert written == document(), "run: python -m tests.support.alert_table > docs/alerts.md"
 
 
-def test_faults_name_alerts_that_exist(repository: Path) -> None:
+def test_faults_name_alerts_that_exist_and_each_alert_has_a_fault(repository: Path) -> None:
     alerts = {rule.name for rule in load_rules(repository / "alerts/rules") if rule.is_alert}
+    assert alerts == {alert.name for fault in FAULTS for alert in fault.fired}
     named = {alert.name for fault in FAULTS for alert in (*fault.fired, *fault.silent, *fault.may)}
     assert named <= alerts
 
