@@ -393,8 +393,8 @@ FAULTS: Final = (
 # What a machine does that is busy with other work beside: it is slow in truth, and thresholds in seconds
 # do not shrink with the rules' times.
 BUSY_MACHINE: Final = (of("OrderLatencyBudgetBurn"), of("DatabasePoolWaiters"))
-# Rules that look back over days: shortened as all are, they still remember longer than a test.
-LONG_MEMORIES: Final = ("1d", "3d")
+# Rules that look back over hours and days: shortened as all are, they still remember the faults before.
+LONG_MEMORIES: Final = ("6h", "1d", "3d")
 ROUNDS: Final = tuple(
     together([fault for fault in FAULTS if fault.round == number])
     for number in sorted({fault.round for fault in FAULTS if fault.round is not None})
