@@ -13,12 +13,12 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.support import say, table
 from tests.support.alert_pace import Pace
-from tests.support.anger import FAULTS, check
+from tests.support.anger import FAULTS, Fault, check
 from tests.support.faults import Scene, scene
 
 MINUTES = 3.0
@@ -37,13 +37,16 @@ def main() -> None:
     parser.add_argument("--only", default="", help="inflict faults whose name matches: a|b")
     parser.add_argument("--healthy-only", action="store_true", help="inflict no faults")
     chosen = parser.parse_args()
+    faults = [] if chosen.healthy_only else [f for f in FAULTS if re.search(chosen.only, f.name)]
+    if chosen.only and not faults:
+        parser.error(f"--only {chosen.only}: there are {', '.join(f.name for f in FAULTS)}")
     say(f"{chosen.minutes:g} minutes of health at {chosen.rate:g} orders/s, then faults")
     with (
         tempfile.TemporaryDirectory(prefix="alerts-") as directory,
         scene(Path(directory), Pace(factor=chosen.factor), chosen.rate) as running,
     ):
         good = _health(running, 60 * chosen.minutes)
-        rows = [] if chosen.healthy_only else list(_anger(running, chosen.only))
+        rows = list(_anger(running, faults))
     if rows:
         header = ("fault", "told after s", "cleared after s", "told", "verdict")
         table("Faults of a running system", header, rows)
@@ -77,10 +80,8 @@ def _health(running: Scene, seconds: float) -> bool:
     return not fired and not told
 
 
-def _anger(running: Scene, only: str) -> Iterator[tuple[str, str, str, str, str]]:
-    for fault in FAULTS:
-        if not re.search(only, fault.name):
-            continue
+def _anger(running: Scene, faults: Sequence[Fault]) -> Iterator[tuple[str, str, str, str, str]]:
+    for fault in faults:
         say(fault.title)
         try:
             outcome = check(running, fault)
