@@ -326,8 +326,8 @@ FAULTS: Final = (
         told=(of("KafkaMonitorAbsent"),),
     ),
     Fault(
-        "the monitor is set to report no partitions",
-        faults.monitor_coarse,
+        "the monitor is set to watch no topics",
+        faults.monitor_without_topics,
         told=(of("KafkaLagSeriesAbsent"),),
         may={of("KafkaMonitorDown"): RESTARTED},
     ),

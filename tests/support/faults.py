@@ -159,8 +159,8 @@ def monitor_slow(scene: Scene) -> Iterator[None]:
 
 
 @contextmanager
-def monitor_coarse(scene: Scene) -> Iterator[None]:
-    with _monitor_with(scene, MONITOR_LEVEL="topic"):
+def monitor_without_topics(scene: Scene) -> Iterator[None]:
+    with _monitor_with(scene, MONITOR_TOPICS_DENY=".*"):
         yield
 
 
