@@ -122,8 +122,6 @@ def main() -> None:
         with system.frozen("shipping"):
             time.sleep(20)
             status_and_lag(system)
-        live = f"{system.url('analytics')}/"
-        screenshot(live, PICTURES / "analytics.png", width=1000, height=700, wait_ms=6_000)
         time.sleep(10)
         view = View(prometheus.client, start, time.time(), prometheus.scrape_interval_s)
         for picture in draw(view, PICTURES):
