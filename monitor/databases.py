@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Final
 
 from monitor.analysis.pools import analyse
-from monitor.database.collector import DatabaseCollector
 from monitor.database.metrics import samples
 from monitor.database.settings import DatabaseSettings
 from monitor.exposition.series import Block, Samples
@@ -50,6 +49,9 @@ class DatabaseWatch:
             yield Block((latest,), lambda: latest)
 
     def _run(self, interval_s: float) -> None:
+        # here, as most monitors watch no database: the driver takes 6 MB
+        from monitor.database.collector import DatabaseCollector  # noqa: PLC0415
+
         collector = DatabaseCollector(self._settings)
         try:
             while True:

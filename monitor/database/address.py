@@ -7,9 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
-import psycopg2
-from psycopg2.extensions import parse_dsn
-
 _FORM = (
     "say postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with @ : / ? # % in a password "
     "percent-encoded, or HOST=... PORT=... in libpq's form"
@@ -33,9 +30,13 @@ class Address:
 
         Raises ValueError that says what is allowed and does not repeat the text.
         """
+        # here, as most monitors watch no database: the driver takes 6 MB
+        from psycopg2 import ProgrammingError  # noqa: PLC0415
+        from psycopg2.extensions import parse_dsn  # noqa: PLC0415
+
         try:
             given = parse_dsn(_DRIVER.sub(r"\1://", text.strip()))
-        except psycopg2.ProgrammingError:
+        except ProgrammingError:
             # libpq's own text quotes the part that it could not read: that may be the password
             raise ValueError(_FORM) from None
         if not given or _is_torn(given):

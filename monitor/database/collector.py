@@ -11,12 +11,13 @@ from typing import Final, Generic, TypeVar
 import structlog
 
 from monitor.database.address import Address
+from monitor.database.failures import NO_ANSWER, AskError
 from monitor.database.model import DatabaseSnapshot, Postgres, Reading, ServicePool
 from monitor.database.model import PgBouncer as PgBouncerFigures
 from monitor.database.pgbouncer import read_pgbouncer
 from monitor.database.postgres import read_postgres
 from monitor.database.services import ServiceTarget, read_service
-from monitor.database.session import NO_ANSWER, AskError, Session
+from monitor.database.session import Session
 from monitor.database.settings import DatabaseSettings
 
 MAX_THREADS: Final = 32

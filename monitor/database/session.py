@@ -16,16 +16,11 @@ import psycopg2
 from psycopg2.extensions import POLL_OK, POLL_READ, POLL_WRITE, connection
 
 from monitor.database.address import Address
+from monitor.database.failures import NO_ANSWER, AskError
 
 APPLICATION_NAME: Final = "kafka-lag-monitor"
 
-NO_ANSWER: Final = "no answer in time"
-
 Row: TypeAlias = dict[str, Any]
-
-
-class AskError(Exception):
-    """A question got no answer; the message says why, without any secret."""
 
 
 class Session:

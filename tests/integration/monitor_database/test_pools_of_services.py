@@ -15,8 +15,8 @@ from psycopg2.extensions import connection
 from sqlalchemy.pool import QueuePool
 
 from monitor.database.collector import GRACE_SECONDS, DatabaseCollector
+from monitor.database.failures import NO_ANSWER, AskError
 from monitor.database.services import ServiceTarget, read_service
-from monitor.database.session import NO_ANSWER, AskError
 from monitor.database.settings import read_database_settings
 from monitor.pools import WIDTH, pools_command
 from order_services.local.pgbouncer import EmbeddedPgBouncer

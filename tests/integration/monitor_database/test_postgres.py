@@ -12,9 +12,10 @@ from psycopg2.extensions import connection
 from monitor.analysis.pools import analyse
 from monitor.database.address import Address
 from monitor.database.collector import GRACE_SECONDS, DatabaseCollector
+from monitor.database.failures import NO_ANSWER, AskError
 from monitor.database.metrics import PG_ACTIVITY, PG_BLOCKED, PG_MAX_CONNECTIONS, PG_UP, samples
 from monitor.database.model import IDLE, IDLE_IN_TRANSACTION, Postgres, Reading
-from monitor.database.session import NO_ANSWER, AskError, Session
+from monitor.database.session import Session
 from monitor.database.settings import DatabaseSettings, read_database_settings
 from order_services.local.ports import free_port
 from order_services.local.postgres import EmbeddedPostgres

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -20,12 +21,34 @@ del blocks[:-1]
 print(resident() - before)
 """
 
+# what it has imported by the time it gives up on a cluster that is not there
+SERVE = """
+import sys
+from click.testing import CliRunner
+from monitor.cli import main
+assert CliRunner().invoke(main, ["serve", "--bootstrap-servers", "127.0.0.1:1"]).exit_code == 2
+print("psycopg2" in sys.modules)
+"""
+
+
+def _said_by(program: str, **environment: str) -> str:
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        env={k: v for k, v in os.environ.items() if not k.startswith("MONITOR_")} | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return run.stdout.strip()
+
 
 @pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="other C libraries do so by themselves"
 )
 def test_what_a_poll_has_freed_is_the_systems_again() -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True
-    )
-    assert int(run.stdout) < 4 << 20
+    assert int(_said_by(PROGRAM)) < 4 << 20
+
+
+def test_the_databases_driver_is_loaded_only_where_a_database_is_watched() -> None:
+    assert _said_by(SERVE) == "False"
+    assert _said_by(SERVE, MONITOR_DATABASE_URL="postgresql://127.0.0.1/orders") == "True"
