@@ -1,13 +1,17 @@
-"""How the process asks the system for memory."""
+"""How the process asks the system for memory, and when it looks for garbage."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 # mallopt's names and numbers, as in glibc's malloc.h
 M_MMAP_THRESHOLD: Final = -3
 LARGE_BYTES: Final = 128 * 1024
+POLLS_PER_COLLECTION: Final = 100
 
 
 def give_large_blocks_back() -> None:
@@ -22,3 +26,29 @@ def give_large_blocks_back() -> None:
     except (AttributeError, OSError):
         return
     mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
+
+
+class GarbageCollection:
+    """Spares polls the collector's passes over what they allocate: those were a third of their time.
+
+    A poll makes hundreds of thousands of objects and next to no cycles. What is there at its end
+    is set apart, or the collector would go through it as soon as it is let loose: 7 of a poll's
+    180 ms. Cycles that were set apart so are collected every hundredth poll.
+    """
+
+    def __init__(self) -> None:
+        self._polls = 0
+
+    @contextmanager
+    def not_collected(self) -> Iterator[None]:
+        """Collect no garbage meanwhile."""
+        gc.disable()
+        try:
+            yield
+        finally:
+            self._polls += 1
+            if self._polls % POLLS_PER_COLLECTION == 0:
+                gc.unfreeze()
+                gc.collect()
+            gc.freeze()
+            gc.enable()

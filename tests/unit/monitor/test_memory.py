@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import subprocess
 import sys
+import weakref
 
 import pytest
+
+from monitor.memory import POLLS_PER_COLLECTION, GarbageCollection
 
 # frees a large block, then all but the last of many of one MB each: that one is above the holes
 PROGRAM = """
@@ -24,6 +28,7 @@ print(resident() - before)
 # what it has imported by the time it gives up on a cluster that is not there
 SERVE = """
 import sys
+import weakref
 from click.testing import CliRunner
 from monitor.cli import main
 assert CliRunner().invoke(main, ["serve", "--bootstrap-servers", "127.0.0.1:1"]).exit_code == 2
@@ -52,3 +57,38 @@ def test_what_a_poll_has_freed_is_the_systems_again() -> None:
 def test_the_databases_driver_is_loaded_only_where_a_database_is_watched() -> None:
     assert _said_by(SERVE) == "False"
     assert _said_by(SERVE, MONITOR_DATABASE_URL="postgresql://127.0.0.1/orders") == "True"
+
+
+class Cycle:
+    """Refers to itself."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_no_poll_is_followed_by_a_pass_over_what_it_made() -> None:
+    passes: list[str] = []
+    garbage = GarbageCollection()
+    kept: list[object] = []
+    gc.callbacks.append(lambda phase, _: passes.append(phase))
+    try:
+        with garbage.not_collected():
+            kept.append([[] for _ in range(100_000)])
+        kept.append([[]])
+        assert not passes
+    finally:
+        gc.callbacks.pop()
+        gc.unfreeze()
+
+
+def test_cycles_that_polls_leave_are_collected_in_the_end() -> None:
+    garbage = GarbageCollection()
+    try:
+        with garbage.not_collected():
+            left = weakref.ref(Cycle())
+        for _ in range(POLLS_PER_COLLECTION):
+            with garbage.not_collected():
+                pass
+        assert left() is None
+    finally:
+        gc.unfreeze()
