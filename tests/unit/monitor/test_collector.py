@@ -241,7 +241,7 @@ def test_a_leader_that_moved_has_the_metadata_refreshed_at_the_next_poll() -> No
 
 def test_a_deleted_topic_takes_its_offsets_with_it_and_costs_one_refresh_only() -> None:
     brokers = cluster()
-    collector = Collector(brokers, Intervals(metadata=0.0001))
+    collector = Collector(brokers, Intervals(metadata=0.0))
     collector.poll()
     brokers.topics = {}
     snapshot = collector.poll()
