@@ -1,21 +1,30 @@
-"""Encodes and decodes by hand the messages that are most of a poll's bytes.
+"""Encodes and decodes by hand the messages that are most of a poll's bytes: offsets.
 
 A client library makes an object of every committed offset; the dictionaries that the monitor wants
-can be filled from the bytes directly, at a fifth of the CPU time. Only the compact ("flexible")
-encoding is known here, of OffsetFetch 8 and 9 and of ListOffsets 6 and later (KIP-482): for older
-brokers the client library does it. Names are interned: 2,000 groups that read one topic share one
-string.
+can be filled from the bytes directly, at a fifth of the CPU time. Only the compact encoding is
+known here, of OffsetFetch 8 and 9 and of ListOffsets 6 and later: for older brokers the client
+library does it.
 """
 
 from __future__ import annotations
 
 import struct
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import wraps
-from typing import Final, Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final
 
+from monitor.kafka.compact import (
+    INT16,
+    INT32,
+    NO_TAGS,
+    NULL,
+    Decoded,
+    checked,
+    encode_name,
+    encode_varint,
+    read_length,
+    read_name,
+    skip_tags,
+)
 from monitor.kafka.questions import FoundOffsets, GroupCommits
 from monitor.kafka.replies import (
     COORDINATOR_MOVED,
@@ -23,72 +32,47 @@ from monitor.kafka.replies import (
     error_name,
 )
 
-Answer = TypeVar("Answer")
-
 OFFSET_FETCH_VERSIONS: Final = range(8, 10)
 LIST_OFFSETS_VERSIONS: Final = range(6, 12)
+LIST_OFFSETS_WITH_TIMEOUT: Final = 10
 
-_INT32: Final = struct.Struct(">i")
-_INT16: Final = struct.Struct(">h")
 # a partition of OffsetFetch whose metadata is empty: index, offset, leader epoch, length of the
 # metadata, error, number of tagged fields
 _COMMIT: Final = struct.Struct(">iqiBhB")
 _COMMIT_START: Final = struct.Struct(">iqi")
+# a partition to ask about: index, leader epoch, timestamp, number of tagged fields
+_ASKED: Final = struct.Struct(">iiqB")
 # a partition of ListOffsets: index, error, timestamp, offset, leader epoch, number of tagged fields
 _OFFSET: Final = struct.Struct(">ihqqiB")
 _OFFSET_START: Final = struct.Struct(">ihqqi")
-_NO_TAGS: Final = b"\x00"
-_NULL: Final = b"\x00"
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded(Generic[Answer]):
-    """An answer read from bytes; the throttle time is for whoever keeps the connection."""
-
-    answer: Answer
-    throttle_time_ms: int
 
 
 def encode_offset_fetch(groups: Iterable[str], version: int) -> bytes:
     """Return the body of an OffsetFetch request for all commits of these groups."""
-    names = [group.encode() for group in groups]
     # from version 9 on a member may name itself: none does here
-    rest = _NULL + _NO_TAGS if version == OFFSET_FETCH_VERSIONS[0] else _MEMBERLESS
-    body = b"".join([_varint(len(name) + 1) + name + rest for name in names])
+    rest = NULL + NO_TAGS if version == OFFSET_FETCH_VERSIONS[0] else _MEMBERLESS
+    asked = [encode_name(group) + rest for group in groups]
     require_stable = b"\x00"
-    return _varint(len(names) + 1) + body + require_stable + _NO_TAGS
+    return encode_varint(len(asked) + 1) + b"".join(asked) + require_stable + NO_TAGS
 
 
-_MEMBERLESS: Final = _NULL + _INT32.pack(-1) + _NULL + _NO_TAGS
+_MEMBERLESS: Final = NULL + INT32.pack(-1) + NULL + NO_TAGS
 
 
-def _checked(
-    decode: Callable[[bytes, int], Decoded[Answer]],
-) -> Callable[[bytes, int], Decoded[Answer]]:
-    @wraps(decode)
-    def checked(data: bytes, at: int) -> Decoded[Answer]:
-        try:
-            return decode(data, at)
-        except (struct.error, IndexError) as error:
-            raise ValueError(f"a reply of {len(data)} bytes ends too early") from error
-
-    return checked
-
-
-@_checked
+@checked
 def decode_offset_fetch(data: bytes, at: int) -> Decoded[dict[str, GroupCommits]]:
     """Read an OffsetFetch reply from its body, which begins at `at`; raises ValueError."""
-    (throttle,) = _INT32.unpack_from(data, at)
-    count, at = _length(data, at + 4)
+    (throttle,) = INT32.unpack_from(data, at)
+    count, at = read_length(data, at + 4)
     groups: dict[str, GroupCommits] = {}
     for _ in range(count):
-        group_id, at = _name(data, at)
-        topic_count, at = _length(data, at)
+        group_id, at = read_name(data, at)
+        topic_count, at = read_length(data, at)
         offsets: dict[str, dict[int, int]] = {}
         error = None
         for _ in range(topic_count):
-            topic, at = _name(data, at)
-            partition_count, at = _length(data, at)
+            topic, at = read_name(data, at)
+            partition_count, at = read_length(data, at)
             committed: dict[int, int] = {}
             end = at + partition_count * _COMMIT.size
             if _commits_without_metadata(data, at, end, committed):
@@ -101,11 +85,11 @@ def decode_offset_fetch(data: bytes, at: int) -> Decoded[dict[str, GroupCommits]
                         error = f"{topic}-{index}: {error_name(code)}"
                     elif offset >= 0:
                         committed[index] = offset
-            at = _skip_tags(data, at)
+            at = skip_tags(data, at)
             if committed:
                 offsets[topic] = committed
-        (code,) = _INT16.unpack_from(data, at)
-        at = _skip_tags(data, at + 2)
+        (code,) = INT16.unpack_from(data, at)
+        at = skip_tags(data, at + 2)
         groups[group_id] = (
             GroupCommits(error=error_name(code), moved=code in COORDINATOR_MOVED)
             if code
@@ -130,30 +114,52 @@ def _commits(data: bytes, at: int, count: int) -> Iterator[tuple[int, int, int, 
     """Yield index, offset, error and where the next partition begins."""
     for _ in range(count):
         index, offset, _ = _COMMIT_START.unpack_from(data, at)
-        length, at = _length(data, at + _COMMIT_START.size)
+        length, at = read_length(data, at + _COMMIT_START.size)
         at += length
-        (code,) = _INT16.unpack_from(data, at)
-        at = _skip_tags(data, at + 2)
+        (code,) = INT16.unpack_from(data, at)
+        at = skip_tags(data, at + 2)
         yield index, offset, code, at
+
+
+def encode_list_offsets(
+    wanted: Mapping[str, Mapping[int, int]], version: int, *, read_committed: bool
+) -> bytes:
+    """Return the body of a ListOffsets request; see `questions.ListOffsets` for what is wanted."""
+    no_replica, any_epoch = -1, -1
+    asked = []
+    for topic, times in wanted.items():
+        partitions = [_ASKED.pack(index, any_epoch, at, 0) for index, at in times.items()]
+        asked += [encode_name(topic), encode_varint(len(times) + 1), *partitions, NO_TAGS]
+    return b"".join(
+        [
+            INT32.pack(no_replica),
+            bytes([read_committed]),
+            encode_varint(len(wanted) + 1),
+            *asked,
+            # how long remote storage may take: no longer than the request itself
+            INT32.pack(0) if version >= LIST_OFFSETS_WITH_TIMEOUT else b"",
+            NO_TAGS,
+        ]
+    )
 
 
 def list_offsets_decoder(*, with_timestamps: bool) -> Callable[[bytes, int], Decoded[FoundOffsets]]:
     """Return the reader of a ListOffsets reply; see `replies.read_offsets` for what it returns."""
 
-    @_checked
+    @checked
     def decode(data: bytes, at: int) -> Decoded[FoundOffsets]:
-        (throttle,) = _INT32.unpack_from(data, at)
-        count, at = _length(data, at + 4)
+        (throttle,) = INT32.unpack_from(data, at)
+        count, at = read_length(data, at + 4)
         found = FoundOffsets({})
         leader_moved = False
         for _ in range(count):
-            topic, at = _name(data, at)
-            partition_count, at = _length(data, at)
+            topic, at = read_name(data, at)
+            partition_count, at = read_length(data, at)
             offsets = found.offsets[topic] = {}
             times: dict[int, int] = {}
             for _ in range(partition_count):
                 index, code, timestamp, offset, _, tags = _OFFSET.unpack_from(data, at)
-                at = _skip_tags(data, at + _OFFSET_START.size) if tags else at + _OFFSET.size
+                at = skip_tags(data, at + _OFFSET_START.size) if tags else at + _OFFSET.size
                 if code:
                     leader_moved = leader_moved or code in LEADER_MOVED
                     found.errors.setdefault(topic, {})[index] = error_name(code)
@@ -162,7 +168,7 @@ def list_offsets_decoder(*, with_timestamps: bool) -> Callable[[bytes, int], Dec
                     times[index] = timestamp
                 elif offset >= 0:
                     offsets[index] = offset
-            at = _skip_tags(data, at)
+            at = skip_tags(data, at)
             if times:
                 found.timestamps[topic] = times
         return Decoded(
@@ -170,49 +176,3 @@ def list_offsets_decoder(*, with_timestamps: bool) -> Callable[[bytes, int], Dec
         )
 
     return decode
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
-
-
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while (byte := data[at]) & 0x80:
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        at += 1
-    return value | byte << shift, at + 1
-
-
-def _length(data: bytes, at: int) -> tuple[int, int]:
-    """Read the length of a string or array, which is stored plus one; null is read as empty."""
-    value = data[at]
-    if value < 0x80:  # nearly all are short
-        return (value - 1 if value else 0), at + 1
-    value, at = _read_varint(data, at)
-    return value - 1, at
-
-
-def _name(data: bytes, at: int) -> tuple[str, int]:
-    length, at = _length(data, at)
-    end = at + length
-    if end > len(data):
-        raise IndexError
-    return sys.intern(data[at:end].decode()), end
-
-
-def _skip_tags(data: bytes, at: int) -> int:
-    if not data[at]:
-        return at + 1
-    count, at = _read_varint(data, at)
-    for _ in range(count):
-        _, at = _read_varint(data, at)
-        size, at = _read_varint(data, at)
-        at += size
-    return at

@@ -72,9 +72,7 @@ def error_name(code: int) -> str:
 
 
 def read_metadata(reply: Any) -> ClusterMetadata:
-    """Read a Metadata reply; raises ValueError when it has no brokers (the broker is starting)."""
-    if not reply.brokers:
-        raise ValueError("its metadata names no brokers yet")
+    """Read a Metadata reply."""
     return ClusterMetadata(
         cluster_id=reply.cluster_id,
         controller=reply.controller_id if reply.controller_id >= 0 else None,
@@ -86,8 +84,8 @@ def read_metadata(reply: Any) -> ClusterMetadata:
             (name := sys.intern(topic.name)): Topic(
                 name=name,
                 partitions={
-                    partition.partition_index: _partition(
-                        partition.leader_id if partition.leader_id >= 0 else None,
+                    partition.partition_index: placed(
+                        partition.leader_id,
                         tuple(partition.replica_nodes),
                         tuple(partition.isr_nodes),
                         tuple(partition.offline_replicas or ()),
@@ -105,11 +103,11 @@ def read_metadata(reply: Any) -> ClusterMetadata:
 
 
 @lru_cache(maxsize=10_000)
-def _partition(
-    leader: int | None, replicas: tuple[int, ...], isr: tuple[int, ...], offline: tuple[int, ...]
+def placed(
+    leader: int, replicas: tuple[int, ...], isr: tuple[int, ...], offline: tuple[int, ...]
 ) -> Partition:
     """Return one object for all partitions that are placed alike: 10,000 take 2 MB otherwise."""
-    return Partition(leader, replicas, isr, offline)
+    return Partition(leader if leader >= 0 else None, replicas, isr, offline)
 
 
 def read_groups(reply: Any) -> list[ListedGroup] | Failure:

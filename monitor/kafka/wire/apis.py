@@ -14,8 +14,10 @@ from kafka.protocol.admin import (
 from kafka.protocol.consumer import ListOffsetsRequest, OffsetFetchRequest
 from kafka.protocol.metadata import FindCoordinatorRequest, MetadataRequest
 
-from monitor.kafka import binary, replies
+from monitor.kafka import binary, binary_cluster, replies
+from monitor.kafka.compact import Decoded
 from monitor.kafka.questions import (
+    ClusterMetadata,
     DescribeClassicGroups,
     DescribeConsumerGroups,
     DescribeLogDirs,
@@ -52,8 +54,14 @@ VersionOf: TypeAlias = Callable[[Any], int]
 # -- questions as requests -------------------------------------------------------------------------
 
 
-def _metadata_requests(_question: Metadata, _version_of: VersionOf) -> list[Any]:
-    return [MetadataRequest(topics=None, allow_auto_topic_creation=False)]
+def _metadata_requests(_question: Metadata, version_of: VersionOf) -> list[Any]:
+    request = MetadataRequest(topics=None, allow_auto_topic_creation=False)
+    version = version_of(MetadataRequest)
+    if version not in binary_cluster.METADATA_VERSIONS:
+        return [request]
+    body = request.encode(version=version)
+    decode = binary_cluster.metadata_decoder(version)
+    return [EncodedRequest(MetadataRequest, version, body, decode)]
 
 
 def _list_groups_requests(_question: ListGroups, _version_of: VersionOf) -> list[Any]:
@@ -112,18 +120,24 @@ def commit_requests(question: FetchCommits, version_of: VersionOf) -> list[Any]:
 
 def _offsets_requests(question: ListOffsets, version_of: VersionOf) -> list[Any]:
     version = version_of(ListOffsetsRequest)
+    by_hand = version in binary.LIST_OFFSETS_VERSIONS
     if question.encoded is None or question.encoded[0] != version:
-        question.encoded = (version, offsets_request(question).encode(version=version))
+        body = (
+            binary.encode_list_offsets(
+                question.wanted, version, read_committed=question.read_committed
+            )
+            if by_hand
+            else offsets_request(question).encode(version=version)
+        )
+        question.encoded = (version, body)
     decode = (
-        binary.list_offsets_decoder(with_timestamps=_asks_for_times(question))
-        if version in binary.LIST_OFFSETS_VERSIONS
-        else None
+        binary.list_offsets_decoder(with_timestamps=_asks_for_times(question)) if by_hand else None
     )
     return [EncodedRequest(ListOffsetsRequest, *question.encoded, decode)]
 
 
 def offsets_request(question: ListOffsets) -> Any:
-    """Return the request as kafka-python's object: its bytes are kept, and made only once."""
+    """Return the request as kafka-python's object, for brokers that know no compact encoding."""
     topic_of = ListOffsetsRequest.ListOffsetsTopic
     partition_of = topic_of.ListOffsetsPartition
     return ListOffsetsRequest(
@@ -168,9 +182,20 @@ def _log_dirs_requests(_question: DescribeLogDirs, _version_of: VersionOf) -> li
 # -- replies as answers ----------------------------------------------------------------------------
 
 
+def _metadata(found: list[Any]) -> ClusterMetadata:
+    """Read the reply; raises ValueError when it has no brokers: the broker is starting."""
+    (reply,) = found
+    answer: ClusterMetadata = (
+        reply.answer if isinstance(reply, Decoded) else replies.read_metadata(reply)
+    )
+    if not answer.brokers:
+        raise ValueError("its metadata names no brokers yet")
+    return answer
+
+
 def read_commits(question: FetchCommits, found: list[Any]) -> dict[str, GroupCommits]:
     """Read the replies to `commit_requests`."""
-    if found and isinstance(found[0], binary.Decoded):
+    if found and isinstance(found[0], Decoded):
         answer: dict[str, GroupCommits] = found[0].answer
         return answer
     return {
@@ -194,7 +219,7 @@ def _asks_for_times(question: ListOffsets) -> bool:
 
 
 def _offsets(question: ListOffsets, found: list[Any]) -> FoundOffsets:
-    if isinstance(found[0], binary.Decoded):
+    if isinstance(found[0], Decoded):
         answer: FoundOffsets = found[0].answer
         return answer
     return replies.read_offsets(found, with_timestamps=_asks_for_times(question))
@@ -216,7 +241,7 @@ REQUESTS: Final[dict[type[Question[Any]], Callable[[Any, VersionOf], list[Any]]]
 }
 
 ANSWERS: Final[dict[type[Question[Any]], Callable[[Any, list[Any]], Any]]] = {
-    Metadata: lambda _, found: replies.read_metadata(found[0]),
+    Metadata: lambda _, found: _metadata(found),
     ListGroups: lambda _, found: replies.read_groups(found[0]),
     DescribeClassicGroups: lambda _, found: replies.read_classic_descriptions(found[0]),
     DescribeConsumerGroups: lambda _, found: replies.read_consumer_descriptions(found[0]),

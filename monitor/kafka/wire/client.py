@@ -13,6 +13,7 @@ from kafka import errors
 from kafka.future import Future
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
+from kafka.protocol.metadata import MetadataResponse
 
 from monitor.kafka.questions import Ask, ClusterMetadata, Failure, Metadata, UnreachableError
 from monitor.kafka.wire.apis import ANSWERS, REQUESTS
@@ -185,13 +186,23 @@ class KafkaWire:
             ask.failure = answer
             return
         if isinstance(ask.question, Metadata):
-            self._learn_addresses(outcome[0])
+            self._learn_addresses(answer)
         ask.answer = answer
 
-    def _learn_addresses(self, reply: Any) -> None:
+    def _learn_addresses(self, found: ClusterMetadata) -> None:
         # only the brokers: kafka-python's own index of 10,000 partitions would cost as much as a poll
-        reply.topics = []
-        self._manager.run(self._manager.cluster.update_metadata, reply)
+        broker, version = MetadataResponse.MetadataResponseBroker, MetadataResponse.max_version
+        told = MetadataResponse(
+            brokers=[
+                broker(b.id, b.host, b.port, b.rack, version=version)
+                for b in found.brokers.values()
+            ],
+            cluster_id=found.cluster_id,
+            controller_id=-1 if found.controller is None else found.controller,
+            topics=[],
+            version=version,
+        )
+        self._manager.run(self._manager.cluster.update_metadata, told)
 
 
 def _address(server: Any) -> str:

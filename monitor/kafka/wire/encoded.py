@@ -6,9 +6,9 @@ import struct
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from monitor.kafka import binary
+from monitor.kafka.compact import Decoded
 
-Decode: TypeAlias = Callable[[bytes, int], binary.Decoded[Any]]
+Decode: TypeAlias = Callable[[bytes, int], Decoded[Any]]
 
 
 class EncodedRequest:
@@ -59,5 +59,5 @@ class _Awaited:
     def parse_header(self, buffer: Any) -> Any:
         return self._theirs.parse_header(buffer)
 
-    def decode(self, buffer: Any) -> binary.Decoded[Any]:
+    def decode(self, buffer: Any) -> Decoded[Any]:
         return self._decode(bytes(buffer), buffer.tell())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -12,16 +13,20 @@ from kafka.protocol.consumer import (
     OffsetFetchRequest,
     OffsetFetchResponse,
 )
+from kafka.protocol.metadata import MetadataResponse
 
-from monitor.kafka import binary, replies
-from monitor.kafka.questions import FetchCommits, GroupCommits
-from monitor.kafka.wire.apis import commit_requests, read_commits
+from monitor.kafka import binary, binary_cluster, replies
+from monitor.kafka.questions import FetchCommits, GroupCommits, ListOffsets
+from monitor.kafka.wire.apis import commit_requests, offsets_request, read_commits
 
 Group = OffsetFetchResponse.OffsetFetchResponseGroup
 FetchTopic = Group.OffsetFetchResponseTopics
 FetchPartition = FetchTopic.OffsetFetchResponsePartitions
 ListTopic = ListOffsetsResponse.ListOffsetsTopicResponse
 ListPartition = ListTopic.ListOffsetsPartitionResponse
+ListedBroker = MetadataResponse.MetadataResponseBroker
+ListedTopic = MetadataResponse.MetadataResponseTopic
+PlacedPartition = ListedTopic.MetadataResponsePartition
 
 names = st.text(min_size=1, max_size=200)
 error_codes = st.sampled_from([0, 0, 0, 0, 3, 6, 15, 16, 29, 30, 74])
@@ -75,6 +80,37 @@ list_topics = st.builds(
     ),
 )
 
+node_ids = st.integers(min_value=0, max_value=5)
+# few and short, so that partitions are placed alike; and some longer than one byte can tell
+node_lists = st.one_of(st.lists(node_ids, max_size=3), st.just([7] * 200))
+brokers = st.builds(
+    ListedBroker,
+    node_id=node_ids,
+    host=names,
+    port=st.integers(min_value=0, max_value=65_535),
+    rack=st.one_of(st.none(), st.text(max_size=5)),
+)
+listed_topics = st.builds(
+    ListedTopic,
+    error_code=error_codes,
+    name=names,
+    topic_id=st.one_of(st.just(UUID(int=0)), st.uuids()),
+    is_internal=st.booleans(),
+    partitions=st.lists(
+        st.builds(
+            PlacedPartition,
+            error_code=error_codes,
+            partition_index=st.integers(min_value=0, max_value=200),
+            leader_id=st.integers(min_value=-1, max_value=5),
+            leader_epoch=st.just(3),
+            replica_nodes=node_lists,
+            isr_nodes=node_lists,
+            offline_replicas=node_lists,
+        ),
+        max_size=20,
+    ),
+)
+
 
 def theirs(groups: list[Any]) -> dict[str, GroupCommits]:
     return {g.group_id: replies.read_group_commits(g.topics, g.error_code) for g in groups}
@@ -111,8 +147,56 @@ def test_offsets_are_read_as_kafka_python_reads_them(
     assert decoded.throttle_time_ms == throttle
 
 
+@given(
+    brokers=st.lists(brokers, max_size=4),
+    cluster_id=st.one_of(st.none(), names),
+    controller=st.integers(min_value=-1, max_value=5),
+    topics=st.lists(listed_topics, max_size=4, unique_by=lambda topic: topic.name),
+    throttle=throttles,
+    version=st.sampled_from(binary_cluster.METADATA_VERSIONS),
+)
+def test_metadata_is_read_as_kafka_python_reads_it(
+    *,
+    brokers: list[Any],
+    cluster_id: str | None,
+    controller: int,
+    topics: list[Any],
+    throttle: int,
+    version: int,
+) -> None:
+    data = MetadataResponse(
+        throttle_time_ms=throttle,
+        brokers=brokers,
+        cluster_id=cluster_id,
+        controller_id=controller,
+        topics=topics,
+    ).encode(version=version)
+    decoded = binary_cluster.metadata_decoder(version)(bytes(data), 0)
+    found = replies.read_metadata(MetadataResponse.decode(data, version=version))
+    assert decoded.answer == found
+    assert decoded.throttle_time_ms == throttle
+    for name, topic in decoded.answer.topics.items():
+        assert list(topic.partitions) == list(found.topics[name].partitions)
+
+
+@given(
+    wanted=st.dictionaries(names, st.dictionaries(indexes, offsets, max_size=150), max_size=4),
+    read_committed=st.booleans(),
+    version=st.sampled_from(binary.LIST_OFFSETS_VERSIONS),
+)
+def test_the_offsets_request_is_byte_for_byte_kafka_pythons(
+    *, wanted: dict[str, dict[int, int]], read_committed: bool, version: int
+) -> None:
+    question = ListOffsets(wanted, read_committed)
+    assert binary.encode_list_offsets(wanted, version, read_committed=read_committed) == bytes(
+        offsets_request(question).encode(version=version)
+    )
+
+
 @given(st.lists(names, max_size=200), st.sampled_from([8, 9]))
-def test_the_request_is_byte_for_byte_kafka_pythons(groups: list[str], version: int) -> None:
+def test_the_commits_request_is_byte_for_byte_kafka_pythons(
+    groups: list[str], version: int
+) -> None:
     group = OffsetFetchRequest.OffsetFetchRequestGroup
     request = OffsetFetchRequest(
         groups=[group(group_id=g, member_id=None, member_epoch=-1, topics=None) for g in groups],
@@ -159,6 +243,31 @@ def test_a_reply_that_ends_too_early_is_a_value_error_and_nothing_else() -> None
     for end in range(len(data) - 2):
         with pytest.raises(ValueError, match="ends too early"):
             binary.decode_offset_fetch(data[:end], 0)
+    topic = ListedTopic(
+        error_code=0,
+        name="t",
+        topic_id=UUID(int=1),
+        is_internal=False,
+        partitions=[
+            PlacedPartition(
+                error_code=0,
+                partition_index=0,
+                leader_id=1,
+                leader_epoch=0,
+                replica_nodes=[1, 2],
+                isr_nodes=[1],
+                offline_replicas=[2],
+            )
+        ],
+    )
+    broker = ListedBroker(node_id=1, host="h", port=9092, rack="r")
+    metadata = MetadataResponse(
+        throttle_time_ms=0, brokers=[broker], cluster_id="c", controller_id=1, topics=[topic]
+    )
+    data = bytes(metadata.encode(version=12))
+    for end in range(len(data) - 1):
+        with pytest.raises(ValueError, match="ends too early"):
+            binary_cluster.metadata_decoder(12)(data[:end], 0)
 
 
 @pytest.mark.parametrize(("version", "requests"), [(2, 3), (7, 3), (8, 1), (9, 1), (10, 1)])

@@ -11,7 +11,7 @@ from monitor.state import State
 from monitor.web.overview import overview
 from tests.unit.monitor.fake_brokers import FakeBrokers
 
-AT_ONCE = Intervals(metadata=0.0001)
+AT_ONCE = Intervals(metadata=0.0)
 
 
 def broker_up(snapshot: Snapshot) -> dict[str, str]:
