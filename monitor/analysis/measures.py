@@ -134,7 +134,6 @@ class Analyst:
         self._forget_replaced(snapshot.topics)
         ends = fresh(snapshot.end_offsets.values, snapshot.end_offsets.seen_earlier)
         self._ends.observe(ends, now)
-        self._ends.retain(snapshot.topics)
         self._count_unchanged(snapshot, ends)
         self._commits.start_poll(snapshot.groups.keys())
         lags = {}

@@ -13,6 +13,7 @@ Times are integer milliseconds of a monotonic clock, so a wall clock that jumps 
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 PartitionOffsets: TypeAlias = "Mapping[str, Mapping[int, int]]"
 """Topic -> partition -> offset."""
+
+_Seen: TypeAlias = "tuple[tuple[int, ...], array[int]]"
+"""Partitions of a topic, and their log ends."""
 
 Key = TypeVar("Key", str, int)
 Kept = TypeVar("Kept")
@@ -194,20 +198,56 @@ def progress(packed: array[int], since_ms: int) -> tuple[int, int, int]:
 class EndWindows:
     """The log end offsets that the last polls saw, by topic and partition: Burrow's broker offsets.
 
-    A log end that moves back (truncation, a topic re-created) starts its window anew.
+    A log end that moves back (truncation, a topic re-created) starts its window anew. What a poll
+    saw of a topic is kept as one array, and the same one while nothing is written to the topic; it
+    is put in order by partition when it is asked for, as few topics are.
     """
 
     def __init__(self, *, window: int = WINDOW) -> None:
-        self._most = 2 * window
-        self._topics: dict[str, dict[int, array[int]]] = {}  # [time, end, time, end, ...]
+        # time in ms, and what was seen by topic
+        self._polls: deque[tuple[int, dict[str, _Seen]]] = deque(maxlen=window)
+        self._packed: dict[
+            str, dict[int, array[int]]
+        ] = {}  # what was asked for since the last poll
 
     def observe(self, log_ends: PartitionOffsets, now: float) -> None:
-        """Take in the log ends that one poll saw, of all topics that exist."""
-        now_ms = int(now * 1000)
-        most = self._most
-        for topic, partitions in log_ends.items():
-            windows = self._topics.setdefault(topic, {})
-            for partition, end in partitions.items():
+        """Take in the log ends that one poll saw."""
+        last = self._polls[-1][1] if self._polls else {}
+        seen: dict[str, _Seen] = {}
+        for topic, offsets in log_ends.items():
+            partitions, ends = tuple(offsets), array("q", offsets.values())
+            before = last.get(topic)
+            if before is not None and before[0] == partitions:
+                seen[topic] = before if before[1] == ends else (before[0], ends)
+            else:
+                seen[topic] = partitions, ends
+        self._polls.append((int(now * 1000), seen))
+        self._packed.clear()
+
+    def forget(self, topic: str) -> None:
+        """Drop a topic that is gone, or was re-created under its name."""
+        for _, seen in self._polls:
+            seen.pop(topic, None)
+        self._packed.pop(topic, None)
+
+    def ends(self, topic: str, partition: int) -> list[int]:
+        """Return the log ends seen, oldest first; empty when none was."""
+        packed = self.packed(topic).get(partition)
+        return [] if packed is None else packed[1::2].tolist()
+
+    def packed(self, topic: str) -> Mapping[int, array[int]]:
+        """Return partition -> array of (time in ms, log end) pairs, oldest first."""
+        found = self._packed.get(topic)
+        if found is None:
+            found = self._packed[topic] = self._pack(topic)
+        return found
+
+    def _pack(self, topic: str) -> dict[int, array[int]]:
+        windows: dict[int, array[int]] = {}
+        for now_ms, seen in self._polls:
+            if topic not in seen:
+                continue
+            for partition, end in zip(*seen[topic], strict=True):
                 packed = windows.get(partition)
                 if packed is None:
                     windows[partition] = array("q", (now_ms, end))
@@ -216,23 +256,4 @@ class EndWindows:
                     del packed[:]
                 packed.append(now_ms)
                 packed.append(end)
-                if len(packed) > most:
-                    del packed[:2]
-
-    def retain(self, topics: Collection[str]) -> None:
-        """Forget the topics that exist no more."""
-        for topic in self._topics.keys() - topics:
-            del self._topics[topic]
-
-    def forget(self, topic: str) -> None:
-        """Drop a topic that was re-created under its name."""
-        self._topics.pop(topic, None)
-
-    def ends(self, topic: str, partition: int) -> list[int]:
-        """Return the log ends seen, oldest first; empty when none was."""
-        packed = self._topics.get(topic, {}).get(partition)
-        return [] if packed is None else packed[1::2].tolist()
-
-    def packed(self, topic: str) -> Mapping[int, array[int]]:
-        """Return partition -> array of (time in ms, log end) pairs, oldest first."""
-        return self._topics.get(topic, {})
+        return windows

@@ -252,7 +252,7 @@ def test_broker_offsets_are_a_ring_of_ten_that_a_truncation_empties() -> None:
     ends.observe({"t": {0: 5}}, 200.0)
     assert ends.ends("t", 0) == [5]
     assert ends.ends("t", 1) == []
-    ends.retain(())
+    ends.forget("t")
     assert ends.ends("t", 0) == []
 
 
