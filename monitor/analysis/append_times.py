@@ -15,12 +15,13 @@ from array import array
 from bisect import bisect_left, bisect_right
 from math import inf
 from operator import itemgetter
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from monitor.analysis.time_search import Search
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
 Point: TypeAlias = tuple[int, float]
 """Offset and time in seconds."""
@@ -121,6 +122,10 @@ def _thinned(points: list[int] | array[int], wanted: Collection[int]) -> list[in
     return sorted(kept)
 
 
+# what most logs share: 10,000 empty dictionaries of their own would take 2 MB
+_NONE: Final[Mapping[int, Any]] = MappingProxyType({})
+
+
 class PartitionLog:
     """What is known about one partition's log."""
 
@@ -134,9 +139,11 @@ class PartitionLog:
         self.last = array("d")  # last seen: monotonic seconds
         self.lower: Facts | None = None  # from replies, wall-clock seconds; most logs have none
         self.upper: Facts | None = None
-        self.replies: list[Reply] = []  # of this poll, where compaction may remove records
-        self.skips: dict[int, int] = {}  # committed offset -> none is left between it and this one
-        self.searches: dict[int, Search] = {}  # committed offset -> its search
+        # of this poll, where compaction may remove records
+        self.replies: tuple[Reply, ...] = ()
+        # committed offset -> none is left between it and this one
+        self.skips: Mapping[int, int] = _NONE
+        self.searches: Mapping[int, Search] = _NONE  # by committed offset
         self.distrusted_until = -inf
 
     def see_end(self, end: int, now: float) -> None:
@@ -165,8 +172,7 @@ class PartitionLog:
         if self.lower and self.upper:
             self.lower.truncate(end - 1)
             self.upper.truncate(end)
-        self.skips.clear()
-        self.searches.clear()
+        self.skips = self.searches = _NONE
 
     def thin(self, wanted: Collection[int]) -> None:
         """Drop points that tell little about the wanted offsets."""
@@ -183,12 +189,10 @@ class PartitionLog:
 
     def want(self, offsets: Collection[int]) -> None:
         """Keep the bookkeeping of these committed offsets and what replies said of their records."""
-        if self.replies:
-            self.replies = []
+        self.replies = ()
         if not offsets:
             self.lower = self.upper = None
-            self.skips.clear()
-            self.searches.clear()
+            self.skips = self.searches = _NONE
             return
         searches = self.searches
         if searches.keys() == offsets:
@@ -286,7 +290,7 @@ class PartitionLog:
 
     def add_left(self, reply: Reply, wall_offset: float) -> None:
         """Note what this poll saw to be left of a compacted log."""
-        self.replies.append(reply)
+        self.replies = (*self.replies, reply)
         if reply.offset == self.ends[-1]:
             return
         for committed in self.searches:
@@ -295,7 +299,7 @@ class PartitionLog:
                 offset < reply.offset
                 and reply.question <= self.decisive(offset, wall_offset) + 1e-4
             ):
-                self.skips[committed] = reply.offset
+                self.skips = {**self.skips, committed: reply.offset}
 
     def _facts(self) -> tuple[Facts, Facts]:
         if self.lower is None or self.upper is None:
@@ -305,8 +309,8 @@ class PartitionLog:
     def distrust(self, until: float) -> None:
         """Do without the timestamps of this log's records for a while."""
         self.lower = self.upper = None
-        self.replies = []
-        self.skips.clear()
+        self.replies = ()
+        self.skips = _NONE
         for search in self.searches.values():
             search.found = None
         self.distrusted_until = until
