@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
 
 PartitionOffsets: TypeAlias = Mapping[str, Mapping[int, int]]
 """Topic -> partition -> offset."""
@@ -24,6 +25,12 @@ SHARE: Final = "share"  # KIP-932
 STREAMS: Final = "streams"  # KIP-1071
 
 _NONE_EARLIER: Final[Mapping[int, float]] = {}
+_NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
+
+
+def nothing() -> Mapping[Any, Any]:
+    """Return the empty mapping that all share: thousands of groups have little to tell."""
+    return _NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +172,8 @@ class Group:
     assignor: str | None = None
     coordinator: int | None = None
     members: tuple[Member, ...] | None = None
-    commits: PartitionOffsets = field(default_factory=dict)
-    lags: PartitionOffsets = field(default_factory=dict)
+    commits: PartitionOffsets = field(default_factory=nothing)
+    lags: PartitionOffsets = field(default_factory=nothing)
     epoch: int | None = None
     error: str | None = None
     seen_at: float = 0.0

@@ -9,8 +9,9 @@ of topics no longer consumed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+from monitor.model import nothing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -28,9 +29,6 @@ def is_rebalancing(state: str | None) -> bool:
     return state is not None and state.replace("_", "").replace(" ", "").lower() in REBALANCING
 
 
-_NOTHING: Final[Mapping[str, tuple[int, ...]]] = MappingProxyType({})
-
-
 class GroupFacts(NamedTuple):
     """Who is in a group and what they hold; None for what is not known now.
 
@@ -45,7 +43,7 @@ class GroupFacts(NamedTuple):
     idle: tuple[str, ...] | None = None
     unassigned: tuple[tuple[str, int], ...] | None = None
     per_member: tuple[int, ...] = ()
-    per_topic: Mapping[str, tuple[int, ...]] = _NOTHING
+    per_topic: Mapping[str, tuple[int, ...]] = nothing()
 
 
 def group_facts(group: Group, partitions_of: Mapping[str, Collection[int]]) -> GroupFacts:

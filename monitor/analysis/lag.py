@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from monitor.model import Group, PartitionOffsets, Snapshot
+from monitor.model import Group, PartitionOffsets, Snapshot, nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class GroupLag:
     partitions: PartitionOffsets = field(default_factory=dict)
     topics: Mapping[str, int] = field(default_factory=dict)
     total: int = 0
-    past_end: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    past_end: Mapping[str, tuple[int, ...]] = field(default_factory=nothing)
 
     def get(self, topic: str, partition: int) -> int | None:
         """Return a partition's lag, None when it is not known."""
@@ -77,7 +77,7 @@ def lag_of_group(
     for topic, told in group.lags.items():
         partitions[topic] = {**partitions.get(topic, {}), **told}
     topics = {topic: sum(lags.values()) for topic, lags in partitions.items()}
-    return GroupLag(partitions, topics, sum(topics.values()), past_end)
+    return GroupLag(partitions, topics, sum(topics.values()), past_end or nothing())
 
 
 def _take_past_end(lags: dict[int, int], stale: Collection[int]) -> tuple[int, ...]:

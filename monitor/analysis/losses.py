@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from monitor.model import nothing
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
@@ -47,7 +49,7 @@ class Losses:
         """Return topic -> partition -> messages lost, of every partition that ever had lag."""
         topics = self._groups.get(group)
         if not topics:
-            return {}
+            return nothing()
         return {
             topic: {partition: known[0] for partition, known in partitions.items()}
             for topic, partitions in topics.items()

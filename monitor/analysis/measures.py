@@ -32,6 +32,7 @@ from monitor.analysis.status import (
 )
 from monitor.analysis.timelag import TimeLag
 from monitor.analysis.windows import CommitWindows, EndWindows, fresh
+from monitor.model import nothing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -73,13 +74,13 @@ class GroupMeasures:
     lag: GroupLag
     facts: GroupFacts
     status: GroupStatus = NOT_FOUND
-    seconds: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    seconds: Mapping[str, Mapping[int, float]] = field(default_factory=nothing)
     seconds_max: float | None = None
-    changed_at: Mapping[str, float] = field(default_factory=dict)
-    rates: Mapping[str, TopicRates] = field(default_factory=dict)
-    imbalance: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    retention: Mapping[str, Mapping[int, RetentionRisk]] = field(default_factory=dict)
-    lost: PartitionOffsets = field(default_factory=dict)
+    changed_at: Mapping[str, float] = field(default_factory=nothing)
+    rates: Mapping[str, TopicRates] = field(default_factory=nothing)
+    imbalance: Mapping[str, Mapping[str, float]] = field(default_factory=nothing)
+    retention: Mapping[str, Mapping[int, RetentionRisk]] = field(default_factory=nothing)
+    lost: PartitionOffsets = field(default_factory=nothing)
     rebalances: int | None = None
     advice: tuple[Advice, ...] = ()
     steady: bool = False
@@ -328,7 +329,7 @@ class Analyst:
             at_rest = status.complete >= 1 and not poll.snapshot.stable_offsets.values
             zero = 0.0 if lag.partitions else None
             return GroupMeasures(
-                lag, facts, status, {}, zero, changed_at,
+                lag, facts, status, seconds_max=zero, changed_at=changed_at,
                 lost=lost, rebalances=rebalances, steady=at_rest,
             )  # fmt: skip
         rates = self._rates(poll, group, close)

@@ -10,7 +10,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, Protocol, TypeVar
 
-from monitor.model import Broker, Member, Partition, PartitionOffsets, Topic, TopicConfig
+from monitor.model import (
+    Broker,
+    Member,
+    Partition,
+    PartitionOffsets,
+    Topic,
+    TopicConfig,
+    nothing,
+)
 
 Answer = TypeVar("Answer")
 
@@ -108,8 +116,8 @@ class GroupCommits:
     `lags` has the lag of a share group's partitions, from brokers that tell it.
     """
 
-    offsets: PartitionOffsets = field(default_factory=dict)
-    lags: PartitionOffsets = field(default_factory=dict)
+    offsets: PartitionOffsets = field(default_factory=nothing)
+    lags: PartitionOffsets = field(default_factory=nothing)
     error: str | None = None
     moved: bool = False
 
