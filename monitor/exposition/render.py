@@ -22,6 +22,7 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 # The lowest level: 9 MB of text shrink to a twentieth in 0.05 s; higher levels take five times that.
 GZIP_LEVEL: Final = 1
 PIECE_CHARACTERS: Final = 1 << 16
+PLAIN_PIECE_BYTES: Final = 1 << 20
 # RFC 1952: magic, deflate, no flags, no time, fastest compression, unknown system
 _GZIP_HEADER: Final = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"
 # RFC 1951: an empty last block
@@ -57,17 +58,11 @@ class Part:
         deflated.append(deflate.flush(zlib.Z_FULL_FLUSH))
         return cls(b"".join(deflated), length, checksum ^ _after_zeros(0, length))
 
-    @property
-    def plain(self) -> bytes:
-        """Return the text."""
-        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(self.deflated)
-
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A rendered page; `parts` in order are its text, of `length` bytes when plain."""
+    """A rendered page, of `length` bytes when plain."""
 
-    parts: tuple[Part, ...]
     gzipped: bytes
     length: int
 
@@ -77,8 +72,15 @@ class Page:
         return b"".join(self.pieces())
 
     def pieces(self) -> Iterator[bytes]:
-        """Yield the plain text part by part: in one piece it would need its length in memory."""
-        return (part.plain for part in self.parts)
+        """Yield the plain text in pieces: whole it would need its length in memory.
+
+        In large ones: while a poll runs, each has to wait for the interpreter several times.
+        """
+        inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+        rest: bytes | memoryview = memoryview(self.gzipped)[len(_GZIP_HEADER) :]
+        while not inflate.eof:
+            yield inflate.decompress(rest, PLAIN_PIECE_BYTES)
+            rest = inflate.unconsumed_tail
 
 
 class _LabelTexts(dict[tuple[str, ...], str]):
@@ -179,7 +181,7 @@ def _page(parts: tuple[Part, ...]) -> Page:
         length += part.length
     end = struct.pack("<II", checksum, length & 0xFFFFFFFF)
     gzipped = b"".join((_GZIP_HEADER, *(part.deflated for part in parts), _DEFLATE_END, end))
-    return Page(parts, gzipped, length)
+    return Page(gzipped, length)
 
 
 def _after_zeros(checksum: int, count: int) -> int:
