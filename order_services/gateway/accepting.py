@@ -7,21 +7,23 @@ order waits for nobody.
 
 from __future__ import annotations
 
-import queue
 import threading
-from concurrent.futures import CancelledError, Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
+import time
+from collections import deque
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from order_services.events import Event, EventType, new_id
+from order_services.gateway import reading
 from order_services.runtime import instrumentation, outbox
 from order_services.runtime.database import is_transient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -70,6 +72,7 @@ _PRUNE_KEYS: Final = """
         ORDER BY created_at LIMIT %s FOR UPDATE SKIP LOCKED)
 """
 PRUNED_AT_ONCE: Final = 5_000
+GIVE_UP_INTERVAL_SECONDS: Final = 0.25
 
 
 class KeyReusedError(Exception):
@@ -82,10 +85,10 @@ class NotAcceptedInTimeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What became of a request: the order's id, and whether an earlier request had made it."""
+    """What became of a request: the order's id, and `earlier` as it is now if a request had made it."""
 
     order_id: str
-    repeated: bool
+    earlier: Mapping[str, Any] | None = None
 
 
 @dataclass(slots=True)
@@ -95,11 +98,20 @@ class _Waiting:
     event: Event
     digest: bytes
     key: str | None
+    deadline: float
     result: Future[Accepted] = field(default_factory=Future)
+
+    def settle(self, outcome: Accepted | Exception) -> None:
+        # too late: the client was told that it took too long
+        with suppress(InvalidStateError):
+            if isinstance(outcome, Accepted):
+                self.result.set_result(outcome)
+            else:
+                self.result.set_exception(outcome)
 
 
 class OrderWriter:
-    """Accepts orders from many threads and writes them from one."""
+    """Accepts orders from any thread, and writes them from one."""
 
     def __init__(
         self,
@@ -113,17 +125,24 @@ class OrderWriter:
         self._on_committed = on_committed
         self._max_orders = max_orders
         self._timeout_seconds = timeout_seconds
-        self._queue: queue.SimpleQueue[_Waiting] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="order-writer", daemon=True)
+        self._queue: deque[_Waiting] = deque()
+        self._under_way: Sequence[_Waiting] = ()
+        self._arrived = threading.Condition()
+        self._threads = [
+            threading.Thread(target=self._write_on, name="order-writer", daemon=True),
+            threading.Thread(target=self._give_up_late, name="order-deadlines", daemon=True),
+        ]
 
     def start(self) -> None:
         """Begin to write."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     @property
     def dead(self) -> str | None:
         """Why nothing is written any more, or None."""
-        return None if self._thread.is_alive() else "the order writer has ended"
+        alive = all(thread.is_alive() for thread in self._threads)
+        return None if alive else "the order writer has ended"
 
     def accept(
         self,
@@ -132,12 +151,13 @@ class OrderWriter:
         key: str | None,
         correlation_id: str,
         traceparent: str | None = None,
-    ) -> Accepted:
-        """Return once the order, its event and its outbox message are committed.
+    ) -> Future[Accepted]:
+        """Return at once; the future is done when the order, its event and its message are committed.
 
-        The same `key` (Idempotency-Key) again returns the order of the first time. Raises
+        The same `key` (Idempotency-Key) again gives the order of the first time. The future raises
         `KeyReusedError` when it comes with another order, `NotAcceptedInTimeError`, and the
-        database's own errors; after an error the same request with the same key is safe.
+        database's own errors; after an error the same request with the same key is safe. What is
+        called when it is done must not wait: other orders would wait with it.
         """
         event = Event(
             EventType.ORDER_CREATED,
@@ -147,28 +167,36 @@ class OrderWriter:
             correlation_id,
             traceparent,
         )
-        waiting = _Waiting(event, order.digest, key)
-        self._queue.put(waiting)
-        try:
-            return waiting.result.result(self._timeout_seconds)
-        except (FutureTimeoutError, CancelledError):
-            waiting.result.cancel()
-            raise NotAcceptedInTimeError from None
+        deadline = time.monotonic() + self._timeout_seconds
+        waiting = _Waiting(event, order.digest, key, deadline)
+        with self._arrived:
+            self._queue.append(waiting)
+            self._arrived.notify()
+        return waiting.result
 
-    def _run(self) -> None:
+    def _write_on(self) -> None:
         while True:
-            batch = [self._queue.get()]
-            while len(batch) < self._max_orders:
-                try:
-                    batch.append(self._queue.get_nowait())
-                except queue.Empty:
-                    break
-            # a request that has given up waiting must not become an order behind its back
-            self._settle([w for w in batch if w.result.set_running_or_notify_cancel()])
+            with self._arrived:
+                self._under_way = ()
+                while not self._queue:
+                    self._arrived.wait()
+                count = min(len(self._queue), self._max_orders)
+                batch = self._under_way = [self._queue.popleft() for _ in range(count)]
+            self._settle(batch)
+
+    def _give_up_late(self) -> None:
+        while True:
+            time.sleep(GIVE_UP_INTERVAL_SECONDS)
+            now = time.monotonic()
+            with self._arrived:
+                # a request that is told so must not become an order behind its back
+                late = [each for each in self._under_way if each.deadline < now]
+                while self._queue and self._queue[0].deadline < now:
+                    late.append(self._queue.popleft())
+            for waiting in late:
+                waiting.settle(NotAcceptedInTimeError())
 
     def _settle(self, batch: Sequence[_Waiting]) -> None:
-        if not batch:
-            return
         try:
             with self._database.begin() as connection:
                 outcomes = _write(connection, batch)
@@ -179,38 +207,40 @@ class OrderWriter:
                     self._settle([waiting])
                 return
             for waiting in batch:
-                waiting.result.set_exception(error)
+                waiting.settle(error)
             return
         self._on_committed()
         for waiting, outcome in zip(batch, outcomes, strict=True):
-            if isinstance(outcome, Accepted):
-                waiting.result.set_result(outcome)
-            else:
-                waiting.result.set_exception(outcome)
+            waiting.settle(outcome)
         instrumentation.ACCEPTED_ORDERS.inc(
-            sum(isinstance(o, Accepted) and not o.repeated for o in outcomes)
+            sum(isinstance(o, Accepted) and o.earlier is None for o in outcomes)
         )
 
 
 def _write(connection: Connection, batch: Sequence[_Waiting]) -> list[Accepted | KeyReusedError]:
     owner_of_key = _claim_keys(connection, batch)
-    outcomes: list[Accepted | KeyReusedError] = []
-    new: list[Event] = []
-    for waiting in batch:
-        order_id = waiting.event.order_id
-        digest, owner = (waiting.digest, order_id)
-        if waiting.key is not None:
-            digest, owner = owner_of_key[waiting.key]
-        if owner == order_id:
-            new.append(waiting.event)
-            outcomes.append(Accepted(order_id, repeated=False))
-        elif digest == waiting.digest:
-            outcomes.append(Accepted(owner, repeated=True))
-        else:
-            outcomes.append(KeyReusedError())
+    owners = [
+        (waiting.digest, waiting.event.order_id)
+        if waiting.key is None
+        else owner_of_key[waiting.key]
+        for waiting in batch
+    ]
+    new = [
+        waiting.event
+        for waiting, (_, owner) in zip(batch, owners, strict=True)
+        if owner == waiting.event.order_id
+    ]
     if new:
         connection.exec_driver_sql(_INSERT, (_json([_row(event) for event in new]),))
         outbox.write(connection, SERVICE, new)
+    outcomes: list[Accepted | KeyReusedError] = []
+    for waiting, (digest, owner) in zip(batch, owners, strict=True):
+        if owner == waiting.event.order_id:
+            outcomes.append(Accepted(owner))
+        elif digest == waiting.digest:
+            outcomes.append(Accepted(owner, earlier=reading.order(connection, owner) or {}))
+        else:
+            outcomes.append(KeyReusedError())
     return outcomes
 
 

@@ -12,6 +12,7 @@ from order_services.events import is_uuid
 from order_services.gateway import reading
 from order_services.gateway.accepting import (
     SERVICE,
+    Accepted,
     KeyReusedError,
     NotAcceptedInTimeError,
     OrderWriter,
@@ -20,7 +21,7 @@ from order_services.gateway.following import advance
 from order_services.gateway.status import OrderStatus
 from order_services.gateway.validation import parse_idempotency_key, parse_order
 from order_services.runtime import instrumentation, outbox
-from order_services.runtime.direct import DirectAnswer, DirectRequest, add_direct_route
+from order_services.runtime.direct import DirectAnswer, DirectRequest, Later, add_direct_route
 from order_services.runtime.http import (
     ApiError,
     correlation_id,
@@ -32,6 +33,7 @@ from order_services.runtime.http import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
 
     from flask import Flask, Response
 
@@ -52,43 +54,47 @@ def add_routes(
     wake_relay: Callable[[], None],
 ) -> None:
     """Add the interface to an app that has the probes."""
-    _add_accept(app, database, writer)
+    _add_accept(app, writer)
     _add_orders(app, database)
     _add_cancel(app, database, wake_relay)
     _add_overviews(app, database, fleet)
 
 
-def _add_accept(app: Flask, database: Database, writer: OrderWriter) -> None:
-    def accept(request: DirectRequest) -> DirectAnswer:
-        key = parse_idempotency_key(request.header("Idempotency-Key"))
+def _add_accept(app: Flask, writer: OrderWriter) -> None:
+    def accept(request: DirectRequest) -> Later[Accepted]:
+        key = parse_idempotency_key(request.headers.get("idempotency-key"))
         order = parse_order(request.json())
-        try:
-            accepted = writer.accept(
-                order,
-                key=key,
-                correlation_id=request.correlation_id,
-                traceparent=request.traceparent,
-            )
-        except KeyReusedError:
-            raise ApiError(
-                HTTPStatus.UNPROCESSABLE_ENTITY,
-                "this Idempotency-Key came with another order before",
-                field="Idempotency-Key",
-            ) from None
-        except NotAcceptedInTimeError:
-            raise database_away() from None
-        body = {
-            "orderId": accepted.order_id,
-            "status": OrderStatus.ACCEPTED,
-            **order.payload(),
-            "correlationId": request.correlation_id,
-        }
-        headers = {"Location": f"/api/orders/{accepted.order_id}"}
-        if accepted.repeated:
-            with database.begin() as connection:
-                body = reading.order(connection, accepted.order_id) or body
-            headers["Idempotency-Replayed"] = "true"
-        return DirectAnswer(HTTPStatus.ACCEPTED, body, headers)
+
+        def answer(accepting: Future[Accepted]) -> DirectAnswer:
+            try:
+                accepted = accepting.result()
+            except KeyReusedError:
+                raise ApiError(
+                    HTTPStatus.UNPROCESSABLE_ENTITY,
+                    "this Idempotency-Key came with another order before",
+                    field="Idempotency-Key",
+                ) from None
+            except NotAcceptedInTimeError:
+                raise database_away() from None
+            headers = {"Location": f"/api/orders/{accepted.order_id}"}
+            if accepted.earlier is not None:
+                headers["Idempotency-Replayed"] = "true"
+                return DirectAnswer(HTTPStatus.ACCEPTED, accepted.earlier, headers)
+            body = {
+                "orderId": accepted.order_id,
+                "status": OrderStatus.ACCEPTED,
+                **order.payload(),
+                "correlationId": request.correlation_id,
+            }
+            return DirectAnswer(HTTPStatus.ACCEPTED, body, headers)
+
+        accepting = writer.accept(
+            order,
+            key=key,
+            correlation_id=request.correlation_id,
+            traceparent=request.traceparent,
+        )
+        return Later(accepting, answer)
 
     add_direct_route(app, "POST", "/api/orders", accept)
 

@@ -10,7 +10,6 @@ from order_services.gateway.following import HANDLES, follow
 from order_services.gateway.replaying import ReplayJobs, add_replay_routes
 from order_services.gateway.routes import add_routes
 from order_services.gateway.settings import GatewaySettings
-from order_services.runtime.http import THREADS_KEY
 from order_services.runtime.service import MAINTENANCE_INTERVAL_SECONDS, Runtime, Service
 from order_services.runtime.worker import Worker
 from order_services.topics import GATEWAY_GROUP
@@ -25,7 +24,6 @@ def gateway_service(settings: GatewaySettings) -> Service:
     """Return what the runtime needs to run the gateway."""
 
     def configure(app: Flask, runtime: Runtime) -> None:
-        app.config[THREADS_KEY] = settings.http_threads
         writer = OrderWriter(
             runtime.database,
             on_committed=runtime.wake_relay,

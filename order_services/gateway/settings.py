@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
 
-from order_services.runtime.settings import Port, PositiveInt, PositiveSeconds, ServiceSettings
+from order_services.runtime.settings import Port, PositiveSeconds, ServiceSettings
 
 _URL: Final = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+(/[^\s,?#]*)?")
 
@@ -29,8 +29,6 @@ class GatewaySettings(ServiceSettings):
     kafka_client_id: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")] = (
         "gateway-service"
     )
-    # each thread serves one request: as many as can share one transaction
-    http_threads: PositiveInt = 32
     # how many orders one transaction takes at most
     accept_batch_max_orders: Annotated[int, Field(ge=1, le=1_000)] = 200
     # after this a client hears that its order was not accepted in time

@@ -1,24 +1,19 @@
-"""What every service answers over HTTP, and the server that carries it."""
+"""What every service answers over HTTP; `server` carries it."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-import json
 import re
 import socket
-import threading
 import time
 import uuid
-from concurrent.futures import Future
 from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
 import structlog
-from cheroot import wsgi
-from cheroot.server import HTTPConnection, HTTPRequest
 from flask import Flask, Response, g, request
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import choose_encoder
@@ -36,20 +31,13 @@ if TYPE_CHECKING:
 
 CORRELATION_HEADER: Final = "X-Correlation-Id"
 MAX_BODY_BYTES: Final = 64 * 1024
-MAX_HEADER_BYTES: Final = 32 * 1024
 # A client that is still sending when the connection closes gets a reset instead of the 413.
 MAX_DRAINED_BYTES: Final = 1024 * 1024
 RETRY_AFTER_SECONDS: Final = 2
-SHUTDOWN_SECONDS: Final = 5.0
-SOCKET_TIMEOUT_SECONDS: Final = 10
-MAX_IDLE_CONNECTIONS: Final = 1000
-# A service that needs another number of request threads sets it in its app's configuration.
-THREADS_KEY: Final = "HTTP_THREADS"
-DEFAULT_THREADS: Final = 8
 
 # with its label the id must fit into an exemplar, which OpenMetrics limits to 128 characters
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9._:\-]{1,64}\Z")
-_ON_UPGRADE: Final = "order_services.on_upgrade"
+ON_UPGRADE: Final = "order_services.on_upgrade"
 
 _log = structlog.get_logger(__name__)
 
@@ -87,10 +75,6 @@ class ApiError(Exception):
         if self.field is not None:
             content["field"] = self.field
         return {"error": content}
-
-
-class PortTakenError(OSError):
-    """The port that a server should listen on cannot be had."""
 
 
 def json_response(
@@ -171,7 +155,6 @@ def service_app(name: str, health: Health, *, registry: CollectorRegistry = REGI
     """Return an app with /health, /ready and /metrics, and JSON for every error."""
     app = Flask(name, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
-    app.config[THREADS_KEY] = DEFAULT_THREADS
     _add_probes(app, name, health)
     _add_metrics(app, registry)
     _add_request_hooks(app)
@@ -320,132 +303,9 @@ def websocket_response(on_connected: Callable[[socket.socket], None]) -> Respons
     # browsers let any page open a WebSocket to any host: only the header tells them apart
     if origin is not None and origin.split("://", 1)[-1] != request.host:
         raise ApiError(HTTPStatus.FORBIDDEN, "this origin is not allowed", field="Origin")
-    request.environ[_ON_UPGRADE] = on_connected
+    request.environ[ON_UPGRADE] = on_connected
     response = Response(status=HTTPStatus.SWITCHING_PROTOCOLS)
     response.headers["Upgrade"] = "websocket"
     response.headers["Connection"] = "Upgrade"
     response.headers["Sec-WebSocket-Accept"] = generate_accept_token(key.encode()).decode()
     return response
-
-
-class _Request(HTTPRequest):
-    """Answers in JSON also what is refused before the app sees it."""
-
-    def simple_response(self, status: str, msg: str = "") -> None:
-        body = json.dumps({"error": {"message": msg or str(status)[4:]}})
-        head = (
-            f"{self.server.protocol} {status}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        )
-        self.close_connection = True
-        self.conn.wfile.write((head + body).encode("latin-1"))
-
-
-class _Connection(HTTPConnection):
-    """A connection that can be handed over to WebSocket."""
-
-    RequestHandlerClass = _Request
-    handed_over = False
-
-    def _close_kernel_socket(self) -> None:
-        # shutting down would reach through to the duplicate that the new owner holds
-        if not self.handed_over:
-            super()._close_kernel_socket()  # type: ignore[misc]  # missing in cheroot's stubs
-
-
-class _Gateway(wsgi.Gateway_10):
-    """Hands the socket over after an answer with 101."""
-
-    def respond(self) -> None:
-        super().respond()
-        on_connected = self.env.get(_ON_UPGRADE)
-        if on_connected is None or not self.req.status.startswith(b"101"):
-            return
-        connection = self.req.conn
-        self.req.close_connection = True
-        duplicate = connection.socket.dup()
-        duplicate.setblocking(False)
-        connection.handed_over = True
-        on_connected(duplicate)
-
-
-class _Server(wsgi.Server):
-    """Cheroot with our limits, and its messages in the structured log."""
-
-    ConnectionClass = _Connection
-    max_request_header_size = MAX_HEADER_BYTES
-    keep_alive_conn_limit = MAX_IDLE_CONNECTIONS
-
-    @staticmethod
-    def bind_socket(socket_: socket.socket, bind_addr: Any) -> socket.socket:
-        try:
-            socket_.bind(bind_addr)
-        except OSError:
-            socket_.close()  # cheroot forgets a socket that it could not bind
-            raise
-        return socket_
-
-    def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:  # noqa: FBT001, FBT002  # cheroot's signature
-        _log.log(level, msg, exc_info=traceback)
-
-
-class WebServer:
-    """Serves a WSGI app on threads of its own."""
-
-    def __init__(self, app: Flask, host: str, port: int) -> None:
-        self._server = _Server(
-            (host, port),
-            app,
-            numthreads=app.config.get(THREADS_KEY, DEFAULT_THREADS),
-            request_queue_size=256,
-            timeout=SOCKET_TIMEOUT_SECONDS,
-            shutdown_timeout=int(SHUTDOWN_SECONDS),
-            server_name="order-services",
-        )
-        self._server.gateway = _Gateway
-        self._address = (host, port)
-        # Daemon, and so are the workers that it starts: a request that never ends must not keep
-        # the process from exiting.
-        self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
-        self._bound: Future[None] = Future()
-
-    @property
-    def port(self) -> int:
-        """The port that is listened on, also when 0 was asked for."""
-        return int(self._server.bind_addr[1])
-
-    def start(self) -> None:
-        """Listen, and return; raises `PortTakenError` that names the port and its setting."""
-        self._thread.start()
-        try:
-            self._bound.result()
-        except OSError as error:
-            host, port = self._address
-            raise PortTakenError(
-                f"cannot listen on {host} port {port}: {_cause(error)}; set PORT to another port"
-            ) from error
-
-    def stop(self, timeout_seconds: float = SHUTDOWN_SECONDS) -> None:
-        """Finish the requests in flight and stop; gives up waiting after `timeout_seconds`."""
-        self._server.shutdown_timeout = timeout_seconds
-        # joins its workers without a limit once their sockets are shut: not on our thread
-        stopper = threading.Thread(target=self._server.stop, name="http-stop", daemon=True)
-        stopper.start()
-        stopper.join(timeout_seconds + 1)
-        if stopper.is_alive():
-            _log.warning("requests still running at shutdown", waited_seconds=timeout_seconds)
-
-    def _serve(self) -> None:
-        try:
-            self._server.prepare()
-        except OSError as error:
-            self._bound.set_exception(error)
-            return
-        self._bound.set_result(None)
-        self._server.serve()
-
-
-def _cause(error: OSError) -> str:
-    """Take the reason out of "No socket could be created -- (address: [Errno 98] reason)"."""
-    match = re.search(r"\[Errno -?\d+\] ([^)]*)", str(error))
-    return (match.group(1) if match else str(error)).lower()

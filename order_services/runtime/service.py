@@ -25,8 +25,9 @@ from order_services.runtime.database import Database, is_transient
 from order_services.runtime.dead_letters import DeadLetterLimit
 from order_services.runtime.faults import FaultInjector, injector
 from order_services.runtime.health import Health
-from order_services.runtime.http import PortTakenError, WebServer, service_app
+from order_services.runtime.http import service_app
 from order_services.runtime.relay import Relay
+from order_services.runtime.server import PortTakenError, WebServer
 from order_services.runtime.settings import S, ServiceSettings, SettingsError, load
 from order_services.runtime.worker import Worker, WorkerThread
 from order_services.topics import ConsumerGroup

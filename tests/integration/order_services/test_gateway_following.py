@@ -55,7 +55,7 @@ def writer(connected: Database) -> OrderWriter:
 
 
 def new_order(writer: OrderWriter) -> str:
-    return writer.accept(ORDER, key=None, correlation_id="shop-1").order_id
+    return writer.accept(ORDER, key=None, correlation_id="shop-1").result(20).order_id
 
 
 def happened(order_id: str, kind: EventType) -> Event:

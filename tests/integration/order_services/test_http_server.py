@@ -4,6 +4,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack
 from http import HTTPStatus
 
 import httpx
@@ -15,7 +17,9 @@ from websockets.sync.client import connect
 
 from order_services.analytics.websocket import Hub
 from order_services.runtime import http
-from order_services.runtime.direct import DirectAnswer, DirectRequest, add_direct_route
+from order_services.runtime import server as server_module
+from order_services.runtime.direct import DirectAnswer, DirectRequest, Later, add_direct_route
+from order_services.runtime.server import PortTakenError, WebServer
 
 
 class Fine:
@@ -34,10 +38,9 @@ def wait_until(holds: Callable[[], bool], what: str, seconds: float = 20) -> Non
 
 
 @pytest.fixture
-def app() -> Flask:
+def app(monkeypatch: pytest.MonkeyPatch) -> Flask:
+    monkeypatch.setattr(server_module, "THREADS", 2)
     app = http.service_app("test-service", Fine(), registry=CollectorRegistry())
-
-    app.config[http.THREADS_KEY] = 2
 
     def echo(request: DirectRequest) -> DirectAnswer:
         return DirectAnswer(HTTPStatus.OK, request.json(), {})
@@ -48,8 +51,8 @@ def app() -> Flask:
 
 
 @pytest.fixture
-def server(app: Flask) -> Iterator[http.WebServer]:
-    server = http.WebServer(app, "127.0.0.1", 0)
+def server(app: Flask) -> Iterator[WebServer]:
+    server = WebServer(app, "127.0.0.1", 0)
     server.start()
     yield server
     server.stop()
@@ -70,17 +73,15 @@ def hub(app: Flask) -> Iterator[Hub]:
     hub.stop()
 
 
-def test_a_taken_port_is_named_with_its_setting(server: http.WebServer, app: Flask) -> None:
-    second = http.WebServer(app, "127.0.0.1", server.port)
-    with pytest.raises(
-        http.PortTakenError, match=rf"port {server.port}: address already in use.*PORT"
-    ):
+def test_a_taken_port_is_named_with_its_setting(server: WebServer, app: Flask) -> None:
+    second = WebServer(app, "127.0.0.1", server.port)
+    with pytest.raises(PortTakenError, match=rf"port {server.port}: address already in use.*PORT"):
         second.start()
 
 
 def test_an_address_that_is_not_ours_is_named(app: Flask) -> None:
-    with pytest.raises(http.PortTakenError, match=r"cannot listen on 192\.0\.2\.1 port"):
-        http.WebServer(app, "192.0.2.1", 0).start()
+    with pytest.raises(PortTakenError, match=r"cannot listen on 192\.0\.2\.1 port"):
+        WebServer(app, "192.0.2.1", 0).start()
 
 
 def test_stopping_finishes_the_request_in_flight(app: Flask) -> None:
@@ -92,7 +93,7 @@ def test_stopping_finishes_the_request_in_flight(app: Flask) -> None:
         leave.wait(20)
         return http.json_response("done")
 
-    server = http.WebServer(app, "127.0.0.1", 0)
+    server = WebServer(app, "127.0.0.1", 0)
     server.start()
     answers: list[httpx.Response] = []
     url = f"http://127.0.0.1:{server.port}/slow"
@@ -116,7 +117,7 @@ def test_stopping_gives_up_on_a_request_that_never_ends(app: Flask) -> None:
         leave.wait(60)
         return http.json_response("late")
 
-    server = http.WebServer(app, "127.0.0.1", 0)
+    server = WebServer(app, "127.0.0.1", 0)
     server.start()
     with socket.create_connection(("127.0.0.1", server.port)) as raw:
         raw.sendall(b"GET /stuck HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -129,7 +130,7 @@ def test_stopping_gives_up_on_a_request_that_never_ends(app: Flask) -> None:
         leave.set()
 
 
-def test_an_oversized_body_gets_its_answer_and_not_a_reset(server: http.WebServer) -> None:
+def test_an_oversized_body_gets_its_answer_and_not_a_reset(server: WebServer) -> None:
     size = 900_000
     with socket.socket() as raw:
         # most of the body is still unsent when the server has seen that it is too large
@@ -142,7 +143,7 @@ def test_an_oversized_body_gets_its_answer_and_not_a_reset(server: http.WebServe
     assert answer.startswith(b"HTTP/1.1 413")
 
 
-def test_an_oversized_chunked_body_is_refused_too(server: http.WebServer) -> None:
+def test_an_oversized_chunked_body_is_refused_too(server: WebServer) -> None:
     chunks = (b"x" * 10_000 for _ in range(20))
     answer = httpx.post(f"http://127.0.0.1:{server.port}/echo", content=chunks)
     assert answer.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
@@ -156,9 +157,7 @@ def test_an_oversized_chunked_body_is_refused_too(server: http.WebServer) -> Non
         b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n",
     ],
 )
-def test_what_is_no_proper_http_is_refused_in_json(
-    server: http.WebServer, request_bytes: bytes
-) -> None:
+def test_what_is_no_proper_http_is_refused_in_json(server: WebServer, request_bytes: bytes) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as raw:
         raw.sendall(request_bytes)
         answer = b""
@@ -169,7 +168,152 @@ def test_what_is_no_proper_http_is_refused_in_json(
     assert answer.startswith(b"HTTP/1.1 4")
 
 
-def test_websocket_clients_hold_no_http_thread(server: http.WebServer, hub: Hub) -> None:
+def post(body: bytes, path: str = "/echo", *lines: str) -> bytes:
+    head = [f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}", *lines]
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+
+
+def read_answer(raw: socket.socket) -> tuple[bytes, bytes]:
+    """Read one answer and nothing more; returns head and body."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        received = raw.recv(1)
+        assert received, head
+        head += received
+    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+    body = b""
+    while len(body) < length:
+        body += raw.recv(length - len(body))
+    return head, body
+
+
+@pytest.fixture
+def held(app: Flask) -> list[Future[str]]:
+    """What requests to /later wait for, in the order in which they came."""
+    waiting: list[Future[str]] = []
+
+    def later(_request: DirectRequest) -> Later[str]:
+        future: Future[str] = Future()
+        waiting.append(future)
+        return Later(future, lambda done: DirectAnswer(HTTPStatus.ACCEPTED, done.result(), {}))
+
+    add_direct_route(app, "POST", "/later", later)
+    return waiting
+
+
+def test_requests_that_wait_for_their_answers_hold_no_threads(
+    held: list[Future[str]], server: WebServer
+) -> None:
+    with ExitStack() as opened:
+        clients = [
+            opened.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20))
+            for _ in range(10)
+        ]
+        for _ in range(2):  # again on the same connections
+            held.clear()
+            for n, client in enumerate(clients):
+                client.sendall(post(b"{}", "/later"))
+                wait_until(lambda n=n: len(held) == n + 1, "the request has begun")  # type: ignore[misc]
+            # ten requests on two threads, and HTTP still answers
+            assert httpx.get(f"http://127.0.0.1:{server.port}/health").is_success
+            for n, future in enumerate(held):
+                future.set_result(f"answer {n}")
+            for n, client in enumerate(clients):
+                head, body = read_answer(client)
+                assert head.startswith(b"HTTP/1.1 202 Accepted\r\n")
+                assert body == f'"answer {n}"'.encode()
+
+
+def test_an_answer_that_fails_later_is_refused_as_any_other(
+    held: list[Future[str]], server: WebServer
+) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+        client.sendall(post(b"{}", "/later", "X-Correlation-Id: its-own"))
+        wait_until(lambda: len(held) == 1, "the request has begun")
+        held[0].set_exception(http.database_away())
+        head, _ = read_answer(client)
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert b"Retry-After: 2\r\n" in head
+    assert b"X-Correlation-Id: its-own\r\n" in head
+
+
+@pytest.mark.parametrize("pieces", [1, 7, 40])
+def test_a_request_may_come_in_pieces(server: WebServer, pieces: int) -> None:
+    data = post(b'{"a": 1}')
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(2):
+            step = -(-len(data) // pieces)
+            for at in range(0, len(data), step):
+                client.sendall(data[at : at + step])
+                time.sleep(0.002)
+            assert read_answer(client)[1] == b'{"a":1}'
+
+
+def test_requests_that_come_together_are_answered_in_their_order(server: WebServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+        client.sendall(b"".join(post(str(n).encode()) for n in range(50)))
+        assert [read_answer(client)[1] for _ in range(50)] == [str(n).encode() for n in range(50)]
+
+
+def test_a_refusal_keeps_the_connection(server: WebServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+        client.sendall(post(b"no json"))
+        assert read_answer(client)[0].startswith(b"HTTP/1.1 400 ")
+        client.sendall(post(b"1"))
+        assert read_answer(client)[1] == b"1"
+
+
+def test_a_client_that_asks_for_it_is_answered_and_let_go(server: WebServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+        client.sendall(post(b"1", "/echo", "Connection: close"))
+        head, body = read_answer(client)
+        assert (b"Connection: close\r\n" in head, body) == (True, b"1")
+        assert client.recv(1) == b""
+
+
+def test_a_client_that_does_not_read_its_answers_holds_up_nobody(
+    held: list[Future[str]], server: WebServer
+) -> None:
+    with (
+        socket.socket() as deaf,
+        socket.create_connection(("127.0.0.1", server.port), timeout=20) as other,
+    ):
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect(("127.0.0.1", server.port))
+        for client in (deaf, other):
+            client.sendall(post(b"{}", "/later"))
+        wait_until(lambda: len(held) == 2, "both have begun")
+        held[0].set_result("x" * 50_000_000)
+        held[1].set_result("short")
+        assert read_answer(other)[1] == b'"short"'
+
+
+def test_silent_connections_hold_no_threads(server: WebServer) -> None:
+    with ExitStack() as opened:
+        for _ in range(5):
+            opened.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        assert httpx.get(f"http://127.0.0.1:{server.port}/health", timeout=5).is_success
+
+
+def test_stopping_waits_for_answers_that_are_still_to_come(
+    held: list[Future[str]], server: WebServer
+) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+        client.sendall(post(b"{}", "/later"))
+        wait_until(lambda: len(held) == 1, "the request has begun")
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        time.sleep(0.5)
+        held[0].set_result("done")
+        head, body = read_answer(client)
+        assert (b"Connection: close\r\n" in head, body) == (True, b'"done"')
+        assert client.recv(1) == b""
+        stopping.join(20)
+        assert not stopping.is_alive()
+
+
+def test_websocket_clients_hold_no_http_thread(server: WebServer, hub: Hub) -> None:
     url = f"ws://127.0.0.1:{server.port}/ws"
     with connect(url) as one, connect(url) as two, connect(url) as three:
         clients = [one, two, three]
@@ -182,7 +326,7 @@ def test_websocket_clients_hold_no_http_thread(server: http.WebServer, hub: Hub)
 
 
 def test_a_client_past_the_limit_gets_503_and_a_place_when_one_is_free(
-    server: http.WebServer, hub: Hub
+    server: WebServer, hub: Hub
 ) -> None:
     url = f"ws://127.0.0.1:{server.port}/ws"
     with connect(url), connect(url):
@@ -204,7 +348,7 @@ def test_a_client_past_the_limit_gets_503_and_a_place_when_one_is_free(
 
 
 def test_a_client_that_does_not_read_is_dropped_and_the_others_are_not(
-    server: http.WebServer, hub: Hub
+    server: WebServer, hub: Hub
 ) -> None:
     url = f"ws://127.0.0.1:{server.port}/ws"
     with connect(url) as reading, connect(url, max_queue=1, close_timeout=0):
@@ -221,7 +365,7 @@ def test_a_client_that_does_not_read_is_dropped_and_the_others_are_not(
         wait_until(lambda: hub.connected == 1, "only the reading client is left")
 
 
-def test_a_client_that_does_not_answer_pings_is_dropped(server: http.WebServer, app: Flask) -> None:
+def test_a_client_that_does_not_answer_pings_is_dropped(server: WebServer, app: Flask) -> None:
     hub = Hub(ping_interval_seconds=0.05)
 
     @app.get("/pinged", websocket=True)
@@ -242,7 +386,7 @@ def test_a_client_that_does_not_answer_pings_is_dropped(server: http.WebServer, 
         hub.stop()
 
 
-def test_stopping_says_goodbye(server: http.WebServer, app: Flask, hub: Hub) -> None:
+def test_stopping_says_goodbye(server: WebServer, app: Flask, hub: Hub) -> None:
     with connect(f"ws://127.0.0.1:{server.port}/ws") as client:
         assert client.recv(timeout=20) == "hello"
         hub.stop()
