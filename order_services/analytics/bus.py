@@ -37,7 +37,10 @@ class EventBus(Protocol):
     """Delivers each published message to every subscriber of every replica.
 
     Delivery is best effort: a client that missed something reads the numbers from the database.
+    `reaches_others` says whether other replicas are told, whose clients nobody here knows of.
     """
+
+    reaches_others: bool
 
     def publish(self, messages: Sequence[str]) -> None:
         """Hand over messages (JSON texts) whose events are committed; does not wait."""
@@ -51,6 +54,8 @@ class EventBus(Protocol):
 
 class LocalBus:
     """The bus within one process: enough where clients stick to the only replica."""
+
+    reaches_others = False
 
     def __init__(self) -> None:
         self._receivers: list[Callable[[Sequence[str]], None]] = []
@@ -76,6 +81,8 @@ class RedisBus:
     see them once, also while Redis is away; then those of the other replicas are missed. Neither a
     slow nor an absent Redis holds up the caller.
     """
+
+    reaches_others = True
 
     def __init__(self, url: str, channel: str = CHANNEL) -> None:
         self._channel = channel

@@ -36,7 +36,9 @@ class Live:
 
     def announce(self, events: Sequence[Event]) -> None:
         """Publish events whose counts are committed."""
-        self._bus.publish([event_frame(event) for event in events])
+        # to write frames that nobody gets would cost as much as to count
+        if self._hub.connected or self._bus.reaches_others:
+            self._bus.publish([event_frame(event) for event in events])
 
     def greeting(self) -> str:
         """Return the frame for a new client."""

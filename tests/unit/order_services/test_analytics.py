@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta, timezone
 from importlib.resources import files
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from order_services.analytics.bus import LocalBus
 from order_services.analytics.counting import tally
-from order_services.analytics.live import event_frame, stats_frame
+from order_services.analytics.live import Live, event_frame, stats_frame
 from order_services.events import Event, EventType
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -76,6 +78,34 @@ def test_the_local_bus_delivers_to_all_in_order_until_it_is_closed() -> None:
     bus.close()
     bus.publish(["d"])
     assert first == second == ["a", "b", "c"]
+
+
+class Listeners:
+    """A hub and a bus that only note what they are given."""
+
+    def __init__(self, *, connected: int, reaches_others: bool) -> None:
+        self.connected = connected
+        self.reaches_others = reaches_others
+        self.told: list[str] = []
+
+    def broadcast(self, messages: Sequence[str]) -> None:
+        self.told += messages
+
+    publish = broadcast
+
+    def subscribe(self, _receive: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("connected", "reaches_others", "frames"), [(0, False, 0), (1, False, 1), (0, True, 1)]
+)
+def test_frames_are_written_only_where_somebody_may_see_them(
+    *, connected: int, reaches_others: bool, frames: int
+) -> None:
+    listeners: Any = Listeners(connected=connected, reaches_others=reaches_others)
+    Live(listeners, listeners, database=cast(Any, None)).announce([event(EventType.ORDER_CREATED)])
+    assert len(listeners.told) == frames
 
 
 def test_the_page_loads_nothing_from_elsewhere_and_writes_no_markup() -> None:
