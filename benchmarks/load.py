@@ -19,11 +19,12 @@ ANSWER_SECONDS: Final = 30.0
 
 @dataclass
 class Load:
-    """What was sent and how long the answers took, in seconds."""
+    """What was sent, how long the answers took, and what sending cost this process, in seconds."""
 
     accepted: int = 0
     refused: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
 
 
@@ -80,6 +81,7 @@ class _Sender:
         self._port = port
         self._count = connections
         self._load = Load()
+        self._cpu_before = time.process_time()
         self._idle: deque[_Connection] = deque()
         self._busy: set[_Connection] = set()
         self._queue: deque[float] = deque()
@@ -127,6 +129,7 @@ class _Sender:
         while (self._busy or self._queue) and time.perf_counter() < deadline:  # noqa: ASYNC110  # once a run
             await asyncio.sleep(0.005)
         self._load.seconds = time.perf_counter() - started
+        self._load.cpu_seconds = time.process_time() - self._cpu_before
         self._load.refused += len(self._busy) + len(self._queue)
         self._closing = True
         for connection in (*self._idle, *self._busy):

@@ -15,7 +15,7 @@ from benchmarks import load
 from benchmarks.shop import Shop, running
 from benchmarks.support import in_child, percentile, run, say, servers, table
 
-CONNECTIONS: Final = 32  # as many as the gateway has request threads
+CONNECTIONS: Final = 64
 
 
 def measure(arguments: argparse.Namespace) -> None:
