@@ -196,12 +196,12 @@ def serve(wait: bool, **given: Any) -> None:  # noqa: FBT001  # click passes opt
     from monitor.database.settings import read_database_settings  # noqa: PLC0415
     from monitor.databases import DatabaseWatch  # noqa: PLC0415
     from monitor.exposition import process  # noqa: PLC0415
-    from monitor.memory import give_large_blocks_back  # noqa: PLC0415
+    from monitor.memory import keep_heap_small  # noqa: PLC0415
     from monitor.poller import Poller  # noqa: PLC0415
     from monitor.web.app import create_app  # noqa: PLC0415
     from monitor.web.server import AddressError, CertificateError, WebServer  # noqa: PLC0415
 
-    give_large_blocks_back()
+    keep_heap_small()
     kafka, settings = _settings(**given)
     try:
         databases = DatabaseWatch(read_database_settings())

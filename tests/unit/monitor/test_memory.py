@@ -14,9 +14,9 @@ from monitor.memory import POLLS_PER_COLLECTION, GarbageCollection
 # frees a large block, then all but the last of many of one MB each: that one is above the holes
 PROGRAM = """
 from pathlib import Path
-from monitor.memory import give_large_blocks_back
+from monitor.memory import keep_heap_small
 resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-give_large_blocks_back()
+keep_heap_small()
 large = bytearray(b"x") * (8 << 20)
 del large
 before = resident()
@@ -25,6 +25,23 @@ del blocks[:-1]
 print(resident() - before)
 """
 
+# threads that allocate at the same time, and glibc's own account of its heaps
+THREADS = """
+import ctypes, threading
+from monitor.memory import keep_heap_small
+keep_heap_small()
+together = threading.Barrier(4)
+def allocate():
+    together.wait()
+    kept = [bytearray(4_096) for _ in range(1_000)]
+    together.wait()
+threads = [threading.Thread(target=allocate) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+libc = ctypes.CDLL(None)
+libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, "stdout"))
+libc.fflush(None)
+"""
 # what it has imported by the time it gives up on a cluster that is not there
 SERVE = """
 import sys
@@ -47,11 +64,19 @@ def _said_by(program: str, **environment: str) -> str:
     return run.stdout.strip()
 
 
-@pytest.mark.skipif(
+glibc = pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="other C libraries do so by themselves"
 )
+
+
+@glibc
 def test_what_a_poll_has_freed_is_the_systems_again() -> None:
     assert int(_said_by(PROGRAM)) < 4 << 20
+
+
+@glibc
+def test_all_threads_share_one_heap() -> None:
+    assert _said_by(THREADS).count("<heap nr=") == 1
 
 
 def test_the_databases_driver_is_loaded_only_where_a_database_is_watched() -> None:
