@@ -65,12 +65,30 @@ def fresh(offsets: PartitionOffsets, stale: Mapping[str, Collection[int]]) -> Pa
 
 @dataclass(slots=True)
 class _Topic:
-    """What is kept of a group on one topic; times in ms."""
+    """What is kept of a group on one topic; times in ms.
+
+    Until a commit changes, its windows follow from the first poll: most groups of a large cluster
+    do nothing, and 20,000 windows take 3 MB.
+    """
 
     commits: Mapping[int, int]  # as the last poll saw them
     changed: int  # when any of them last changed
     newest_poll: int  # the first poll of the partition that was seen last
-    windows: dict[int, array[int]]
+    first_ends: Mapping[int, int]  # the log ends of the first poll
+    changed_windows: dict[int, array[int]] | None = None
+
+    @property
+    def windows(self) -> dict[int, array[int]]:
+        """Return partition -> window."""
+        if self.changed_windows is not None:
+            return self.changed_windows
+        ends = self.first_ends
+        return {
+            partition: array(
+                "q", (self.newest_poll, 0, self.changed, offset, _lag(offset, ends.get(partition)))
+            )
+            for partition, offset in self.commits.items()
+        }
 
 
 class CommitWindows:
@@ -106,13 +124,15 @@ class CommitWindows:
         topics = self._groups.setdefault(group, {})
         for topic, partitions in commits.items():
             kept = topics.get(topic)
-            if kept is None:
-                kept = topics[topic] = _Topic({}, now_ms, self.polls, {})
-            elif kept.commits == partitions and not recommitted:
-                continue  # nothing was committed: most topics of most groups
-            windows, before = kept.windows, kept.commits
-            kept.commits, kept.changed = partitions, now_ms
             ends = log_ends.get(topic, {})
+            if kept is None:
+                topics[topic] = _Topic(partitions, now_ms, self.polls, ends)
+                continue
+            if kept.commits == partitions and not recommitted:
+                continue  # nothing was committed: most topics of most groups
+            windows = kept.changed_windows = kept.windows
+            before = kept.commits
+            kept.commits, kept.changed, kept.first_ends = partitions, now_ms, {}
             for partition, offset in partitions.items():
                 packed = windows.get(partition)
                 if packed is None:
@@ -122,9 +142,7 @@ class CommitWindows:
                     not recommitted or (topic, partition) not in recommitted
                 ):
                     continue
-                end = ends.get(partition)
-                lag = NO_LAG_KNOWN if end is None else max(0, end - offset)
-                self._append(packed, now_ms, offset, lag)
+                self._append(packed, now_ms, offset, _lag(offset, ends.get(partition)))
             _drop_others(windows, partitions)
         _drop_others(topics, commits)
 
@@ -168,6 +186,10 @@ class CommitWindows:
     def unpack(self, packed: array[int]) -> CommitWindow:
         """Return a packed window in full."""
         return CommitWindow(packed, self.polls)
+
+
+def _lag(offset: int, end: int | None) -> int:
+    return NO_LAG_KNOWN if end is None else max(0, end - offset)
 
 
 def _drop_others(kept: dict[Key, Kept], seen: Mapping[Key, object]) -> None:

@@ -197,6 +197,9 @@ class GroupCollector:
         if epoch is None and last is not None and last.type == listed.type:
             epoch = last.epoch
         stale = missing and last is not None
+        offsets = self._wanted(commits.offsets) if commits else {}
+        if last is not None and offsets == last.commits:
+            offsets = last.commits  # one object for all polls: analysis keeps it, too
         group = Group(
             id=listed.id,
             type=listed.type,
@@ -205,7 +208,7 @@ class GroupCollector:
             assignor=described.assignor if described and members else None,
             coordinator=coordinator,
             members=members,
-            commits=self._wanted(commits.offsets) if commits else {},
+            commits=offsets,
             lags=self._wanted(commits.lags) if commits else {},
             epoch=epoch,
             error="; ".join(dict.fromkeys(errors)) or None,

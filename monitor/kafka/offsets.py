@@ -73,11 +73,14 @@ def join(asks: Iterable[Ask[FoundOffsets]], last: Offsets, topics: Mapping[str, 
     `wall_offset` is what the wall clock is ahead of the monotonic one.
     """
     answered = [(ask, ask.answer) for ask in asks if ask.answer is not None]
-    values = _merge([answer for _, answer in answered])
+    # the same objects as before where nothing changed: what was made of them is still right
+    values = {
+        topic: known if (known := last.values.get(topic)) == offsets else offsets
+        for topic, offsets in _merge([answer for _, answer in answered]).items()
+    }
     monotonic_at = min((ask.answered_at for ask, _ in answered), default=last.monotonic_at)
     seen_at = monotonic_at + wall_offset if answered else last.seen_at
     earlier = _keep_unanswered(values, last, topics)
-    # the same object as before where nothing changed: what was made of it is still right
     return Offsets(last.values if values == last.values else values, seen_at, earlier, monotonic_at)
 
 
@@ -120,7 +123,7 @@ def _merge(answers: Sequence[FoundOffsets]) -> dict[str, dict[int, int]]:
 
 
 def _keep_unanswered(
-    values: dict[str, dict[int, int]], last: Offsets, topics: Mapping[str, Topic]
+    values: dict[str, Mapping[int, int]], last: Offsets, topics: Mapping[str, Topic]
 ) -> dict[str, dict[int, float]]:
     """Put the last seen value where none was seen now; return when those were seen."""
     earlier: dict[str, dict[int, float]] = {}
