@@ -65,6 +65,24 @@ class Bracket:
         return self.high - self.low
 
 
+@dataclass(slots=True)
+class _Standing:
+    """A topic on which nobody has lagged, nor written, since it was first seen: times monotonic."""
+
+    ends: Mapping[int, int]
+    first_seen: float
+    last_seen: float
+
+    def logs(self) -> dict[int, PartitionLog]:
+        """Return what is known of each partition."""
+        logs = {}
+        for partition, end in self.ends.items():
+            log = logs[partition] = PartitionLog()
+            log.see_end(end, self.first_seen)
+            log.see_end(end, self.last_seen)
+        return logs
+
+
 class TimeLag:
     """Lag in seconds of every lagging committed offset, from polls and a few batched questions.
 
@@ -75,6 +93,7 @@ class TimeLag:
     def __init__(self, *, tolerance_seconds: float = TOLERANCE_SECONDS) -> None:
         self._tolerance = tolerance_seconds
         self._logs: dict[str, dict[int, PartitionLog]] = {}
+        self._standing: dict[str, _Standing] = {}  # 10,000 logs would take 4 MB
         self._wanted: AbstractSet[TopicPartition] = frozenset()  # that somebody lags on
         self._open: AbstractSet[TopicPartition] = frozenset()  # that may have something to ask
         self._silent: set[TopicPartition] = set()
@@ -111,7 +130,13 @@ class TimeLag:
     def _see(self, log_ends: Mapping[str, Mapping[int, int]]) -> None:
         now = self._now
         for topic, ends in log_ends.items():
-            logs = self._logs.setdefault(topic, {})
+            logs = self._logs.get(topic)
+            if logs is None:
+                standing = self._standing.setdefault(topic, _Standing(ends, now, now))
+                if standing.ends == ends:
+                    standing.last_seen = now
+                    continue
+                logs = self._move(topic)
             for partition, end in ends.items():
                 log = logs.get(partition)
                 if log is None:
@@ -143,15 +168,23 @@ class TimeLag:
 
     def _log(self, key: TopicPartition) -> PartitionLog | None:
         logs = self._logs.get(key[0])
+        if logs is None and key[0] in self._standing:
+            logs = self._move(key[0])
         return None if logs is None else logs.get(key[1])
+
+    def _move(self, topic: str) -> dict[int, PartitionLog]:
+        """Watch a topic's partitions one by one from now on."""
+        logs = self._logs[topic] = self._standing.pop(topic).logs()
+        return logs
 
     def topics(self) -> Collection[str]:
         """Return the topics of which something is known: those to `forget` once they are gone."""
-        return self._logs.keys()
+        return self._logs.keys() | self._standing.keys()
 
     def forget(self, topic: str) -> None:
         """Drop all that is known about a topic: it was deleted, or re-created under its name."""
         self._logs.pop(topic, None)
+        self._standing.pop(topic, None)
 
     def questions(self) -> dict[TopicPartition, int]:
         """Return the timestamp in epoch milliseconds to ask next, for each partition in doubt.
