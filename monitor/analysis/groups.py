@@ -76,6 +76,18 @@ def group_facts(group: Group, partitions_of: Mapping[str, Collection[int]]) -> G
     )
 
 
+# one for all groups without members: most of a large cluster
+_NOTHING_HELD: Final[frozenset[object]] = frozenset()
+
+
+def _held(members: Iterable[Member]) -> frozenset[object]:
+    return frozenset(
+        (member.instance_id or member.id, topic, partitions)
+        for member in members
+        for topic, partitions in (member.assignment or {"": ()}).items()
+    )
+
+
 @dataclass(slots=True)
 class _Seen:
     rebalances: int
@@ -112,11 +124,7 @@ class RebalanceCounter:
     @staticmethod
     def _next(group: Group, members: tuple[Member, ...], before: _Seen | None) -> _Seen:
         rebalancing = is_rebalancing(group.state)
-        assignment: frozenset[object] = frozenset(
-            (member.instance_id or member.id, topic, partitions)
-            for member in members
-            for topic, partitions in (member.assignment or {"": ()}).items()
-        )
+        assignment = _held(members) if members else _NOTHING_HELD
         if before is None:
             return _Seen(0, group.epoch, rebalancing, assignment)
         if group.epoch is not None and before.epoch is not None:

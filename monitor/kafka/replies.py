@@ -330,15 +330,24 @@ def read_topic_configs(reply: Any) -> dict[str, TopicConfig]:
         if result.error_code or result.resource_type != TOPIC_RESOURCE:
             continue
         values = {config.name: config.value for config in result.configs}
-        policies = values.get(CLEANUP_POLICY)
-        found[result.resource_name] = TopicConfig(
-            retention_ms=_int_or_none(values.get(RETENTION_MS)),
-            retention_bytes=_int_or_none(values.get(RETENTION_BYTES)),
-            cleanup_policies=None
-            if policies is None
-            else frozenset(policy.strip() for policy in policies.split(",") if policy.strip()),
+        found[result.resource_name] = _topic_config(
+            values.get(RETENTION_MS), values.get(RETENTION_BYTES), values.get(CLEANUP_POLICY)
         )
     return found
+
+
+@lru_cache(maxsize=1_000)
+def _topic_config(
+    retention_ms: str | None, retention_bytes: str | None, policies: str | None
+) -> TopicConfig:
+    """Return one object for all topics that are set alike."""
+    return TopicConfig(
+        _int_or_none(retention_ms),
+        _int_or_none(retention_bytes),
+        None
+        if policies is None
+        else frozenset(policy.strip() for policy in policies.split(",") if policy.strip()),
+    )
 
 
 def read_log_dirs(reply: Any) -> dict[str, dict[int, int]] | Failure:
