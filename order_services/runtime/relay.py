@@ -40,7 +40,7 @@ MAX_IDLE_POLL_SECONDS: Final = 0.25
 STANDBY_POLL_SECONDS: Final = 0.5
 # A cycle costs as much for one message as for a hundred: those that come so soon after one share the
 # next. After a pause the first message waits for nobody.
-GATHER_SECONDS: Final = 0.05
+GATHER_SECONDS: Final = 0.1
 # Kafka took some of a cycle's messages: what it refused must not hold up the others for long.
 MAX_PARTIAL_WAIT_SECONDS: Final = 1.0
 DEPTH_INTERVAL_SECONDS: Final = 5.0
