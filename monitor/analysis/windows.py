@@ -228,9 +228,8 @@ class EndWindows:
     def __init__(self, *, window: int = WINDOW) -> None:
         # time in ms, and what was seen by topic
         self._polls: deque[tuple[int, dict[str, _Seen]]] = deque(maxlen=window)
-        self._packed: dict[
-            str, dict[int, array[int]]
-        ] = {}  # what was asked for since the last poll
+        # what was asked for since the last poll
+        self._packed: dict[str, dict[int, array[int]]] = {}
 
     def observe(self, log_ends: PartitionOffsets, now: float) -> None:
         """Take in the log ends that one poll saw."""

@@ -14,7 +14,7 @@ from kafka.protocol.admin import (
 from kafka.protocol.consumer import ListOffsetsRequest, OffsetFetchRequest
 from kafka.protocol.metadata import FindCoordinatorRequest, MetadataRequest
 
-from monitor.kafka import binary, binary_cluster, replies
+from monitor.kafka import binary, binary_metadata, replies
 from monitor.kafka.compact import Decoded
 from monitor.kafka.questions import (
     ClusterMetadata,
@@ -57,10 +57,10 @@ VersionOf: TypeAlias = Callable[[Any], int]
 def _metadata_requests(_question: Metadata, version_of: VersionOf) -> list[Any]:
     request = MetadataRequest(topics=None, allow_auto_topic_creation=False)
     version = version_of(MetadataRequest)
-    if version not in binary_cluster.METADATA_VERSIONS:
+    if version not in binary_metadata.METADATA_VERSIONS:
         return [request]
     body = request.encode(version=version)
-    decode = binary_cluster.metadata_decoder(version)
+    decode = binary_metadata.metadata_decoder(version)
     return [EncodedRequest(MetadataRequest, version, body, decode)]
 
 

@@ -15,7 +15,7 @@ from kafka.protocol.consumer import (
 )
 from kafka.protocol.metadata import MetadataResponse
 
-from monitor.kafka import binary, binary_cluster, replies
+from monitor.kafka import binary, binary_metadata, replies
 from monitor.kafka.questions import FetchCommits, GroupCommits, ListOffsets
 from monitor.kafka.wire.apis import commit_requests, offsets_request, read_commits
 
@@ -153,7 +153,7 @@ def test_offsets_are_read_as_kafka_python_reads_them(
     controller=st.integers(min_value=-1, max_value=5),
     topics=st.lists(listed_topics, max_size=4, unique_by=lambda topic: topic.name),
     throttle=throttles,
-    version=st.sampled_from(binary_cluster.METADATA_VERSIONS),
+    version=st.sampled_from(binary_metadata.METADATA_VERSIONS),
 )
 def test_metadata_is_read_as_kafka_python_reads_it(
     *,
@@ -171,7 +171,7 @@ def test_metadata_is_read_as_kafka_python_reads_it(
         controller_id=controller,
         topics=topics,
     ).encode(version=version)
-    decoded = binary_cluster.metadata_decoder(version)(bytes(data), 0)
+    decoded = binary_metadata.metadata_decoder(version)(bytes(data), 0)
     found = replies.read_metadata(MetadataResponse.decode(data, version=version))
     assert decoded.answer == found
     assert decoded.throttle_time_ms == throttle
@@ -267,7 +267,7 @@ def test_a_reply_that_ends_too_early_is_a_value_error_and_nothing_else() -> None
     data = bytes(metadata.encode(version=12))
     for end in range(len(data) - 1):
         with pytest.raises(ValueError, match="ends too early"):
-            binary_cluster.metadata_decoder(12)(data[:end], 0)
+            binary_metadata.metadata_decoder(12)(data[:end], 0)
 
 
 @pytest.mark.parametrize(("version", "requests"), [(2, 3), (7, 3), (8, 1), (9, 1), (10, 1)])

@@ -244,6 +244,20 @@ def test_commits_closer_than_min_distance_share_the_older_time() -> None:
     assert list(zip(found.times, found.offsets, strict=True)) == [(15_000, 2), (45_000, 3)]
 
 
+def test_a_commit_that_stood_is_known_since_the_first_poll_before_and_after_it_changes() -> None:
+    polls = Polls()
+    for end in (9, 10, 11):
+        polls.poll({0: 5}, {0: end})
+    stood = polls.commits.get("g", "t", 0)
+    assert stood is not None
+    assert (stood.times, stood.offsets, stood.lags, stood.polls) == ([15_000], [5], [4], 3)
+    polls.poll({0: 7}, {0: 12})
+    moved = polls.commits.get("g", "t", 0)
+    assert moved is not None
+    assert (moved.times, moved.offsets, moved.lags) == ([15_000, 60_000], [5, 7], [4, 5])
+    assert moved.polls == 4
+
+
 def test_broker_offsets_are_a_ring_of_ten_that_a_truncation_empties() -> None:
     ends = EndWindows()
     for i in range(12):

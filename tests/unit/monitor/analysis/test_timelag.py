@@ -394,6 +394,19 @@ def test_a_truncated_log_forgets_the_records_that_were_replaced() -> None:
     assert (bracket.low, bracket.high) == (START + 600, START + 615)
 
 
+def test_of_a_topic_that_stood_until_now_is_known_when_it_was_seen_to_stand() -> None:
+    lag = TimeLag()
+    for now, end in ((0.0, 60), (15.0, 60), (30.0, 60), (45.0, 70)):
+        lag.observe({"orders": {0: end}}, [], now=now, wall=START + now, uncompacted=UNCOMPACTED)
+    assert lag.topics() == {"orders"}
+    bracket = lag.bracket(KEY, 60)
+    assert bracket is not None
+    assert (bracket.low, bracket.high) == (START + 30, START + 45)
+    before = lag.bracket(KEY, 59)
+    assert before is not None
+    assert before.high == START
+
+
 def test_a_topic_created_anew_starts_anew() -> None:
     lag = TimeLag()
     lag.observe({"orders": {0: 100}}, [], now=0.0, wall=START, uncompacted=UNCOMPACTED)

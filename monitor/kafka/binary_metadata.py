@@ -33,9 +33,10 @@ METADATA_WITH_TOPIC_IDS: Final = 10
 _PARTITION: Final = struct.Struct(">hiii")
 _INT32_BYTES: Final = INT32.size
 _UUID: Final = struct.Struct("16s")
+_NO_ID: Final = bytes(_UUID.size)
+
 _Placements: TypeAlias = dict[tuple[int, bytes], Partition]
 """Leader and encoded lists of brokers -> what they tell."""
-_NO_ID: Final = bytes(_UUID.size)
 
 
 def metadata_decoder(version: int) -> Callable[[bytes, int], Decoded[ClusterMetadata]]:
