@@ -18,8 +18,8 @@ from cheroot.ssl.builtin import BuiltinSSLAdapter
 from flask import Flask
 
 THREADS: Final = 8
-# A poll computes for a third of a second: who scrapes meanwhile waits a dozen times for the
-# interpreter, by default 5 ms each.
+# A poll computes for a third of a second: who scrapes meanwhile waits for the interpreter again and
+# again, by default 5 ms each time.
 SWITCH_INTERVAL_S: Final = 0.001
 
 
