@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -253,6 +254,30 @@ def test_one_order_that_the_database_refuses_does_not_cost_the_others_theirs(
     failed = [n for n, future in enumerate(futures) if future.exception(30) is not None]
     assert failed == [4]
     assert counts(connected)["orders"] == 8
+
+
+def test_orders_that_come_soon_after_a_transaction_share_the_next_one(
+    connected: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("order_services.gateway.accepting.GATHER_SECONDS", 3.0)
+    commits: list[float] = []
+    writer = OrderWriter(
+        connected,
+        on_committed=lambda: commits.append(time.monotonic()),
+        max_orders=50,
+        timeout_seconds=30,
+    )
+    writer.start()
+    order = parse_order(ORDER)
+    asked = time.monotonic()
+    writer.accept(order, key=None, correlation_id="c").result(20)
+    assert commits[0] - asked < 2  # nobody came before it: it waits for nobody
+    soon = []
+    for _ in range(3):
+        soon.append(writer.accept(order, key=None, correlation_id="c"))
+        time.sleep(0.05)
+    assert len({waiting.result(20).order_id for waiting in soon}) == 3
+    assert len(commits) == 2
 
 
 def test_an_order_that_is_given_up_while_it_waits_is_not_accepted(connected: Database) -> None:
