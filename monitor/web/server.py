@@ -20,7 +20,7 @@ from flask import Flask
 THREADS: Final = 8
 # A poll computes for a third of a second: who scrapes meanwhile waits for the interpreter again and
 # again, by default 5 ms each time.
-SWITCH_INTERVAL_S: Final = 0.001
+SWITCH_INTERVAL_S: Final = 0.0002
 
 
 class AddressError(Exception):
