@@ -38,6 +38,8 @@ from order_services.runtime.settings import GroupProtocol, ServiceSettings
 from order_services.topics import ConsumerGroup
 
 POLL_SECONDS: Final = 0.25
+# How long librdkafka asks for no more once enough messages are at hand.
+FETCH_BACKOFF_MS: Final = 50
 # How long librdkafka may take to notice a topic that was created after the start.
 METADATA_REFRESH_MS: Final = 10_000
 # While it waits for a retry the consumer must keep polling, or it would lose its partitions.
@@ -486,6 +488,8 @@ def client_settings(group: ConsumerGroup, settings: ServiceSettings) -> dict[str
         "topic.metadata.refresh.interval.ms": METADATA_REFRESH_MS,
         "fetch.wait.max.ms": 100,
         "queued.min.messages": 4 * settings.batch_max_messages,
+        # by default a second, in which a consumer that catches up has long used them up
+        "fetch.queue.backoff.ms": FETCH_BACKOFF_MS,
         "log_level": 4,
         "logger": KafkaLog(),
     }
