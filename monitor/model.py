@@ -24,7 +24,6 @@ CONSUMER: Final = "consumer"  # KIP-848
 SHARE: Final = "share"  # KIP-932
 STREAMS: Final = "streams"  # KIP-1071
 
-_NONE_EARLIER: Final[Mapping[int, float]] = {}
 _NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
 
 
@@ -105,7 +104,7 @@ class Offsets:
 
     def is_stale(self, topic: str, partition: int) -> bool:
         """Say whether the value is an earlier one, kept because its broker did not answer."""
-        return partition in self.seen_earlier.get(topic, _NONE_EARLIER)
+        return partition in self.seen_earlier.get(topic, _NOTHING)
 
 
 @dataclass(frozen=True, slots=True)

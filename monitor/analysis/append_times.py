@@ -15,10 +15,10 @@ from array import array
 from bisect import bisect_left, bisect_right
 from math import inf
 from operator import itemgetter
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from monitor.analysis.time_search import Search
+from monitor.model import nothing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -122,10 +122,6 @@ def _thinned(points: list[int] | array[int], wanted: Collection[int]) -> list[in
     return sorted(kept)
 
 
-# what most logs share: 10,000 empty dictionaries of their own would take 2 MB
-_NONE: Final[Mapping[int, Any]] = MappingProxyType({})
-
-
 class PartitionLog:
     """What is known about one partition's log."""
 
@@ -142,8 +138,8 @@ class PartitionLog:
         # of this poll, where compaction may remove records
         self.replies: tuple[Reply, ...] = ()
         # committed offset -> none is left between it and this one
-        self.skips: Mapping[int, int] = _NONE
-        self.searches: Mapping[int, Search] = _NONE  # by committed offset
+        self.skips: Mapping[int, int] = nothing()
+        self.searches: Mapping[int, Search] = nothing()  # by committed offset
         self.distrusted_until = -inf
 
     def see_end(self, end: int, now: float) -> None:
@@ -172,7 +168,7 @@ class PartitionLog:
         if self.lower and self.upper:
             self.lower.truncate(end - 1)
             self.upper.truncate(end)
-        self.skips = self.searches = _NONE
+        self.skips = self.searches = nothing()
 
     def thin(self, wanted: Collection[int]) -> None:
         """Drop points that tell little about the wanted offsets."""
@@ -192,7 +188,7 @@ class PartitionLog:
         self.replies = ()
         if not offsets:
             self.lower = self.upper = None
-            self.skips = self.searches = _NONE
+            self.skips = self.searches = nothing()
             return
         searches = self.searches
         if searches.keys() == offsets:
@@ -310,7 +306,7 @@ class PartitionLog:
         """Do without the timestamps of this log's records for a while."""
         self.lower = self.upper = None
         self.replies = ()
-        self.skips = _NONE
+        self.skips = nothing()
         for search in self.searches.values():
             search.found = None
         self.distrusted_until = until
