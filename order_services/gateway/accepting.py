@@ -189,7 +189,8 @@ class OrderWriter:
             with self._arrived:
                 count = min(len(self._queue), self._max_orders)
                 batch = self._under_way = [self._queue.popleft() for _ in range(count)]
-            self._settle(batch)
+            if batch:  # all may have given up meanwhile
+                self._settle(batch)
 
     def _give_up_late(self) -> None:
         while True:

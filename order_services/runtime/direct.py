@@ -132,12 +132,14 @@ class DirectRoute:
 
 def add_direct_route(app: Flask, method: str, path: str, handle: Handle) -> None:
     """Have `handle` answer `method` on `path`; it may raise what a Flask view may."""
-    route = DirectRoute(method, path, handle)
-    app.extensions.setdefault(_EXTENSION, {})[method, path] = route
+    routes = app.extensions.get(_EXTENSION)
+    if routes is None:
+        routes = app.extensions[_EXTENSION] = {}
+        # Flask's documented place for middleware
+        app.wsgi_app = _Middleware(app.wsgi_app, routes)  # type: ignore[method-assign]
+    routes[method, path] = DirectRoute(method, path, handle)
     # never reached, but known: the 405 of other methods lists it under Allow
     app.url_map.add(Rule(path, methods=[method], endpoint=f"direct {method} {path}"))
-    # Flask's documented place for middleware
-    app.wsgi_app = _Middleware(app.wsgi_app, method, path, route)  # type: ignore[method-assign]
 
 
 def direct_routes(app: Flask) -> Mapping[tuple[str, str], DirectRoute]:
@@ -147,21 +149,20 @@ def direct_routes(app: Flask) -> Mapping[tuple[str, str], DirectRoute]:
 
 
 class _Middleware:
-    """Answers a direct route's requests on the thread that brings them."""
+    """Answers direct routes' requests on the thread that brings them."""
 
     def __init__(
-        self, following: WSGIApplication, method: str, path: str, route: DirectRoute
+        self, following: WSGIApplication, routes: Mapping[tuple[str, str], DirectRoute]
     ) -> None:
         self._following = following
-        self._method = method
-        self._path = path
-        self._route = route
+        self._routes = routes
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if environ["PATH_INFO"] != self._path or environ["REQUEST_METHOD"] != self._method:
+        route = self._routes.get((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
+        if route is None:
             return self._following(environ, start_response)
         replied: Future[Reply] = Future()
-        self._route.begin(_headers(environ), partial(_read_body, environ), replied.set_result)
+        route.begin(_headers(environ), partial(_read_body, environ), replied.set_result)
         reply = replied.result()
         start_response(f"{reply.status.value} {reply.status.phrase}", reply.headers)
         return [reply.content]
