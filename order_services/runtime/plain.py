@@ -1,6 +1,6 @@
-"""Recognises requests that are there as a whole and in the plainest form of HTTP/1.1.
+"""Recognises requests in the plainest form of HTTP/1.1.
 
-Most are. To read them takes neither a thread, because there is nothing to wait for, nor a full parser.
+Most are. To read them takes neither a thread, because their size is known, nor a full parser.
 Whatever is not plain, proper or not, is the full parser's.
 """
 
@@ -22,7 +22,10 @@ _NOT_PLAIN: Final = frozenset({"transfer-encoding", "expect", "upgrade"})
 
 @dataclass(frozen=True, slots=True)
 class PlainRequest:
-    """A request; the names of its headers are in lower case. `size` is how many bytes it took."""
+    """A request; the names of its headers are in lower case.
+
+    `size` is how many bytes it takes: more than have arrived while a part of its body is still to come.
+    """
 
     method: str
     path: str
@@ -34,7 +37,7 @@ class PlainRequest:
 def plain_request(
     data: bytes, wanted: Container[tuple[str, str]], *, max_head: int, max_body: int
 ) -> PlainRequest | None:
-    """Return the request that `data` begins with, if it is whole, plain, and one of those wanted.
+    """Return the request that `data` begins with, if its head is whole and plain, and it is wanted.
 
     `wanted` are methods with their paths; the limits are in bytes.
     """
@@ -50,8 +53,6 @@ def plain_request(
     if not is_body_plain or headers.get("connection", "keep-alive").lower() != "keep-alive":
         return None
     end = match.end() + int(length)
-    if len(data) < end:
-        return None
     return PlainRequest(method, path, headers, data[match.end() : end], end)
 
 

@@ -4,6 +4,9 @@ Cheroot waits for requests on one thread and gives each to a thread of its pool,
 and, where it must, waits. A plain request of a direct route takes the short way: it is begun on the
 thread that waits for requests, and whoever has the answer sends it. So orders by the hundred, all of
 which wait for one commit, hold no threads, and none has to be woken for each of them.
+
+Each probe has a thread of its own: where all others wait for the database, the metrics that say so are
+scraped, and nobody takes the service for dead.
 """
 
 from __future__ import annotations
@@ -14,8 +17,10 @@ import socket
 import threading
 import time
 from concurrent.futures import Future
+from contextlib import suppress
 from email.utils import formatdate
 from functools import lru_cache, partial
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -38,6 +43,9 @@ SHUTDOWN_SECONDS: Final = 5.0
 SOCKET_TIMEOUT_SECONDS: Final = 10
 THREADS: Final = 8
 SERVER_NAME: Final = "order-services"
+PROBES: Final = (b"/health", b"/ready", b"/metrics")
+
+_PROBE: Final = re.compile(rb"GET (%s)(?:\?[!-~]*)? HTTP/1\.[01]\r\n" % b"|".join(PROBES))
 
 _log = structlog.get_logger(__name__)
 
@@ -46,17 +54,21 @@ class PortTakenError(OSError):
     """The port that a server should listen on cannot be had."""
 
 
+def _error(protocol: str, status: str, message: str = "") -> bytes:
+    body = json.dumps({"error": {"message": message or str(status)[4:]}})
+    head = (
+        f"{protocol} {status}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return (head + body).encode("latin-1")
+
+
 class _Request(HTTPRequest):
     """Answers in JSON also what is refused before the app sees it."""
 
     def simple_response(self, status: str, msg: str = "") -> None:
-        body = json.dumps({"error": {"message": msg or str(status)[4:]}})
-        head = (
-            f"{self.server.protocol} {status}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        )
         self.close_connection = True
-        self.conn.wfile.write((head + body).encode("latin-1"))
+        self.conn.wfile.write(_error(self.server.protocol, status, msg))
 
 
 class _Connection(HTTPConnection):
@@ -68,6 +80,13 @@ class _Connection(HTTPConnection):
     def __init__(self, server: _Server, sock: socket.socket, _makefile: Any = None) -> None:
         stream = Stream(sock, SOCKET_TIMEOUT_SECONDS)
         super().__init__(server, sock, lambda *_: stream)
+
+    def close(self) -> None:
+        # a request that got no thread has nobody else to tell its client
+        if self.rfile.is_unfinished and self.server.ready:
+            with suppress(OSError):
+                self.socket.send(_error(self.server.protocol, "408 Request Timeout"))
+        super().close()
 
     def _close_kernel_socket(self) -> None:
         # shutting down would reach through to the duplicate that the new owner holds
@@ -91,6 +110,39 @@ class _Gateway(wsgi.Gateway_10):
         on_connected(duplicate)
 
 
+class _Lane:
+    """A thread that serves connections one after the other."""
+
+    def __init__(self, name: str) -> None:
+        self._waiting: SimpleQueue[_Connection | None] = SimpleQueue()
+        # daemon, as the pool's: a request that never ends must not keep the process from exiting
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self._thread.start()
+
+    def put(self, connection: _Connection) -> None:
+        """Serve one request of a connection, after those that came before."""
+        self._waiting.put(connection)
+
+    def stop(self) -> None:
+        """Have the thread end after what waits now."""
+        self._waiting.put(None)
+
+    def _serve(self) -> None:
+        while (connection := self._waiting.get()) is not None:
+            keep = False
+            try:
+                keep = connection.communicate()  # type: ignore[no-untyped-call]  # cheroot's stubs
+            except Exception:  # noqa: BLE001  # whatever it is, nobody else would serve this lane
+                _log.exception("request failed on its connection")
+            if keep:
+                connection.server.put_conn(connection)
+            else:
+                connection.close()
+
+
 class _Server(wsgi.Server):
     """Cheroot with our limits, our short way for direct routes, and its messages in the log."""
 
@@ -104,20 +156,43 @@ class _Server(wsgi.Server):
         super().__init__(*arguments, **named)
         self._routes = routes
         self._begun: set[_Connection] = set()
+        self._probes = {path: _Lane(f"http {path.decode()}") for path in PROBES}
+
+    def prepare(self) -> None:
+        """Listen, and start the threads."""
+        super().prepare()
+        for lane in self._probes.values():
+            lane.start()
+
+    def stop(self) -> None:
+        """Finish the requests in flight; the probes' are not waited for."""
+        super().stop()
+        for lane in self._probes.values():
+            lane.stop()
 
     def process_conn(self, conn: _Connection) -> None:
         """Serve a connection that is new or has something to read."""
         stream: Stream = conn.rfile
         # what was read before is the rest of a pipeline: rare, and a thread may wait for its end
         if not stream.has_data():
-            if not stream.receive():
-                self.put_conn(conn)  # new, and silent so far: it gets no thread for that
+            stream.receive()
+            if not stream.has_data():
+                self.put_conn(conn)  # silent so far, or within a body: it gets no thread for that
                 return
             request = plain_request(
                 stream.arrived, self._routes, max_head=MAX_HEADER_BYTES, max_body=MAX_BODY_BYTES
             )
-            if request is not None:
+            if request is not None and len(stream.arrived) >= request.size:
                 self._begin(conn, request)
+                return
+            if request is not None and not stream.ended:
+                stream.want(request.size)
+                self.put_conn(conn)
+                return
+            probe = _PROBE.match(stream.arrived)
+            # with its whole head: a thread that others wait for must not wait for the rest
+            if probe is not None and b"\r\n\r\n" in stream.arrived:
+                self._probes[probe[1]].put(conn)
                 return
         super().process_conn(conn)
 

@@ -23,13 +23,26 @@ class Stream:
         connection.setblocking(False)
         self._socket = connection
         self._timeout_ms = timeout_seconds * 1000
-        self._ended = False
+        self._wanted = 1
         self.arrived = b""  # and not read yet
+        self.ended = False  # nothing more will arrive
         self.closed = False
 
     def has_data(self) -> bool:
-        """Say whether something has arrived that nobody has read."""
-        return bool(self.arrived)
+        """Say whether something has arrived that nobody has read, or the end has.
+
+        After `want`, whether so much of it has.
+        """
+        return self.ended or len(self.arrived) >= self._wanted
+
+    def want(self, count: int) -> None:
+        """Count less than so many bytes as nothing until some are read."""
+        self._wanted = count
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether a part of what is wanted has arrived."""
+        return 0 < len(self.arrived) < self._wanted
 
     def receive(self) -> bool:
         """Take in what has arrived; False when nothing has, which the end of the stream is not."""
@@ -40,24 +53,25 @@ class Stream:
         except OSError:
             data = b""  # a connection that broke has ended
         self.arrived += data
-        self._ended = not data
+        self.ended = not data
         return True
 
     def take(self, count: int) -> bytes:
         """Return the first `count` bytes of what has arrived."""
         data, self.arrived = self.arrived[:count], self.arrived[count:]
+        self._wanted = 1
         return data
 
     def read(self, size: int) -> bytes:
         """Return `size` bytes, fewer at the end of the stream."""
-        while len(self.arrived) < size and not self._ended:
+        while len(self.arrived) < size and not self.ended:
             self._wait_and_receive()
         return self.take(size)
 
     def readline(self, size: int = RECEIVE_BYTES) -> bytes:
         """Return a line with its end, or `size` bytes of it; what is left at the end of the stream."""
         while not (end := self.arrived.find(b"\n", 0, size) + 1):
-            if len(self.arrived) >= size or self._ended:
+            if len(self.arrived) >= size or self.ended:
                 return self.take(size)
             self._wait_and_receive()
         return self.take(end)

@@ -39,8 +39,8 @@ from tests.support.watched_system import ADMIN_TOKEN, Monitor, WatchedSystem, wa
 
 POISON_PER_SECOND: Final = 2
 HOT_PER_SECOND: Final = 400
-# one more than the gateway has connections, and few enough to leave it threads for orders
-READERS: Final = 6
+# more than the gateway has connections, and more than it has threads
+READERS: Final = 12
 READ_TIMEOUT_S: Final = 30.0
 # longer than the time from one poll of the monitor to the next
 SEEN_BY_A_POLL_S: Final = 1.2

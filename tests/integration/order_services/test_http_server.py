@@ -4,7 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from http import HTTPStatus
 
@@ -250,6 +250,110 @@ def test_a_request_may_come_in_pieces(server: WebServer, pieces: int) -> None:
                 client.sendall(data[at : at + step])
                 time.sleep(0.002)
             assert read_answer(client)[1] == b'{"a":1}'
+
+
+def send_head_then_body(client: socket.socket, request: bytes) -> None:
+    """Send both apart, as Python's http.client does; the server sees the head alone."""
+    head, _, body = request.partition(b"\r\n\r\n")
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    client.sendall(head + b"\r\n\r\n")
+    time.sleep(0.05)
+    client.sendall(body)
+
+
+def test_requests_whose_bodies_come_later_hold_no_threads(
+    held: list[Future[str]], server: WebServer
+) -> None:
+    with ExitStack() as opened:
+        clients = [
+            opened.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20))
+            for _ in range(5)
+        ]
+        for n, client in enumerate(clients):
+            send_head_then_body(client, post(b"{}", "/later"))
+            wait_until(lambda n=n: len(held) == n + 1, "the request has begun", 5)  # type: ignore[misc]
+        for future in held:
+            future.set_result("done")
+        for client in clients:
+            assert read_answer(client)[1] == b'"done"'
+
+
+def test_bodies_that_never_come_hold_no_threads_and_are_refused(
+    monkeypatch: pytest.MonkeyPatch, app: Flask
+) -> None:
+    monkeypatch.setattr(server_module, "SOCKET_TIMEOUT_SECONDS", 1)
+    server = WebServer(app, "127.0.0.1", 0)
+    server.start()
+    with ExitStack() as opened:
+        opened.callback(server.stop)
+        clients = [
+            opened.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20))
+            for _ in range(5)
+        ]
+        for client in clients:
+            client.sendall(post(b'{"half": 1}')[:-4])
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as other:
+            other.sendall(post(b"1", "/echo", "Connection: close"))
+            assert read_answer(other)[1] == b"1"
+        for client in clients:
+            head, body = read_answer(client)
+            assert head.startswith(b"HTTP/1.1 408 ")
+            assert b'"error"' in body
+            assert client.recv(1) == b""
+
+
+def test_a_client_that_goes_away_within_a_body_is_let_go(server: WebServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+        client.sendall(post(b'{"half": 1}')[:-4])
+        time.sleep(0.05)
+        client.shutdown(socket.SHUT_WR)
+        while client.recv(65536):
+            pass
+
+
+def test_probes_are_answered_while_all_threads_wait(app: Flask, server: WebServer) -> None:
+    both_threads, leave = threading.Barrier(3), threading.Event()
+
+    @app.get("/waits")
+    def waits() -> Response:
+        if not leave.is_set():
+            both_threads.wait(20)
+            leave.wait(20)
+        return http.json_response("done")
+
+    base = f"http://127.0.0.1:{server.port}"
+    with ThreadPoolExecutor(6) as clients, httpx.Client(timeout=5) as probes:
+        answers = [clients.submit(httpx.get, f"{base}/waits", timeout=30) for _ in range(6)]
+        try:
+            both_threads.wait(20)
+            for _ in range(2):
+                for path in ("/health", "/ready", "/metrics", "/metrics?name=up"):
+                    assert probes.get(base + path).is_success, path
+        finally:
+            leave.set()
+        assert [answer.result().json() for answer in answers] == ["done"] * 6
+
+
+def test_metrics_are_answered_while_readiness_waits_for_the_database(
+    app: Flask, server: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def ready(_self: Fine) -> list[str]:
+        entered.set()
+        return [] if leave.wait(20) else ["never"]
+
+    monkeypatch.setattr(Fine, "ready", ready)
+    base = f"http://127.0.0.1:{server.port}"
+    with ThreadPoolExecutor(6) as clients:
+        answers = [clients.submit(httpx.get, f"{base}/ready", timeout=30) for _ in range(6)]
+        try:
+            assert entered.wait(20)
+            assert httpx.get(f"{base}/metrics", timeout=5).is_success
+            assert httpx.get(f"{base}/health", timeout=5).is_success
+        finally:
+            leave.set()
+        assert all(answer.result().is_success for answer in answers)
 
 
 def test_requests_that_come_together_are_answered_in_their_order(server: WebServer) -> None:

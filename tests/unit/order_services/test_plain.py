@@ -24,9 +24,16 @@ def test_a_whole_plain_request_is_taken_and_what_follows_it_is_not() -> None:
     )
 
 
-@given(st.integers(0, len(HEAD) + 3))
-def test_a_part_of_a_request_is_never_taken(arrived: int) -> None:
-    assert parsed((HEAD + b"body")[:arrived]) is None
+@given(st.integers(0, len(HEAD) - 1))
+def test_a_part_of_a_head_is_never_taken(arrived: int) -> None:
+    assert parsed(HEAD[:arrived]) is None
+
+
+@given(st.integers(0, 3))
+def test_a_request_says_how_much_of_it_is_still_to_come(arrived: int) -> None:
+    request = parsed(HEAD + b"body"[:arrived])
+    assert request is not None
+    assert request.size == len(HEAD) + 4
 
 
 def with_lines(*lines: bytes, first: bytes = b"POST /orders HTTP/1.1") -> bytes:
