@@ -54,10 +54,10 @@ class PortTakenError(OSError):
     """The port that a server should listen on cannot be had."""
 
 
-def _error(protocol: str, status: str, message: str = "") -> bytes:
+def _error(status: str, message: str = "") -> bytes:
     body = json.dumps({"error": {"message": message or str(status)[4:]}})
     head = (
-        f"{protocol} {status}\r\nContent-Type: application/json\r\n"
+        f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
     return (head + body).encode("latin-1")
@@ -68,7 +68,7 @@ class _Request(HTTPRequest):
 
     def simple_response(self, status: str, msg: str = "") -> None:
         self.close_connection = True
-        self.conn.wfile.write(_error(self.server.protocol, status, msg))
+        self.conn.wfile.write(_error(status, msg))
 
 
 class _Connection(HTTPConnection):
@@ -85,7 +85,7 @@ class _Connection(HTTPConnection):
         # a request that got no thread has nobody else to tell its client
         if self.rfile.is_unfinished and self.server.ready:
             with suppress(OSError):
-                self.socket.send(_error(self.server.protocol, "408 Request Timeout"))
+                self.socket.send(_error("408 Request Timeout"))
         super().close()
 
     def _close_kernel_socket(self) -> None:
