@@ -2,7 +2,13 @@
 
 Offsets are plain ints in mappings of topic -> partition, not objects: 10,000 partitions and 20,000
 commits are rebuilt every few seconds and must stay cheap. What was not seen is absent: there is no
--1 and no zero in place of an unknown value. Times are Unix seconds unless a name says otherwise.
+-1 and no zero in place of an unknown value.
+
+Moments are seconds of the monotonic clock: the wall clock may be set back or forth while the monitor
+runs. `Snapshot.wall_offset` turns them into Unix time where text is made.
+
+An answer has three kinds, which stay apart from the wire to the page: *answered*, *refused* (the
+broker said no, and why), *silent* (nothing was heard, since when).
 """
 
 from __future__ import annotations
@@ -30,6 +36,31 @@ _NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
 def nothing() -> Mapping[Any, Any]:
     """Return the empty mapping that all share: thousands of groups have little to tell."""
     return _NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """All was told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A part was refused: `error` has each cause; what else is shown was told in this poll."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """Nobody answered: what is shown is from `since` (monotonic seconds), None if never told."""
+
+    since: float | None
+    error: str | None = None
+
+
+Answer: TypeAlias = Answered | Refused | Silent
+
+ANSWERED: Final = Answered()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +113,16 @@ class Topic:
 class Offsets:
     """One offset per partition, and when each was seen.
 
-    `seen_at` holds for every partition but those in `seen_earlier` (topic -> partition -> time):
-    their broker did not answer this time, so their last value is kept, stale, with its own time.
-    `monotonic_at` is `seen_at` on the monotonic clock.
+    `seen_at` holds for every partition but those in `silent` (topic -> partition -> since when):
+    their broker did not answer this time, so their last value is kept with its own time. `refused`
+    (topic -> partition -> error) has those that their broker answered with an error, as for want of
+    a leader or a permission: they have no value.
     """
 
     values: PartitionOffsets = field(default_factory=dict)
     seen_at: float = 0.0
-    seen_earlier: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
-    monotonic_at: float = 0.0
+    silent: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    refused: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
     def get(self, topic: str, partition: int) -> int | None:
         """Return the offset, None when it was never seen."""
@@ -99,12 +131,12 @@ class Offsets:
 
     def time_of(self, topic: str, partition: int) -> float:
         """Return when this partition's offset was seen."""
-        earlier = self.seen_earlier.get(topic)
-        return self.seen_at if earlier is None else earlier.get(partition, self.seen_at)
+        silent = self.silent.get(topic)
+        return self.seen_at if silent is None else silent.get(partition, self.seen_at)
 
-    def is_stale(self, topic: str, partition: int) -> bool:
+    def is_silent(self, topic: str, partition: int) -> bool:
         """Say whether the value is an earlier one, kept because its broker did not answer."""
-        return partition in self.seen_earlier.get(topic, _NOTHING)
+        return partition in self.silent.get(topic, _NOTHING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +191,9 @@ class Group:
     carry a commit; for a share group it holds the share-partition start offsets, and `lags` the lag
     that its coordinator reports (brokers from 4.2 on): records between the start offset and the log
     end may be acknowledged already, which only it knows. `epoch` is the last that its coordinator
-    told (newer types only): empty groups are asked about rarely. `error` is what kept a part of this group
-    from being read; the rest stands. `stale` marks a group whose
-    coordinator did not answer: everything here is then as of `seen_at`.
+    told (newer types only): empty groups are asked about rarely. `answer` says whether all of it was
+    told in this poll: refused keeps a part from being read, and the rest stands; silent is a
+    coordinator that did not answer, and commits and members are then as of its `since`.
     """
 
     id: str
@@ -174,9 +206,17 @@ class Group:
     commits: PartitionOffsets = field(default_factory=nothing)
     lags: PartitionOffsets = field(default_factory=nothing)
     epoch: int | None = None
-    error: str | None = None
-    seen_at: float = 0.0
-    stale: bool = False
+    answer: Answer = ANSWERED
+
+    @property
+    def is_silent(self) -> bool:
+        """Say whether its coordinator did not answer."""
+        return isinstance(self.answer, Silent)
+
+    @property
+    def error(self) -> str | None:
+        """Return what kept a part from being read, None when nothing did."""
+        return None if isinstance(self.answer, Answered) else self.answer.error
 
     def assignments(self) -> Iterator[tuple[Member, str, int]]:
         """Yield each assigned (member, topic, partition)."""
@@ -195,8 +235,7 @@ class Snapshot:
     metadata no longer lists. `requests`
     counts what the poll sent, by API name. `taken_at` is when the last reply was in, `monotonic_at`
     the same moment on the monotonic clock, in seconds, for differences between polls that a clock
-    set back must not disturb. Every other time here is on the clock as it stands at `taken_at`, so
-    that ages are right after it was set.
+    set back must not disturb; every other moment here is on the monotonic clock.
 
     `stable_offsets` (the last stable offset, where a read_committed consumer stops), `topic_configs`
     and `log_sizes` (by broker id) are empty unless they were asked for. A topic without an entry in
@@ -220,6 +259,11 @@ class Snapshot:
     errors: tuple[str, ...] = ()
     topic_configs: Mapping[str, TopicConfig] = field(default_factory=dict)
     log_sizes: Mapping[int, LogSizes] = field(default_factory=dict)
+
+    @property
+    def wall_offset(self) -> float:
+        """Return what the wall clock is ahead of the monotonic one, in seconds."""
+        return self.taken_at - self.monotonic_at
 
     @property
     def log_bytes(self) -> PartitionOffsets:

@@ -143,7 +143,9 @@ class Poller:
         try:
             snapshot = self._source.poll()
         except UnreachableError as error:
-            return replace(last, polled_at=self._clock(), error=str(error))
+            return replace(
+                last, polled_at=self._clock(), monotonic_at=self._monotonic(), error=str(error)
+            )
         groups = self._analyst.measure(snapshot)
         asked = Counter(snapshot.requests)
         asked.update(self._source.take_request_counts())
@@ -158,6 +160,7 @@ class Poller:
             error=None if reached else "; ".join(snapshot.errors) or "no broker answers",
             succeeded_at=now if reached else last.succeeded_at,
             duration_seconds=self._monotonic() - started,
+            monotonic_at=self._monotonic(),
         )
 
     def _publish(self, state: State) -> Published:

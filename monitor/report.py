@@ -103,7 +103,7 @@ class Report:
             facts.append(f"{past_end} committed past the log end")
         if (word := status_word(self.measures)) not in (None, NOT_JUDGED):
             facts.append(f"status {word}")
-        if group.stale:
+        if group.is_silent:
             facts.append("stale: its coordinator does not answer")
         total = str(self.lag.total) if self.lag.partitions else UNKNOWN
         if self.lag.total and self.seconds is not None:
@@ -185,7 +185,7 @@ def _group_as_json(report: Report) -> dict[str, object]:
         "members": None if report.group.members is None else len(report.group.members),
         "total_lag": report.lag.total if report.lag.partitions else None,
         "max_lag_seconds": _rounded(report.seconds),
-        "stale": report.group.stale,
+        "stale": report.group.is_silent,
         "error": report.group.error,
         "advice": [
             {

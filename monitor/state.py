@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from monitor.analysis.measures import GroupMeasures
-from monitor.model import Group, Snapshot
+from monitor.model import Group, Silent, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,8 @@ class State:
 
     `snapshot` is None until the cluster was reached once; `groups` has the measures of its groups.
     `error` is why the last poll saw nothing, `up` whether any broker answered it. `succeeded_at` is
-    the Unix time of the last poll that did; `duration_seconds` what the poll took with its analysis.
+    the Unix time of the last poll that did; `monotonic_at` is when this state was made, on the
+    monotonic clock, for ages; `duration_seconds` what the poll took with its analysis.
     """
 
     cluster: str
@@ -25,6 +26,7 @@ class State:
     error: str | None = None
     succeeded_at: float | None = None
     duration_seconds: float = 0.0
+    monotonic_at: float = 0.0
 
     @property
     def up(self) -> bool:
@@ -33,4 +35,7 @@ class State:
 
     def is_too_old(self, group: Group, stale_after_s: float) -> bool:
         """Say whether a group is stale for so long that its figures must not pass for today's."""
-        return group.stale and self.polled_at - group.seen_at > stale_after_s
+        answer = group.answer
+        if not isinstance(answer, Silent):
+            return False
+        return answer.since is None or self.monotonic_at - answer.since > stale_after_s

@@ -114,7 +114,7 @@ class RebalanceCounter:
         seen = {}
         for group in groups:
             before = self._groups.get(group.id)
-            if group.members is None or group.stale:
+            if group.members is None or group.is_silent:
                 if before is not None:
                     seen[group.id] = before
                 continue

@@ -48,7 +48,7 @@ def lag_of_group(
     lag that the group's coordinator told (share groups) goes before ours. `caught_up` keeps a
     topic's lags of all zeros, which most groups of a large cluster can share.
     """
-    ends, stale = snapshot.end_offsets.values, snapshot.end_offsets.seen_earlier
+    ends, stale = snapshot.end_offsets.values, snapshot.end_offsets.silent
     readable = snapshot.stable_offsets.values
     partitions: dict[str, Mapping[int, int]] = {}
     past_end: dict[str, tuple[int, ...]] = {}

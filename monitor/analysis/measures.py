@@ -133,7 +133,7 @@ class Analyst:
         now = snapshot.monotonic_at
         self._poll_times.append(now)
         self._forget_replaced(snapshot.topics)
-        ends = fresh(snapshot.end_offsets.values, snapshot.end_offsets.seen_earlier)
+        ends = fresh(snapshot.end_offsets.values, snapshot.end_offsets.silent)
         self._ends.observe(ends, now)
         self._count_unchanged(snapshot, ends)
         self._commits.start_poll(snapshot.groups.keys())
@@ -141,7 +141,7 @@ class Analyst:
         caught_up: dict[str, dict[int, int]] = {}
         standing = set()
         for group_id, group in snapshot.groups.items():
-            if group.stale or self._is_at_rest(group_id):
+            if group.is_silent or self._is_at_rest(group_id):
                 continue
             if self._stands(group_id, snapshot):
                 standing.add(group_id)
@@ -188,7 +188,7 @@ class Analyst:
             for group_id, group in snapshot.groups.items()
             if (before := last.groups.get(group_id)) is not None
             # what happened while it could not be seen is not known
-            and not (group.stale or before.stale)
+            and not (group.is_silent or before.is_silent)
             and group.commits == before.commits
             and _described(group) == _described(before)
             and moved.isdisjoint(group.commits)
@@ -210,7 +210,7 @@ class Analyst:
             and self._unchanged.get(group_id, 0) > self._rules.intervals
             and last.status.complete >= 1
             and all(last.lag.topics.get(topic) or last.facts.members for topic in last.rates)
-            and not snapshot.end_offsets.seen_earlier
+            and not snapshot.end_offsets.silent
             and not snapshot.stable_offsets.values
         )
 
@@ -255,8 +255,7 @@ class Analyst:
         self, snapshot: Snapshot, ends: PartitionOffsets, lags: Mapping[str, GroupLag]
     ) -> None:
         # a broker that hangs makes the poll long after the others have told their log ends
-        seen_at = snapshot.end_offsets.seen_at or snapshot.taken_at
-        now = snapshot.end_offsets.monotonic_at or snapshot.monotonic_at
+        now = snapshot.end_offsets.seen_at or snapshot.monotonic_at
         lagging = (
             ((topic, partition), offset)
             for group_id, lag in lags.items()
@@ -267,7 +266,7 @@ class Analyst:
             ends,
             lagging,
             now=now,
-            wall=seen_at,
+            wall=now + snapshot.wall_offset,
             uncompacted=_uncompacted(snapshot),
         )
         if self._ask_times is None:
@@ -324,7 +323,7 @@ class Analyst:
             if lag.topics.get(topic) or facts.members or changed_at.get(topic, recent) >= recent
         }
         lost = self._losses.of(group.id)
-        stale = poll.snapshot.end_offsets.seen_earlier
+        stale = poll.snapshot.end_offsets.silent
         if not (close or facts.members or lag.past_end or stale):
             at_rest = status.complete >= 1 and not poll.snapshot.stable_offsets.values
             zero = 0.0 if lag.partitions else None
@@ -376,7 +375,7 @@ class Analyst:
         )  # fmt: skip
 
     def _seconds(self, poll: _Poll, group: Group, lag: GroupLag) -> dict[str, dict[int, float]]:
-        stale = poll.snapshot.end_offsets.seen_earlier
+        stale = poll.snapshot.end_offsets.silent
         found: dict[str, dict[int, float]] = {}
         for topic, unread in lag.topics.items():
             if unread:

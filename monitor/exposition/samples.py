@@ -30,7 +30,7 @@ from monitor.exposition.series import (
     Values,
 )
 from monitor.exposition.version import VERSION
-from monitor.model import Group, Offsets, Snapshot, Topic
+from monitor.model import Group, Offsets, Silent, Snapshot, Topic
 from monitor.state import State
 
 # A group that wakes has the text of its block's others rendered again: a block is a part of them.
@@ -59,7 +59,7 @@ def blocks(state: State, choice: Choice) -> Iterator[Block]:
     if snapshot is not None:
         topics = snapshot.topics
         yield Block((topics,), lambda: _topics(topics))
-        oldest = state.polled_at - choice.stale_after_s
+        oldest = state.monotonic_at - choice.stale_after_s
         for metric, offsets in (
             (m.PARTITION_OLDEST_OFFSET, snapshot.start_offsets),
             (m.PARTITION_CURRENT_OFFSET, snapshot.end_offsets),
@@ -81,7 +81,7 @@ def _family_block(
 
 def _offsets_block(metric: Metric, offsets: Offsets, oldest: float) -> Block:
     # a stale offset is dropped when its time comes, though no new one arrives: no fixed source
-    sources = () if offsets.seen_earlier else (offsets.values,)
+    sources = () if offsets.silent else (offsets.values,)
     return Block(sources, lambda: {metric: _offsets(offsets, oldest)})
 
 
@@ -113,7 +113,7 @@ def _topics(topics: Mapping[str, Topic]) -> Samples:
 def _offsets(offsets: Offsets, oldest: float) -> ByPartition:
     found: Nested = {}
     for topic, partitions in offsets.values.items():
-        earlier = offsets.seen_earlier.get(topic)
+        earlier = offsets.silent.get(topic)
         found[topic,] = (
             partitions
             if earlier is None
@@ -124,8 +124,8 @@ def _offsets(offsets: Offsets, oldest: float) -> ByPartition:
 
 def _brokers(state: State, snapshot: Snapshot) -> Samples:
     ages: Nested = {
-        (topic,): {p: round(state.polled_at - seen_at, 3) for p, seen_at in partitions.items()}
-        for topic, partitions in snapshot.end_offsets.seen_earlier.items()
+        (topic,): {p: round(state.monotonic_at - seen_at, 3) for p, seen_at in partitions.items()}
+        for topic, partitions in snapshot.end_offsets.silent.items()
     }
     return {
         m.BROKERS: {(): len(snapshot.brokers)},
@@ -155,7 +155,7 @@ def _group_blocks(state: State, snapshot: Snapshot, choice: Choice) -> Iterator[
         if state.is_too_old(group, choice.stale_after_s):
             continue
         shown.append(group)
-        if state.groups[group_id].steady and not group.stale:
+        if state.groups[group_id].steady and not group.is_silent:
             steady[crc32(group_id.encode()) % _STEADY_BLOCKS].append(group)
         else:
             awake.append(group)
@@ -196,8 +196,9 @@ def _groups(
 def _ages(state: State, snapshot: Snapshot, groups: Iterable[Group], choice: Choice) -> Samples:
     found = GroupSamples(choice.level)
     for group in groups:
-        if group.stale:
-            found.add(m.GROUP_DATA_AGE, (group.id,), round(state.polled_at - group.seen_at, 3))
+        if isinstance(group.answer, Silent) and group.answer.since is not None:
+            age = state.monotonic_at - group.answer.since
+            found.add(m.GROUP_DATA_AGE, (group.id,), round(age, 3))
         for topic, changed_at in state.groups[group.id].changed_at.items():
             age = round(snapshot.monotonic_at - changed_at, 3)
             found.add(m.GROUP_COMMIT_AGE, (group.id, topic), age)
@@ -333,20 +334,22 @@ def _monitor(state: State) -> Samples:
     for api, count in snapshot.requests.items():
         found[m.MONITOR_POLL_REQUESTS][state.cluster, api] = count
     ends = snapshot.end_offsets
-    found[m.MONITOR_STALE_PARTITIONS][cluster] = sum(map(len, ends.seen_earlier.values()))
-    stale = [group for group in snapshot.groups.values() if group.stale]
+    found[m.MONITOR_STALE_PARTITIONS][cluster] = sum(map(len, ends.silent.values()))
+    stale = [group for group in snapshot.groups.values() if group.is_silent]
     found[m.MONITOR_STALE_GROUPS][cluster] = len(stale)
     found[m.MONITOR_GROUP_ERRORS][cluster] = sum(
         group.error is not None for group in snapshot.groups.values()
     )
-    found[m.MONITOR_DATA_AGE][cluster] = max(0.0, state.polled_at - _oldest(snapshot, stale))
+    found[m.MONITOR_DATA_AGE][cluster] = max(0.0, state.monotonic_at - _oldest(snapshot, stale))
     return dict(found)
 
 
 def _oldest(snapshot: Snapshot, stale: list[Group]) -> float:
     ends = snapshot.end_offsets
-    times = [snapshot.taken_at, *(group.seen_at for group in stale)]
-    times += [seen for partitions in ends.seen_earlier.values() for seen in partitions.values()]
+    answers = [group.answer for group in stale]
+    times = [snapshot.monotonic_at]
+    times += [a.since for a in answers if isinstance(a, Silent) and a.since is not None]
+    times += [seen for partitions in ends.silent.values() for seen in partitions.values()]
     if ends.values:
         times.append(ends.seen_at)
     return min(times)

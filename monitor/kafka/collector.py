@@ -23,8 +23,6 @@ from monitor.kafka.offsets import OffsetQuestions, ask_at_times, join, leader_mo
 from monitor.kafka.questions import Ask, Brokers, ClusterMetadata, Metadata, UnreachableError
 from monitor.model import Group, Offsets, Snapshot, Topic
 
-# Wall and monotonic clock apart by this much more than before: somebody set the wall clock.
-CLOCK_SET_S: Final = 0.05
 # Names remembered by a filter: a regular expression costs more than a look-up.
 FILTER_CACHE: Final = 100_000
 
@@ -74,7 +72,6 @@ class Collector:
         self._read_committed = read_committed
         self._clock = clock
         self._monotonic = monotonic
-        self._wall_offset: float | None = None
         self._metadata: ClusterMetadata | None = None
         self._metadata_due_at = 0.0
         self._leaderless_since: float | None = None
@@ -91,17 +88,16 @@ class Collector:
         no broker was ever reached.
         """
         started = self._monotonic()
-        wall_offset = self._follow_wall_clock()
         last = self._last
         exchange = self._exchange = Exchange(
-            self._brokers, self._intervals.request_timeout, frozenset(self._exchange.down)
+            self._brokers, self._intervals.request_timeout, frozenset(self._exchange.down), started
         )
         metadata = self._refresh_metadata(exchange)
-        groups = self._groups.collect(exchange, metadata, last.groups, wall_offset)
+        groups = self._groups.collect(exchange, metadata, last.groups)
         latest = self._questions.latest()
         stable = self._questions.stable() if self._read_committed else []
         exchange.ask([*latest, *stable])
-        rare = self._ask_rarely(exchange, metadata, started, wall_offset)
+        rare = self._ask_rarely(exchange, metadata, started)
         # partitions and groups of a broker that is lost move to others within seconds
         if leader_moved([*latest, *stable]) or exchange.down or self._groups.missing:
             self._metadata_due_at = 0.0
@@ -109,7 +105,7 @@ class Collector:
         ended = self._monotonic()
         self._last = Snapshot(
             cluster_id=metadata.cluster_id,
-            taken_at=ended + wall_offset,
+            taken_at=self._clock(),
             monotonic_at=ended,
             duration_seconds=ended - started,
             controller=metadata.controller,
@@ -118,8 +114,8 @@ class Collector:
             missing_brokers=metadata.missing_brokers,
             topics=metadata.topics,
             start_offsets=rare,
-            end_offsets=join(latest, last.end_offsets, metadata.topics, wall_offset),
-            stable_offsets=join(stable, last.stable_offsets, metadata.topics, wall_offset)
+            end_offsets=join(latest, last.end_offsets, metadata.topics),
+            stable_offsets=join(stable, last.stable_offsets, metadata.topics)
             if self._read_committed
             else last.stable_offsets,
             groups=groups,
@@ -219,7 +215,7 @@ class Collector:
         self._metadata_due_at = now + wait
 
     def _ask_rarely(
-        self, exchange: Exchange, metadata: ClusterMetadata, now: float, wall_offset: float
+        self, exchange: Exchange, metadata: ClusterMetadata, now: float
     ) -> Offsets:
         """Ask in one round for all that is due; return the start offsets, old or new."""
         topics, brokers = metadata.topics, metadata.brokers
@@ -231,14 +227,14 @@ class Collector:
         if self._configs:
             self._configs.take(topics)
         if self._log_dirs:
-            self._log_dirs.take(now, brokers, wall_offset)
+            self._log_dirs.take(now, brokers)
         if not due:
             return self._last.start_offsets
         if all(ask.answer is not None for ask in earliest):
             self._start_offsets_due_at = now + self._intervals.start_offsets
         if leader_moved(earliest):
             self._metadata_due_at = 0.0
-        return join(earliest, self._last.start_offsets, topics, wall_offset)
+        return join(earliest, self._last.start_offsets, topics)
 
     def _notice_unknown_topics(
         self, groups: Mapping[str, Group], metadata: ClusterMetadata
@@ -257,45 +253,9 @@ class Collector:
             self._metadata_due_at = 0.0
         self._unknown_topics = unknown
 
-    def _follow_wall_clock(self) -> float:
-        """Return what the wall clock is ahead of the monotonic one.
-
-        When it was set, the times kept from earlier polls move with it: their ages stay right.
-        """
-        offset = self._clock() - self._monotonic()
-        known, self._wall_offset = self._wall_offset, offset
-        if known is None or abs(offset - known) < CLOCK_SET_S:
-            return offset
-        shift = offset - known
-        last = self._last
-        self._last = replace(
-            last,
-            start_offsets=_shifted(last.start_offsets, shift),
-            end_offsets=_shifted(last.end_offsets, shift),
-            stable_offsets=_shifted(last.stable_offsets, shift),
-            groups={
-                group_id: replace(group, seen_at=group.seen_at + shift)
-                for group_id, group in last.groups.items()
-            },
-        )
-        if self._log_dirs:
-            self._log_dirs.shift(shift)
-        return offset
-
 
 def _replicas(topics: Mapping[str, Topic]) -> frozenset[int]:
     """Return the brokers that hold, or should hold, a replica of anything."""
     # most partitions share a few lists of replicas
     lists = {p.replicas for topic in topics.values() for p in topic.partitions.values()}
     return frozenset().union(*lists)
-
-
-def _shifted(offsets: Offsets, seconds: float) -> Offsets:
-    return replace(
-        offsets,
-        seen_at=offsets.seen_at + seconds,
-        seen_earlier={
-            topic: {index: at + seconds for index, at in times.items()}
-            for topic, times in offsets.seen_earlier.items()
-        },
-    )

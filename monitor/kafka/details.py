@@ -75,21 +75,14 @@ class LogDirs:
         ]
         return list(self._asks)
 
-    def take(self, now: float, brokers: Iterable[int], wall_offset: float) -> None:
+    def take(self, now: float, brokers: Iterable[int]) -> None:
         """Take in the answers; of a broker that was silent, its last sizes and their time stay."""
         latest = {broker: self.latest[broker] for broker in brokers if broker in self.latest}
         for ask in self._asks:
             if ask.answer is not None:
-                latest[ask.broker] = LogSizes(ask.answer, ask.answered_at + wall_offset)
+                latest[ask.broker] = LogSizes(ask.answer, ask.answered_at)
             if ask.answer is not None or (ask.failure and not ask.failure.broker_down):
                 # a refusal is not asked again at every poll
                 self._due_at[ask.broker] = now + self._interval_s
         self._asks = []
         self.latest = latest
-
-    def shift(self, seconds: float) -> None:
-        """Follow a wall clock that was set."""
-        self.latest = {
-            broker: LogSizes(sizes.partitions, sizes.seen_at + seconds)
-            for broker, sizes in self.latest.items()
-        }

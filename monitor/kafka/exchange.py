@@ -12,10 +12,14 @@ class Exchange:
     """Asks in rounds; a broker that failed in one round is left out of those that follow.
 
     `suspects` are the brokers that failed in the last poll: they are asked again, but not waited
-    for. `down` has the brokers that did not answer and why, `errors` what else went wrong.
+    for. `down` has the brokers that did not answer and why, `errors` what else went wrong,
+    `started_at` the moment at which the poll began.
     """
 
-    def __init__(self, brokers: Brokers, timeout_s: float, suspects: frozenset[int]) -> None:
+    def __init__(
+        self, brokers: Brokers, timeout_s: float, suspects: frozenset[int], started_at: float = 0.0
+    ) -> None:
+        self.started_at = started_at
         self._brokers = brokers
         self._timeout_s = timeout_s
         self.suspects = suspects

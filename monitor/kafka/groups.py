@@ -34,6 +34,7 @@ from monitor.kafka.questions import (
     ListGroups,
 )
 from monitor.model import (
+    ANSWERED,
     CLASSIC,
     CONSUMER,
     SHARE,
@@ -41,6 +42,8 @@ from monitor.model import (
     Assignment,
     Group,
     PartitionOffsets,
+    Refused,
+    Silent,
     Topic,
 )
 
@@ -92,6 +95,7 @@ class GroupCollector:
         self._hide_empty = hide_empty
         self._wants_group = wants_group
         self._wants_topic = wants_topic
+        self._seen_at: dict[str, float] = {}  # when each group's coordinator last answered
         self._metadata: ClusterMetadata | None = None  # that the epochs of empty groups are from
         # not listed although their coordinators answered: deleted, if that is said twice
         self.missing: frozenset[str] = frozenset()
@@ -101,14 +105,11 @@ class GroupCollector:
         exchange: Exchange,
         metadata: ClusterMetadata,
         last: Mapping[str, Group],
-        wall_offset: float,
     ) -> dict[str, Group]:
-        """Return all groups; those whose coordinator is silent or away as they were, marked stale.
+        """Return all groups; those whose coordinator is silent or away as they were, and silent.
 
         One that is gone is kept for one poll more: while a coordinator moves, neither the old nor
-        the new one lists its groups.
-        `wall_offset` is what the wall clock is ahead of the monotonic one.
-        """
+        the new one lists its groups.        """
         found = _Found()
         hidden = set()
         lists = [Ask(broker, ListGroups()) for broker in metadata.brokers]
@@ -125,7 +126,7 @@ class GroupCollector:
             if found.listed[group_id].type == STREAMS:
                 found.described[group_id] = _within(described, metadata.topics)
         groups = {
-            group_id: self._assemble(group, found, exchange, last.get(group_id), wall_offset)
+            group_id: self._assemble(group, found, exchange, last.get(group_id))
             for group_id, group in found.listed.items()
         }
         answered = {ask.broker for ask in lists if ask.answer is not None}
@@ -138,8 +139,12 @@ class GroupCollector:
             )
         )
         for group_id in unlisted - (missing & self.missing):
-            groups[group_id] = replace(last[group_id], stale=True)
+            groups[group_id] = replace(
+                last[group_id], answer=self._silent(group_id, "its coordinator is away")
+            )
         self.missing = missing - self.missing
+        for group_id in self._seen_at.keys() - groups.keys():
+            del self._seen_at[group_id]
         return groups
 
     def _read(
@@ -179,9 +184,8 @@ class GroupCollector:
         found: _Found,
         exchange: Exchange,
         last: Group | None,
-        wall_offset: float,
     ) -> Group:
-        """Join what was read of a group; its errors stay with it, its last commits are kept stale."""
+        """Join what was read of a group; its errors stay with it, its last commits are kept."""
         commits, described = found.commits.get(listed.id), found.described.get(listed.id)
         coordinator = found.coordinators[listed.id]
         errors = [part.error for part in (commits, described) if part and part.error]
@@ -196,7 +200,7 @@ class GroupCollector:
         epoch = described.epoch if described else None
         if epoch is None and last is not None and last.type == listed.type:
             epoch = last.epoch
-        stale = missing and last is not None
+        error = "; ".join(dict.fromkeys(errors)) or None
         offsets = self._wanted(commits.offsets) if commits else {}
         if last is not None and offsets == last.commits:
             offsets = last.commits  # one object for all polls: analysis keeps it, too
@@ -211,14 +215,21 @@ class GroupCollector:
             commits=offsets,
             lags=self._wanted(commits.lags) if commits else {},
             epoch=epoch,
-            error="; ".join(dict.fromkeys(errors)) or None,
-            seen_at=found.seen_at[listed.id] + wall_offset if listed.id in found.seen_at else 0.0,
+            answer=Refused(error) if error else ANSWERED,
         )
-        if stale and last is not None:
+        if missing:
+            answer = self._silent(listed.id, error)
             return replace(
-                group, commits=last.commits, lags=last.lags, seen_at=last.seen_at, stale=True
+                group,
+                commits=last.commits if last else group.commits,
+                lags=last.lags if last else group.lags,
+                answer=answer,
             )
+        self._seen_at[listed.id] = found.seen_at.get(listed.id, exchange.started_at)
         return group
+
+    def _silent(self, group_id: str, error: str | None) -> Silent:
+        return Silent(self._seen_at.get(group_id), error)
 
     def _wanted(self, offsets: PartitionOffsets) -> PartitionOffsets:
         if self._wants_topic is None:

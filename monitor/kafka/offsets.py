@@ -66,22 +66,19 @@ def ask_at_times(
     ]
 
 
-def join(asks: Iterable[Ask[FoundOffsets]], last: Offsets, topics: Mapping[str, Topic],
-         wall_offset: float) -> Offsets:  # fmt: skip
-    """Join what the leaders said with the last value of each partition whose leader did not.
-
-    `wall_offset` is what the wall clock is ahead of the monotonic one.
-    """
+def join(
+    asks: Iterable[Ask[FoundOffsets]], last: Offsets, topics: Mapping[str, Topic]
+) -> Offsets:
+    """Join what the leaders said with the last value of each partition whose leader did not."""
     answered = [(ask, ask.answer) for ask in asks if ask.answer is not None]
     # the same objects as before where nothing changed: what was made of them is still right
     values = {
         topic: known if (known := last.values.get(topic)) == offsets else offsets
         for topic, offsets in _merge([answer for _, answer in answered]).items()
     }
-    monotonic_at = min((ask.answered_at for ask, _ in answered), default=last.monotonic_at)
-    seen_at = monotonic_at + wall_offset if answered else last.seen_at
-    earlier = _keep_unanswered(values, last, topics)
-    return Offsets(last.values if values == last.values else values, seen_at, earlier, monotonic_at)
+    seen_at = min((ask.answered_at for ask, _ in answered), default=last.seen_at)
+    silent = _keep_unanswered(values, last, topics)
+    return Offsets(last.values if values == last.values else values, seen_at, silent)
 
 
 def leader_moved(asks: Iterable[Ask[FoundOffsets]]) -> bool:
@@ -126,7 +123,7 @@ def _keep_unanswered(
     values: dict[str, Mapping[int, int]], last: Offsets, topics: Mapping[str, Topic]
 ) -> dict[str, dict[int, float]]:
     """Put the last seen value where none was seen now; return when those were seen."""
-    earlier: dict[str, dict[int, float]] = {}
+    silent: dict[str, dict[int, float]] = {}
     for name, topic in topics.items():
         now = values.get(name)
         if now is not None and len(now) == len(topic.partitions):
@@ -138,5 +135,5 @@ def _keep_unanswered(
         }
         if kept:
             values[name] = {**kept, **(now or {})}
-            earlier[name] = {index: last.time_of(name, index) for index in kept}
-    return earlier
+            silent[name] = {index: last.time_of(name, index) for index in kept}
+    return silent

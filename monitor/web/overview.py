@@ -135,7 +135,7 @@ def _group_row(snapshot: Snapshot, group: Group, measures: GroupMeasures) -> Gro
         members=None if group.members is None else len(group.members),
         lag=measures.lag.total if measures.lag.partitions else None,
         behind="" if measures.seconds_max is None else duration(measures.seconds_max),
-        note="; ".join(filter(None, ("stale" if group.stale else "", group.error))),
+        note="; ".join(filter(None, ("stale" if group.is_silent else "", group.error))),
         advice=[Todo(a.severity.name.lower(), a.finding, a.action) for a in measures.advice],
         topics=[_topic_row(topic, measures) for topic in sorted(group.commits)],
         partition_count=len(rows),
@@ -185,7 +185,7 @@ def _partition_rows(
             notes = (
                 bad.get((topic, partition), ""),
                 "past the log end" if partition in past_end else "",
-                "stale" if group.stale or ends.is_stale(topic, partition) else "",
+                "stale" if group.is_silent or ends.is_silent(topic, partition) else "",
             )
             yield PartitionRow(
                 topic,
