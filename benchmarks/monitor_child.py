@@ -107,7 +107,8 @@ def _lags(state: State) -> dict[str, Any]:
                 ]
                 for partition, unread in partitions.items()
             ]
-    return {"seen_at": state.snapshot.end_offsets.seen_at, "lags": rows}
+    seen_at = state.snapshot.end_offsets.seen_at + state.snapshot.wall_offset
+    return {"seen_at": seen_at, "lags": rows}
 
 
 def _samples(page: Page) -> int:

@@ -65,18 +65,18 @@ class Cluster:
             for index, name in enumerate(self._names)
         }
         groups = [
-            self._group(number, ends, now) for number in range(len(self._names) * GROUPS_PER_TOPIC)
+            self._group(number, ends) for number in range(len(self._names) * GROUPS_PER_TOPIC)
         ]
         return Snapshot(
             "cluster", now, time.monotonic(), 0.1, 1, {1: Broker(1, "127.0.0.1", 9092)},
             topics=self._topics,
-            start_offsets=Offsets(self._starts, now),
-            end_offsets=Offsets(ends, now, {}, time.monotonic()),
+            start_offsets=Offsets(self._starts, time.monotonic()),
+            end_offsets=Offsets(ends, time.monotonic()),
             groups={group.id: group for group in groups},
             requests={"ListGroups": 1},
         )  # fmt: skip
 
-    def _group(self, number: int, ends: Mapping[str, Mapping[int, int]], now: float) -> Group:
+    def _group(self, number: int, ends: Mapping[str, Mapping[int, int]]) -> Group:
         topic = self._names[number % len(self._names)]
         live, unread = number % 20 in {0, 1}, 8 * (number % 10 == 0)
         commits = {p: end - unread for p, end in ends[topic].items()}
@@ -84,7 +84,7 @@ class Cluster:
         member = Member(f"member-{number}", "client", "/127.0.0.1", held)
         return Group(
             f"group-{number:04}", state="Stable" if live else "Empty", protocol_type="consumer",
-            coordinator=1, members=(member,) if live else (), commits={topic: commits}, seen_at=now,
+            coordinator=1, members=(member,) if live else (), commits={topic: commits},
         )  # fmt: skip
 
     def offsets_for_times(self, wanted: Times) -> Found:

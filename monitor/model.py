@@ -214,6 +214,11 @@ class Group:
         return isinstance(self.answer, Silent)
 
     @property
+    def silent_since(self) -> float | None:
+        """Return when its coordinator last answered, None while it does or if it never did."""
+        return self.answer.since if isinstance(self.answer, Silent) else None
+
+    @property
     def error(self) -> str | None:
         """Return what kept a part from being read, None when nothing did."""
         return None if isinstance(self.answer, Answered) else self.answer.error

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from monitor.analysis.measures import GroupMeasures
-from monitor.model import Group, Silent, Snapshot
+from monitor.model import Group, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,5 @@ class State:
 
     def is_too_old(self, group: Group, stale_after_s: float) -> bool:
         """Say whether a group is stale for so long that its figures must not pass for today's."""
-        answer = group.answer
-        if not isinstance(answer, Silent):
-            return False
-        return answer.since is None or self.monotonic_at - answer.since > stale_after_s
+        since = group.silent_since
+        return group.is_silent and (since is None or self.monotonic_at - since > stale_after_s)

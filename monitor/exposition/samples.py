@@ -30,7 +30,7 @@ from monitor.exposition.series import (
     Values,
 )
 from monitor.exposition.version import VERSION
-from monitor.model import Group, Offsets, Silent, Snapshot, Topic
+from monitor.model import Group, Offsets, Snapshot, Topic
 from monitor.state import State
 
 # A group that wakes has the text of its block's others rendered again: a block is a part of them.
@@ -196,8 +196,8 @@ def _groups(
 def _ages(state: State, snapshot: Snapshot, groups: Iterable[Group], choice: Choice) -> Samples:
     found = GroupSamples(choice.level)
     for group in groups:
-        if isinstance(group.answer, Silent) and group.answer.since is not None:
-            age = state.monotonic_at - group.answer.since
+        if group.silent_since is not None:
+            age = state.monotonic_at - group.silent_since
             found.add(m.GROUP_DATA_AGE, (group.id,), round(age, 3))
         for topic, changed_at in state.groups[group.id].changed_at.items():
             age = round(snapshot.monotonic_at - changed_at, 3)
@@ -346,9 +346,8 @@ def _monitor(state: State) -> Samples:
 
 def _oldest(snapshot: Snapshot, stale: list[Group]) -> float:
     ends = snapshot.end_offsets
-    answers = [group.answer for group in stale]
     times = [snapshot.monotonic_at]
-    times += [a.since for a in answers if isinstance(a, Silent) and a.since is not None]
+    times += [group.silent_since for group in stale if group.silent_since is not None]
     times += [seen for partitions in ends.silent.values() for seen in partitions.values()]
     if ends.values:
         times.append(ends.seen_at)

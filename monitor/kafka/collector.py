@@ -214,9 +214,7 @@ class Collector:
             wait = min(wait, now - self._leaderless_since)
         self._metadata_due_at = now + wait
 
-    def _ask_rarely(
-        self, exchange: Exchange, metadata: ClusterMetadata, now: float
-    ) -> Offsets:
+    def _ask_rarely(self, exchange: Exchange, metadata: ClusterMetadata, now: float) -> Offsets:
         """Ask in one round for all that is due; return the start offsets, old or new."""
         topics, brokers = metadata.topics, metadata.brokers
         due = now >= self._start_offsets_due_at

@@ -109,7 +109,8 @@ class GroupCollector:
         """Return all groups; those whose coordinator is silent or away as they were, and silent.
 
         One that is gone is kept for one poll more: while a coordinator moves, neither the old nor
-        the new one lists its groups.        """
+        the new one lists its groups.
+        """
         found = _Found()
         hidden = set()
         lists = [Ask(broker, ListGroups()) for broker in metadata.brokers]

@@ -66,9 +66,7 @@ def ask_at_times(
     ]
 
 
-def join(
-    asks: Iterable[Ask[FoundOffsets]], last: Offsets, topics: Mapping[str, Topic]
-) -> Offsets:
+def join(asks: Iterable[Ask[FoundOffsets]], last: Offsets, topics: Mapping[str, Topic]) -> Offsets:
     """Join what the leaders said with the last value of each partition whose leader did not."""
     answered = [(ask, ask.answer) for ask in asks if ask.answer is not None]
     # the same objects as before where nothing changed: what was made of them is still right

@@ -151,7 +151,7 @@ def whole(collector: Collector, topic: str) -> Snapshot:
     def probe() -> Snapshot | None:
         snapshot = collector.poll()
         seen = snapshot.end_offsets.values.get(topic, {}).keys() == {0, 1}
-        stale = snapshot.end_offsets.seen_earlier or any(g.stale for g in snapshot.groups.values())
+        stale = snapshot.end_offsets.silent or any(g.is_silent for g in snapshot.groups.values())
         return snapshot if seen and not stale and not snapshot.broker_errors else None
 
     return wait_for("whole snapshot", probe)
@@ -172,36 +172,36 @@ def test_a_broker_lost_in_the_middle_of_a_poll_costs_only_its_own_numbers(
                 during = collector.poll()
             assert set(during.broker_errors) == {2}
             # what was read before the fault is fresh, and so is all of the other broker
-            assert not during.groups[groups[1]].stale
-            assert not during.groups[groups[2]].stale
+            assert not during.groups[groups[1]].is_silent
+            assert not during.groups[groups[2]].is_silent
             ends = during.end_offsets
             assert ends.values[topic] == {0: 7, 1: 5}
-            assert ends.is_stale(topic, 1)
-            assert not ends.is_stale(topic, 0)
+            assert ends.is_silent(topic, 1)
+            assert not ends.is_silent(topic, 0)
             assert ends.time_of(topic, 1) == before.end_offsets.time_of(topic, 1)
             assert ends.time_of(topic, 0) > before.taken_at
 
             with bounded(REQUEST_TIMEOUT_S):  # nobody waits for it again
                 later = collector.poll()
-            assert not later.groups[groups[1]].stale
-            assert later.groups[groups[2]].stale
+            assert not later.groups[groups[1]].is_silent
+            assert later.groups[groups[2]].is_silent
             assert later.groups[groups[2]].commits == {topic: {0: 1, 1: 1}}
-            assert later.groups[groups[2]].seen_at == during.groups[groups[2]].seen_at
+            assert later.groups[groups[2]].silent_since == during.groups[groups[2]].silent_since
             assert later.end_offsets.time_of(topic, 0) > during.taken_at
 
             # the controller fences it: it leaves the metadata, and its numbers stay as they were
             def fenced() -> Snapshot | None:
                 with bounded(POLL_LIMIT_S):
                     found = collector.poll()
-                assert found.groups[groups[2]].stale
+                assert found.groups[groups[2]].is_silent
                 assert found.groups[groups[2]].commits == {topic: {0: 1, 1: 1}}
-                assert found.end_offsets.is_stale(topic, 1)
+                assert found.end_offsets.is_silent(topic, 1)
                 assert found.end_offsets.get(topic, 1) == 5
                 return None if 2 in found.brokers else found
 
             gone = wait_for("fenced broker", fenced)
-            assert gone.groups[groups[2]].seen_at == during.groups[groups[2]].seen_at
-            assert not gone.groups[groups[1]].stale
+            assert gone.groups[groups[2]].silent_since == during.groups[groups[2]].silent_since
+            assert not gone.groups[groups[1]].is_silent
             assert not collector.poll().broker_errors  # nobody is silent any more
             assert fenced()
             # it is not forgotten, nor by a monitor that never saw it: it should hold replicas
@@ -237,9 +237,9 @@ def test_a_partition_without_a_leader_keeps_its_last_offset_stale_or_has_none(
 
             snapshot = wait_for("leaderless partition", leaderless)
             assert snapshot.end_offsets.values[topic] == {0: 4, 1: 5}
-            assert snapshot.end_offsets.is_stale(topic, 1)
-            assert snapshot.end_offsets.time_of(topic, 1) <= before.taken_at
-            assert not snapshot.end_offsets.is_stale(topic, 0)
+            assert snapshot.end_offsets.is_silent(topic, 1)
+            assert snapshot.end_offsets.time_of(topic, 1) <= before.monotonic_at
+            assert not snapshot.end_offsets.is_silent(topic, 0)
             # nor is a zero made up by a monitor that never saw it
             with watching(cluster.bootstrap_servers, {topic}, ()) as (new, _):
                 assert new.poll().end_offsets.values[topic] == {0: 4}
@@ -328,6 +328,6 @@ def test_a_group_that_may_not_be_read_says_so_and_the_others_are_read(
         with watching(broker.bootstrap_servers, {"t"}, {"secret", "public"}) as (new, _):
             secret = new.poll().groups["secret"]
             assert secret.commits == {}
-            assert not secret.stale
+            assert not secret.is_silent
     finally:
         broker.stop()

@@ -47,7 +47,7 @@ def test_a_poll_sends_one_request_per_api_and_broker_and_describes_only_groups_w
     assert snapshot.groups["a"].members == ()
     assert snapshot.groups["b"].members == (Member("m", "c", "/h", {"t": (1,)}),)
     assert snapshot.end_offsets.values == {"t": {0: 10, 1: 20}}
-    assert not any(group.stale for group in snapshot.groups.values())
+    assert not any(group.is_silent for group in snapshot.groups.values())
 
 
 def test_a_silent_broker_makes_its_own_partitions_and_groups_stale_and_no_others() -> None:
@@ -61,13 +61,13 @@ def test_a_silent_broker_makes_its_own_partitions_and_groups_stale_and_no_others
     snapshot = collector.poll()
     assert snapshot.broker_errors == {2: "timed out"}
     assert snapshot.end_offsets.values == {"t": {0: 11, 1: 20}}
-    assert snapshot.end_offsets.is_stale("t", 1)
+    assert snapshot.end_offsets.is_silent("t", 1)
     assert snapshot.end_offsets.time_of("t", 1) == 1_000.0
     assert snapshot.end_offsets.time_of("t", 0) == 1_015.0
-    assert snapshot.groups["b"].stale
+    assert snapshot.groups["b"].is_silent
     assert snapshot.groups["b"].commits == {"t": {1: 15}}
-    assert snapshot.groups["b"].seen_at == 1_000.0
-    assert not snapshot.groups["a"].stale
+    assert snapshot.groups["b"].silent_since == 1_000.0
+    assert not snapshot.groups["a"].is_silent
 
 
 def with_groups_topic(brokers: FakeBrokers) -> FakeBrokers:
@@ -95,19 +95,19 @@ def test_the_groups_of_a_broker_that_left_the_metadata_stay_stale_until_it_is_ba
     for _ in range(5):
         brokers.now = clock.now = clock.now + 15
         snapshot = collector.poll()
-        assert snapshot.groups["b"].stale
-        assert snapshot.groups["b"].seen_at == 1_000.0
+        assert snapshot.groups["b"].is_silent
+        assert snapshot.groups["b"].silent_since == 1_000.0
         assert snapshot.groups["b"].commits == {"t": {1: 15}}
-        assert snapshot.end_offsets.is_stale("t", 1)
+        assert snapshot.end_offsets.is_silent("t", 1)
         assert snapshot.end_offsets.get("t", 1) == 20
-        assert not snapshot.groups["a"].stale
+        assert not snapshot.groups["a"].is_silent
     assert set(snapshot.brokers) == {1}
     brokers.fenced = brokers.down = set()
     brokers.now = clock.now = clock.now + 60
     collector.poll()
     back = collector.poll()
-    assert not back.groups["b"].stale
-    assert not back.end_offsets.seen_earlier
+    assert not back.groups["b"].is_silent
+    assert not back.end_offsets.silent
 
 
 def test_a_group_that_another_broker_lists_is_no_longer_stale() -> None:
@@ -119,7 +119,7 @@ def test_a_group_that_another_broker_lists_is_no_longer_stale() -> None:
     collector.poll()
     brokers.groups[1].append(brokers.groups[2].pop())
     moved = collector.poll().groups["b"]
-    assert not moved.stale
+    assert not moved.is_silent
     assert moved.coordinator == 1
 
 
@@ -130,7 +130,7 @@ def test_a_group_deleted_while_its_coordinator_was_away_goes_once_that_is_back()
     brokers.fenced = brokers.down = {2}
     brokers.groups[2] = []
     for _ in range(4):
-        assert collector.poll().groups["b"].stale
+        assert collector.poll().groups["b"].is_silent
     brokers.fenced = brokers.down = set()
     collector.poll()
     assert set(collector.poll().groups) == {"a"}
@@ -141,7 +141,7 @@ def test_a_deleted_group_is_kept_for_one_poll_and_costs_one_refresh_of_the_metad
     collector = Collector(brokers, Intervals())
     collector.poll()
     brokers.groups[2] = []
-    assert collector.poll().groups["b"].stale
+    assert collector.poll().groups["b"].is_silent
     brokers.asked.clear()
     for _ in range(3):
         assert set(collector.poll().groups) == {"a"}
@@ -153,9 +153,9 @@ def test_groups_that_nobody_lists_while_they_move_are_not_lost() -> None:
     collector = Collector(brokers, Intervals())
     collector.poll()
     moving = brokers.groups[2].pop()
-    assert collector.poll().groups["b"].stale
+    assert collector.poll().groups["b"].is_silent
     brokers.groups[1].append(moving)
-    assert not collector.poll().groups["b"].stale
+    assert not collector.poll().groups["b"].is_silent
 
 
 def test_a_partition_without_a_leader_is_looked_at_again_soon_but_not_at_every_poll() -> None:
@@ -189,8 +189,8 @@ def test_a_broker_that_failed_is_asked_once_per_poll_and_not_waited_for_next_tim
     assert brokers.not_awaited[0] == {2}
     brokers.down = set()
     recovered = collector.poll()
-    assert not recovered.groups["b"].stale
-    assert not recovered.end_offsets.seen_earlier
+    assert not recovered.groups["b"].is_silent
+    assert not recovered.end_offsets.silent
     assert collector.poll().broker_errors == {}
 
 
@@ -232,7 +232,7 @@ def test_a_leader_that_moved_has_the_metadata_refreshed_at_the_next_poll() -> No
     collector.poll()
     brokers.errors["t", 0] = "NOT_LEADER_OR_FOLLOWER"
     stale = collector.poll()
-    assert stale.end_offsets.is_stale("t", 0)
+    assert stale.end_offsets.is_silent("t", 0)
     brokers.errors.clear()
     brokers.asked.clear()
     collector.poll()
@@ -295,7 +295,7 @@ def test_the_cluster_going_away_leaves_everything_stale_and_nothing_zero() -> No
     gone = collector.poll()
     assert set(gone.broker_errors) == {1, 2}
     assert gone.end_offsets.values == first.end_offsets.values
-    assert all(group.stale for group in gone.groups.values())
+    assert all(group.is_silent for group in gone.groups.values())
     assert gone.groups["a"].commits == first.groups["a"].commits
 
 

@@ -18,7 +18,18 @@ from monitor.exposition.metrics import BROKERS, GROUP_LAG, MONITOR
 from monitor.exposition.render import PLAIN_PIECE_BYTES, Renderer, label_text
 from monitor.exposition.samples import Choice, blocks
 from monitor.exposition.series import Block, ByPartition, Level, Samples, Series
-from monitor.model import CLASSIC, Broker, Group, Member, Offsets, Partition, Snapshot, Topic
+from monitor.model import (
+    ANSWERED,
+    CLASSIC,
+    Broker,
+    Group,
+    Member,
+    Offsets,
+    Partition,
+    Silent,
+    Snapshot,
+    Topic,
+)
 from monitor.state import State
 
 Sample = tuple[str, tuple[tuple[str, str], ...]]
@@ -28,7 +39,7 @@ def state(**changes: Any) -> State:
     snapshot = Snapshot(
         cluster_id="c",
         taken_at=100.0,
-        monotonic_at=1.0,
+        monotonic_at=100.0,
         brokers={1: Broker(1, "one", 9092), 2: Broker(2, "two", 9092)},
         broker_errors={2: "timed out"},
         topics={"t": Topic("t", {0: Partition(1, (1, 2), (1,)), 1: Partition(None, (2,), ())})},
@@ -37,7 +48,7 @@ def state(**changes: Any) -> State:
         groups={"g": Group("g", CLASSIC, members=(), commits={"t": {0: 4, 1: 30}, "gone": {0: 1}})},
     )
     snapshot = replace(snapshot, **changes)  # any field
-    return State("c", 100.0, snapshot, Analyst().measure(snapshot), None, 100.0)
+    return State("c", 100.0, snapshot, Analyst().measure(snapshot), None, 100.0, monotonic_at=100.0)
 
 
 def scrape(page: bytes) -> dict[Sample, float]:
@@ -84,7 +95,7 @@ def test_a_value_that_is_stale_for_too_long_is_absent() -> None:
     series = ("kafka_topic_partition_current_offset", (("partition", "1"), ("topic", "t")))
     assert series in scrape(Renderer().render(blocks(state(), Choice(45))).plain)
     assert series not in scrape(Renderer().render(blocks(state(), Choice(30))).plain)
-    old = Group("g", commits={"t": {0: 4}}, stale=True, seen_at=10.0)
+    old = Group("g", commits={"t": {0: 4}}, answer=Silent(10.0))
     found = scrape(Renderer().render(blocks(state(groups={"g": old}), Choice(45))).plain)
     assert not any("consumergroup" in name for name, _ in found)
 
@@ -184,8 +195,8 @@ CHANGES: Final = st.tuples(
             {"members": None},
             {"members": (Member("m", "client", "/host", {"t0": (0,)}),)},
             {"lags": {"t0": {0: 3}}},
-            {"stale": True},
-            {"stale": False},
+            {"answer": Silent(40.0)},
+            {"answer": ANSWERED},
             {"commits": {}},
             {"commits": {"t0": {0: 10, 1: 11}}},
             {"commits": {"t0": {0: 4, 1: 10}, "t1": {0: 10}}},
@@ -227,12 +238,11 @@ def test_a_page_rendered_poll_by_poll_is_the_same_as_one_rendered_from_nothing(
             topics={t: Topic(t, dict.fromkeys((0, 1), Partition(1, (1,), (1,)))) for t in ends},
             end_offsets=Offsets({t: dict(found) for t, found in ends.items()}, now),
             groups={
-                name: replace(group, commits={t: dict(c) for t, c in group.commits.items()},
-                              seen_at=40.0 if group.stale else now)
+                name: replace(group, commits={t: dict(c) for t, c in group.commits.items()})
                 for name, group in groups.items()
             },
         )  # fmt: skip
-        seen = State("c", now, snapshot, analyst.measure(snapshot), None, now)
+        seen = State("c", now, snapshot, analyst.measure(snapshot), None, now, monotonic_at=now)
         # to one that is never told the same assignor twice, nothing is steady: it measures all anew
         restless = {
             name: replace(group, assignor=f"{group.assignor}-{number}")

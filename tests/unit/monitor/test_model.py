@@ -11,12 +11,12 @@ def test_an_offset_that_was_never_seen_is_none_not_zero() -> None:
 
 
 def test_a_stale_partition_keeps_the_time_at_which_it_was_seen() -> None:
-    offsets = Offsets({"orders": {0: 7, 1: 8}}, seen_at=100.0, seen_earlier={"orders": {1: 40.0}})
+    offsets = Offsets({"orders": {0: 7, 1: 8}}, seen_at=100.0, silent={"orders": {1: 40.0}})
     assert offsets.time_of("orders", 0) == 100.0
     assert offsets.time_of("orders", 1) == 40.0
-    assert offsets.is_stale("orders", 1)
-    assert not offsets.is_stale("orders", 0)
-    assert not offsets.is_stale("payments", 0)
+    assert offsets.is_silent("orders", 1)
+    assert not offsets.is_silent("orders", 0)
+    assert not offsets.is_silent("payments", 0)
 
 
 def test_a_partition_knows_its_preferred_leader_and_missing_replicas() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from monitor.analysis.groups import RebalanceCounter, group_facts, is_rebalancing
-from monitor.model import Assignment, Group, Member
+from monitor.model import Assignment, Group, Member, Silent
 
 TOPICS = {"orders": range(4), "payments": range(2)}
 
@@ -78,7 +78,7 @@ B_HALF = member("b", {"orders": (2, 3)})
         ([group(A, epoch=3), group(A, epoch=3)], 0),
         ([group(A, epoch=3), group(A_HALF, epoch=7)], 4),
         ([group(A), Group("g", members=None), group(A_HALF, B_HALF)], 1),
-        ([group(A), Group("g", members=(), stale=True), group(A)], 0),
+        ([group(A), Group("g", members=(), answer=Silent(0.0)), group(A)], 0),
     ],
     ids=[
         "first sight",

@@ -9,7 +9,7 @@ import pytest
 from monitor.analysis.measures import Analyst, AskTimes, GroupMeasures
 from monitor.analysis.rates import NEVER
 from monitor.analysis.status import Status
-from monitor.model import Group, Member, Offsets, Partition, Snapshot, Topic, TopicConfig
+from monitor.model import Group, Member, Offsets, Partition, Silent, Snapshot, Topic, TopicConfig
 
 POLL_S = 15.0
 
@@ -41,7 +41,6 @@ class Cluster:
             "state": "Stable" if self.members else "Empty",
             "members": self.members,
             "commits": {"t": dict(self.commits)},
-            "seen_at": self.now,
             **self.group_changes,
         }
         return Snapshot(
@@ -49,8 +48,8 @@ class Cluster:
             taken_at=self.now,
             monotonic_at=self.now - 9_000,
             topics={"t": Topic("t", {0: partition, 1: partition}, id=self.topic_id)},
-            start_offsets=Offsets({"t": dict(self.starts)}, self.now),
-            end_offsets=Offsets({"t": dict(self.ends)}, self.now, self.stale, self.now - 9_000),
+            start_offsets=Offsets({"t": dict(self.starts)}, self.now - 9_000),
+            end_offsets=Offsets({"t": dict(self.ends)}, self.now - 9_000, self.stale),
             groups={"g": Group("g", **group)},
             topic_configs={} if self.config is None else {"t": self.config},
         )
@@ -153,7 +152,7 @@ def test_a_stale_group_keeps_the_measures_of_when_it_was_seen() -> None:
     cluster = Cluster(commits={0: 40, 1: 100})
     analyst = Analyst(cluster.times)
     before = measure(analyst, cluster)
-    cluster.group_changes = {"stale": True}
+    cluster.group_changes = {"answer": Silent(0.0)}
     cluster.ends[0] = 5_000
     assert measure(analyst, cluster) is before
     cluster.group_changes = {}
@@ -161,7 +160,7 @@ def test_a_stale_group_keeps_the_measures_of_when_it_was_seen() -> None:
 
 
 def test_the_seconds_of_a_partition_whose_broker_is_silent_are_absent() -> None:
-    cluster = Cluster(stale={"t": {1: 9_000.0}})
+    cluster = Cluster(stale={"t": {1: 900.0}})
     found = measure(Analyst(cluster.times), cluster)
     assert found.seconds_of("t") == {0: 0}
 
