@@ -66,6 +66,10 @@ FETCH_BY_TYPE: Final[Mapping[str, Callable[[Sequence[str]], Any]]] = {
     STREAMS: FetchCommits,
     SHARE: FetchShareOffsets,
 }
+# Errors of a coordinator that has the group's commits and can't tell them yet.
+NOT_YET: Final = frozenset(
+    {"COORDINATOR_LOAD_IN_PROGRESS", "COORDINATOR_NOT_AVAILABLE", "UNSTABLE_OFFSET_COMMIT"}
+)
 # States in which a group has no members.
 EMPTY: Final = "Empty"
 MEMBERLESS_STATES: Final = frozenset({EMPTY, "Dead"})
@@ -218,7 +222,7 @@ class GroupCollector:
             epoch=epoch,
             answer=Refused(error) if error else ANSWERED,
         )
-        if missing:
+        if missing and (commits is None or commits.moved or error in NOT_YET):
             answer = self._silent(listed.id, error)
             return replace(
                 group,
