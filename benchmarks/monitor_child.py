@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 
 import monitor.poller
 from monitor.analysis.measures import Found, Times
-from monitor.cli import main
+from monitor.commands import main
 from monitor.exposition.render import Page
 from monitor.model import Snapshot
 from monitor.poller import Poller, Source

@@ -1,6 +1,6 @@
 """Run the `monitor` command with `python -m monitor`."""
 
-from monitor.cli import main
+from monitor.commands import main
 
 if __name__ == "__main__":
     main()

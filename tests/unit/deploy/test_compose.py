@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 from pydantic_settings import BaseSettings
 
-from monitor.cli import main as monitor_cli
+from monitor.commands import main as monitor_cli
 from monitor.database.services import ServiceTarget
 from monitor.database.settings import DatabaseSettings, read_database_settings
 from monitor.settings import KafkaSettings, MonitorSettings, read_settings

@@ -8,9 +8,8 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
-from monitor import report
 from monitor.analysis.measures import Analyst, GroupMeasures
-from monitor.cli import main
+from monitor.commands import main, report
 from monitor.model import Group, Member, Offsets, Partition, Snapshot, Topic
 
 TOPICS = {"t": Topic("t", {0: Partition(1), 1: Partition(1)})}

@@ -47,7 +47,7 @@ SERVE = """
 import sys
 import weakref
 from click.testing import CliRunner
-from monitor.cli import main
+from monitor.commands import main
 assert CliRunner().invoke(main, ["serve", "--bootstrap-servers", "127.0.0.1:1"]).exit_code == 2
 print("psycopg2" in sys.modules)
 """

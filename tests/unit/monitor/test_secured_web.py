@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 from flask import Flask
 
-from monitor.cli import main
+from monitor.commands import main
 from monitor.web.app import create_app
 from monitor.web.server import WebServer
 from order_services.local.ports import free_port

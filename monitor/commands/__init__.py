@@ -52,7 +52,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name != "pools":
             return super().get_command(ctx, cmd_name)
-        from monitor.pools import pools_command  # noqa: PLC0415
+        from monitor.commands.pools import pools_command  # noqa: PLC0415
 
         return pools_command
 
@@ -99,7 +99,7 @@ def lag(
     not be read (named on standard error), 2 that nothing could.
     """
     # the report needs nothing of the web server, and a command should start quickly
-    from monitor import report  # noqa: PLC0415
+    from monitor.commands import report  # noqa: PLC0415
 
     if watch is not None and output != "table":
         raise click.UsageError("--watch goes with --output table only")
@@ -134,7 +134,7 @@ def groups(bootstrap_servers: str | None, limit: int, watch: float | None) -> No
 
     STATUS is Burrow's and needs ten polls: `new` until then; say --watch.
     """
-    from monitor import report  # noqa: PLC0415  # see `lag`
+    from monitor.commands import report  # noqa: PLC0415  # see `lag`
 
     def show(snapshot: Snapshot, measured: Mapping[str, GroupMeasures]) -> None:
         click.echo(report.worst_first(snapshot, measured, limit), nl=False)
