@@ -1,6 +1,6 @@
 """Run the `monitor` command with `python -m monitor`."""
 
-from monitor.commands import main
+from monitor.commands import run
 
 if __name__ == "__main__":
-    main()
+    run()

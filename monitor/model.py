@@ -242,6 +242,9 @@ class Snapshot:
     the same moment on the monotonic clock, in seconds, for differences between polls that a clock
     set back must not disturb; every other moment here is on the monotonic clock.
 
+    `groups_complete` says whether a group that is not here does not exist: false while a broker has
+    not listed its groups.
+
     `stable_offsets` (the last stable offset, where a read_committed consumer stops), `topic_configs`
     and `log_sizes` (by broker id) are empty unless they were asked for. A topic without an entry in
     `topic_configs` has settings that could not be read.
@@ -262,6 +265,7 @@ class Snapshot:
     groups: Mapping[str, Group] = field(default_factory=dict)
     requests: Mapping[str, int] = field(default_factory=dict)
     errors: tuple[str, ...] = ()
+    groups_complete: bool = True
     topic_configs: Mapping[str, TopicConfig] = field(default_factory=dict)
     log_sizes: Mapping[int, LogSizes] = field(default_factory=dict)
 

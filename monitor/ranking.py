@@ -30,14 +30,3 @@ def status_word(measures: GroupMeasures) -> str | None:
     if status.status is Status.OK and status.complete < 1:
         return NOT_JUDGED
     return status.status.name
-
-
-def duration(seconds: float) -> str:
-    """Return a time in at most six characters: 0.4 s, 59 s, 12 min, 5.3 h, 21 d."""
-    if seconds < 10:
-        return f"{seconds:.1f} s" if seconds else "0 s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 2 * 3600:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86_400:.0f} d"

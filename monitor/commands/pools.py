@@ -6,9 +6,9 @@ import csv
 import io
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import click
 import orjson
@@ -18,9 +18,9 @@ from monitor.database.collector import DatabaseCollector
 from monitor.database.model import DatabaseSnapshot
 from monitor.database.settings import read_database_settings
 from monitor.settings import SettingsError
+from monitor.words import columns, safe, shorten
 
 WIDTH: Final = 80
-UNKNOWN: Final = "-"
 _SERVICE_WIDTH: Final = 18
 
 _COLUMNS: Final = (
@@ -45,7 +45,7 @@ _COLUMNS: Final = (
               "otherwise.")  # fmt: skip
 @click.option("--output", type=click.Choice(["table", "json", "csv"]), default="table",
               show_default=True)  # fmt: skip
-def pools_command(
+def pools(
     *,
     database_url: str | None,
     pgbouncer_url: str | None,
@@ -135,13 +135,13 @@ def _services(services: Sequence[ServiceUse]) -> str:
         )
     rows = [
         [
-            _short(use.service, _SERVICE_WIDTH), use.replicas, use.pool_max, use.total, use.open,
+            shorten(safe(use.service), _SERVICE_WIDTH), use.replicas, use.pool_max, use.total, use.open,
             use.in_use, use.waiting,
         ]
         for use in services
     ]  # fmt: skip
     header = ["SERVICE", "REPL", "MAX", "TOTAL", "OPEN", "USED", "WAIT"]
-    lines = _columns([header, *rows], left={0}).splitlines()
+    lines = columns([header, *rows], left={0}).splitlines()
     room = WIDTH - len(lines[0]) - 2
     endings = ["ONE REPLICA MORE", *(_one_more(use.one_more, room) for use in services)]
     return "".join(f"{line}  {ending}\n" for line, ending in zip(lines, endings, strict=True))
@@ -157,25 +157,25 @@ def _one_more(more: OneMore, room: int) -> str:
 def _budgets(report: PoolReport) -> str:
     rows = [
         [
-            _short(b.where, 30), b.limit, b.open,
+            shorten(safe(b.where), 30), b.limit, b.open,
             b.committed if b.is_complete else f">={b.committed}", b.left if b.is_complete else f"<={b.left}",
         ]
         for b in report.budgets
     ]  # fmt: skip
     header = ["LIMIT", "TAKES", "OPEN", "PROMISED", "LEFT"]
-    return _columns([header, *rows], left={0}) if rows else ""
+    return columns([header, *rows], left={0}) if rows else ""
 
 
 def _bouncer(report: PoolReport) -> str:
     rows = [
         [
-            _short(f"{q.database}/{q.user}", 30), q.size, q.servers, q.server_active, q.clients,
+            shorten(safe(f"{q.database}/{q.user}"), 30), q.size, q.servers, q.server_active, q.clients,
             q.waiting, f"{q.maxwait_seconds:.1f} s",
         ]
         for q in report.queues
     ]  # fmt: skip
     header = ["PGBOUNCER POOL", "SIZE", "SERVERS", "ACTIVE", "CLIENTS", "WAIT", "LONGEST"]
-    return _columns([header, *rows], left={0}) if rows else ""
+    return columns([header, *rows], left={0}) if rows else ""
 
 
 def _rest(report: PoolReport) -> str:
@@ -190,22 +190,3 @@ def _rest(report: PoolReport) -> str:
         for text in paragraphs
     ]
     return "".join(f"{line}\n" for line in lines)
-
-
-def _columns(rows: Sequence[Sequence[Any]], left: Iterable[int]) -> str:
-    """Align columns: numbers to the right, those in `left` to the left."""
-    cells = [[UNKNOWN if cell is None else str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    to_left = set(left)
-    lines = [
-        "  ".join(
-            cell.ljust(width) if index in to_left else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    ]
-    return "".join(f"{line}\n" for line in lines)
-
-
-def _short(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 3]}..."

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,7 +18,8 @@ from monitor.analysis.advice import Severity
 from monitor.analysis.lag import GroupLag
 from monitor.analysis.measures import GroupMeasures
 from monitor.model import Group, Snapshot
-from monitor.ranking import NOT_JUDGED, duration, status_word, urgency
+from monitor.ranking import NOT_JUDGED, status_word, urgency
+from monitor.words import UNKNOWN, duration, plural, safe, shorten
 
 COLUMNS: Final = (
     "GROUP",
@@ -32,7 +33,6 @@ COLUMNS: Final = (
     "CLIENT-ID",
 )
 SECONDS_COLUMN: Final = "LAG-SECONDS"
-UNKNOWN: Final = "-"
 # Advice and the list of groups fit a terminal of this width.
 WIDTH: Final = 80
 # Narrower than this a consumer id tells nobody apart from its neighbour.
@@ -53,9 +53,13 @@ class Row:
     client_id: str | None = None
     past_end: bool = False
     lag_seconds: float | None = None
+    # why its log end could not be read
+    error: str | None = None
+    # its topic is deleted, or may not be described: brokers don't tell these apart
+    is_gone: bool = False
 
-    def cells(self, group: str) -> tuple[str, ...]:
-        """Return the table's cells, those of `COLUMNS` and then the lag in seconds."""
+    def values(self, group: str) -> tuple[str | None, ...]:
+        """Return what is in the columns, those of `COLUMNS` and then the lag in seconds."""
         values = (
             group,
             self.topic,
@@ -68,7 +72,11 @@ class Row:
             self.client_id,
             None if self.lag_seconds is None else f"{self.lag_seconds:.1f}",
         )
-        return tuple(UNKNOWN if value is None else str(value) for value in values)
+        return tuple(None if value is None else str(value) for value in values)
+
+    def cells(self, group: str) -> tuple[str, ...]:
+        """Return the table's cells, as a terminal may have them."""
+        return tuple(UNKNOWN if value is None else safe(value) for value in self.values(group))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +101,7 @@ class Report:
         group = self.group
         facts = [group.state or "state unknown"]
         if group.members is not None:
-            count = len(group.members)
-            facts.append(f"{count} member{'' if count == 1 else 's'}")
+            facts.append(plural(len(group.members), "member"))
         uncommitted = sum(row.current_offset is None for row in self.rows)
         if uncommitted:
             facts.append(f"{uncommitted} without a commit")
@@ -105,19 +112,26 @@ class Report:
             facts.append(f"status {word}")
         if group.is_silent:
             facts.append("stale: its coordinator does not answer")
+        gone = sum(row.is_gone for row in self.rows)
+        if gone:
+            facts.append(
+                f"{gone} on {'a topic that is' if gone == 1 else 'topics that are'} gone or may not be "
+                "described"
+            )
         total = str(self.lag.total) if self.lag.partitions else UNKNOWN
+        if self.lag.partitions and any(row.error for row in self.rows):
+            total = f">= {total}"  # what could not be read may have more
         if self.lag.total and self.seconds is not None:
             total += f", {duration(self.seconds)} behind"
-        count = len(self.rows)
-        partitions = f"{count} partition{'' if count == 1 else 's'}"
-        return f"{group.id}: total lag {total}, {partitions} ({', '.join(facts)})"
+        partitions = plural(len(self.rows), "partition")
+        return f"{safe(group.id)}: total lag {total}, {partitions} ({', '.join(facts)})"
 
     @property
     def advice(self) -> list[str]:
         """Return what to do, one wrapped paragraph each."""
         return [
             textwrap.fill(
-                f"! {advice.finding} {advice.action}",
+                safe(f"! {advice.finding} {advice.action}"),
                 WIDTH,
                 initial_indent="  ",
                 subsequent_indent="    ",
@@ -131,17 +145,13 @@ class Report:
 def reports(
     snapshot: Snapshot,
     measured: Mapping[str, GroupMeasures],
-    wants_group: Callable[[str], bool] = lambda _: True,
-    wants_topic: Callable[[str], bool] = lambda _: True,
 ) -> list[Report]:
     """Return a report of each group, by group id."""
     found = []
     for group in sorted(snapshot.groups.values(), key=lambda group: group.id):
-        if not wants_group(group.id):
-            continue
         measures = measured[group.id]
-        rows = tuple(row for row in _rows(snapshot, group, measures) if wants_topic(row.topic))
-        found.append(Report(group, _only(measures.lag, wants_topic), rows, measures))
+        rows = tuple(_rows(snapshot, group, measures))
+        found.append(Report(group, measures.lag, rows, measures))
     return found
 
 
@@ -206,6 +216,7 @@ def _group_as_json(report: Report) -> dict[str, object]:
                 "lag": row.lag,
                 "lag_seconds": _rounded(row.lag_seconds),
                 "past_end": row.past_end,
+                "error": row.error,
                 "consumer_id": row.consumer_id,
                 "host": row.host,
                 "client_id": row.client_id,
@@ -222,8 +233,7 @@ def as_csv(found: Sequence[Report]) -> str:
     writer.writerow(name.lower().replace("-", "_") for name in (*COLUMNS, SECONDS_COLUMN))
     for report in found:
         for row in report.rows:
-            cells = row.cells(report.group.id)
-            writer.writerow("" if cell == UNKNOWN else cell for cell in cells)
+            writer.writerow(row.values(report.group.id))
     return text.getvalue()
 
 
@@ -235,7 +245,7 @@ def worst_first(snapshot: Snapshot, measured: Mapping[str, GroupMeasures], limit
         group, measures = snapshot.groups[group_id], measured[group_id]
         lines.append(
             _list_line(
-                _shorten(group_id, 30),
+                shorten(safe(group_id), 30),
                 status_word(measures) or UNKNOWN,
                 str(measures.lag.total) if measures.lag.partitions else UNKNOWN,
                 UNKNOWN if measures.seconds_max is None else duration(measures.seconds_max),
@@ -245,13 +255,13 @@ def worst_first(snapshot: Snapshot, measured: Mapping[str, GroupMeasures], limit
         )
         lines += Report(group, measures.lag, (), measures).advice
     if len(ids) > limit:
-        lines.append(f"{len(ids) - limit} more groups; see --limit.")
+        lines.append(f"{plural(len(ids) - limit, 'more group')}; see --limit.")
     return "\n".join(lines) + "\n"
 
 
 def _list_line(*cells: str) -> str:
     group, status, lag, behind, members, state = cells
-    line = f"{group:<30} {status:<6} {lag:>11} {behind:>7} {members:>7} {_shorten(state, 14)}"
+    line = f"{group:<30} {status:<6} {lag:>11} {behind:>7} {members:>7} {shorten(state, 14)}"
     return line.rstrip()
 
 
@@ -280,13 +290,22 @@ def _rows(snapshot: Snapshot, group: Group, measures: GroupMeasures) -> Iterator
             client_id=owner.client_id if owner else None,
             past_end=index in lag.past_end.get(topic, ()),
             lag_seconds=measures.seconds_of(topic).get(index),
+            error=_error(snapshot, topic, index),
+            is_gone=topic not in snapshot.topics,
         )
 
 
-def _only(lag: GroupLag, wants_topic: Callable[[str], bool]) -> GroupLag:
-    partitions = {topic: lags for topic, lags in lag.partitions.items() if wants_topic(topic)}
-    topics = {topic: lag.topics[topic] for topic in partitions}
-    return GroupLag(partitions, topics, sum(topics.values()), lag.past_end)
+def _error(snapshot: Snapshot, topic: str, partition: int) -> str | None:
+    """Return why the log end of a partition is not known, None if it is."""
+    ends = snapshot.end_offsets
+    if (refused := ends.refused.get(topic, {}).get(partition)) is not None:
+        return refused
+    if ends.is_silent(topic, partition):
+        return "its leader did not answer"
+    known = snapshot.topics.get(topic)
+    if known is not None and partition in known.partitions and ends.get(topic, partition) is None:
+        return "its leader did not answer"
+    return None
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
@@ -311,18 +330,13 @@ def _narrow_table(
         rows = [next(rest) for _ in report.rows]
         lines = [columns, *rows] if rows else []
         cut = [
-            [_shorten(line[column], w) for column, w in zip(shown, fitted, strict=True)]
+            [shorten(line[column], w) for column, w in zip(shown, fitted, strict=True)]
             for line in lines
         ]
         table = (_line(line, fitted) for line in cut)
-        parts.append("\n".join([report.summary, *table, *report.advice]))
+        summary = textwrap.fill(
+            report.summary, width, subsequent_indent="  ", break_on_hyphens=False
+        )
+        parts.append("\n".join([summary, *table, *report.advice]))
     note = "HOST and CLIENT-ID need a wider terminal, a pipe, or --output json|csv."
     return "\n\n".join([*parts, note]) + "\n"
-
-
-def _shorten(text: str, width: int) -> str:
-    """Cut in the middle: ids of one group begin alike and differ at the end."""
-    if len(text) <= width:
-        return text
-    tail = (width - 1) // 2
-    return f"{text[: width - 1 - tail]}…{text[-tail:]}"

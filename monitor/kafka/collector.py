@@ -121,6 +121,7 @@ class Collector:
             groups=groups,
             requests=self._brokers.take_request_counts(),
             errors=tuple(exchange.errors),
+            groups_complete=not exchange.down,
             topic_configs=self._configs.latest if self._configs else {},
             log_sizes=self._log_dirs.latest if self._log_dirs else {},
         )

@@ -11,8 +11,9 @@ from typing import Final
 from monitor.analysis.measures import GroupMeasures
 from monitor.analysis.rates import NEVER
 from monitor.model import Group, Snapshot
-from monitor.ranking import duration, status_word, urgency
+from monitor.ranking import status_word, urgency
 from monitor.state import State
+from monitor.words import duration
 
 # More rows than these nobody reads, and a browser gets slow.
 MAX_GROUPS: Final = 100

@@ -14,7 +14,7 @@ from prometheus_client import generate_latest
 from psycopg2.extensions import connection
 from sqlalchemy.pool import QueuePool
 
-from monitor.commands.pools import WIDTH, pools_command
+from monitor.commands.pools import WIDTH, pools
 from monitor.database.collector import GRACE_SECONDS, DatabaseCollector
 from monitor.database.failures import NO_ANSWER, AskError
 from monitor.database.services import ServiceTarget, read_service
@@ -139,7 +139,7 @@ def test_a_services_real_pool_is_understood(guarded: EmbeddedPostgres, serve: Se
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(pools_command, arguments, catch_exceptions=False)
+    return CliRunner().invoke(pools, arguments, catch_exceptions=False)
 
 
 def test_the_table_shows_pools_budgets_and_one_replica_more_in_80_columns(

@@ -1,0 +1,222 @@
+"""A cluster as the commands see it: one way to reach it, to look at it, and to say what is missing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+import click
+
+from monitor.analysis.measures import Analyst, GroupMeasures
+from monitor.analysis.status import StatusRules
+from monitor.commands.options import Refusal
+from monitor.kafka.collector import Collector, Intervals
+from monitor.kafka.diagnose import identify
+from monitor.kafka.questions import UnreachableError
+from monitor.kafka.wire import KafkaWire, OptionsError
+from monitor.model import Group, Snapshot
+from monitor.settings import KafkaSettings, MonitorSettings, split_address
+from monitor.words import plural, safe
+
+# Within the ten seconds in which a wrong address must be told, diagnosis included.
+CONNECT_TIMEOUT_S: Final = 5.0
+# Partitions and groups that are named one by one; of thousands nobody reads more.
+MAX_NAMED: Final = 5
+
+INTERRUPTED: Final = 130
+"""Exit code of a program that Ctrl-C ended, as shells have it."""
+
+Show = Callable[[Snapshot, Mapping[str, GroupMeasures]], None]
+
+
+@contextmanager
+def collector_of(
+    kafka: KafkaSettings,
+    settings: MonitorSettings,
+    *,
+    connect: bool = True,
+    wants_group: Callable[[str], bool] | None = None,
+    wants_topic: Callable[[str], bool] | None = None,
+) -> Iterator[Collector]:
+    """Yield the collector that the settings ask for.
+
+    With `connect`, refuse a cluster that can't be reached. `wants_group` and `wants_topic` narrow
+    what the settings leave.
+    """
+    intervals = Intervals(
+        settings.request_timeout,
+        settings.metadata_interval,
+        settings.start_offsets_interval,
+        topic_configs=settings.topic_configs_interval,
+        log_sizes=settings.log_sizes_interval if settings.log_sizes else None,
+    )
+    try:
+        wire = KafkaWire(kafka)
+    except OptionsError as error:
+        raise Refusal(str(error)) from None
+    try:
+        if connect:
+            try:
+                wire.find_cluster(min(settings.request_timeout, CONNECT_TIMEOUT_S))
+            except UnreachableError as error:
+                _refuse_unreachable(kafka, error.causes)
+        yield Collector(
+            wire,
+            intervals,
+            wants_group=_both(settings.wants_group(), wants_group),
+            wants_topic=_both(settings.wants_topic(), wants_topic),
+            hide_empty_groups=settings.hide_empty_groups,
+            read_committed=settings.read_committed,
+        )
+    finally:
+        wire.close()
+
+
+def rules_of(settings: MonitorSettings) -> StatusRules:
+    """Return by which rules the settings have a status judged."""
+    return StatusRules(settings.status_allowed_lag, intervals=settings.status_polls)
+
+
+def look(
+    collector: Collector, settings: MonitorSettings, show: Show, watch: float | None = None
+) -> int:
+    """Show one poll, or one after the other until Ctrl-C; return the exit code.
+
+    What could not be read is said before what is shown: no conclusion is drawn from silence.
+    """
+    analyst = Analyst(collector.offsets_for_times, rules=rules_of(settings))
+    code = 0
+    try:
+        while True:
+            snapshot = collector.poll()
+            measured = analyst.measure(snapshot)
+            if watch is not None:
+                click.clear()
+                click.echo(f"{time.strftime('%H:%M:%S')}  every {watch:g} s, Ctrl-C stops\n")
+            missing = what_is_missing(snapshot)
+            for line in missing.lines:
+                click.echo(f"Not read: {line}", err=True)
+            code = missing.exit_code
+            try:
+                show(snapshot, measured)
+            except Refusal as refusal:
+                if watch is None:
+                    raise
+                # a group that is gone for a moment may be back in the next
+                click.echo(refusal.format_message(), err=True)
+            if watch is None:
+                return code
+            time.sleep(watch)
+    except KeyboardInterrupt:
+        return INTERRUPTED if watch is None else code
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What could not be read: `lines` in words; `everything` if nobody answered at all."""
+
+    lines: tuple[str, ...]
+    everything: bool
+
+    @property
+    def exit_code(self) -> int:
+        """Return 0 if nothing is missing, 1 for a part, 2 for everything."""
+        return 2 if self.everything else int(bool(self.lines))
+
+
+def what_is_missing(snapshot: Snapshot) -> Missing:
+    """Return what could not be read of brokers, groups, and the partitions that groups read."""
+    lines = [
+        f"broker {snapshot.brokers[broker].address if broker in snapshot.brokers else broker}: {cause}"
+        for broker, cause in snapshot.broker_errors.items()
+    ]
+    lines += snapshot.errors
+    lines += _some(
+        f"group {safe(group.id)}: {group.error}"
+        for group in snapshot.groups.values()
+        if group.error
+    )
+    read = {topic for group in snapshot.groups.values() for topic in _topics(group)}
+    lines += _some(
+        f"topic {safe(topic)}, partition {partition}: {error}"
+        for topic, partitions in sorted(snapshot.end_offsets.refused.items())
+        if topic in read
+        for partition, error in sorted(partitions.items())
+    )
+    silent = snapshot.broker_errors.keys()
+    everything = bool(snapshot.brokers) and snapshot.brokers.keys() <= silent
+    return Missing(tuple(lines), everything)
+
+
+def refuse_unknown_groups(snapshot: Snapshot, names: Iterable[str]) -> None:
+    """Raise Refusal for groups that are not there, or of which nobody can say so."""
+    names = [name for name in names if name not in snapshot.groups]
+    if not names:
+        return
+    told = ", ".join(repr(safe(name)) for name in names)
+    if snapshot.groups_complete:
+        raise Refusal(f"the cluster has no group {told}")
+    raise Refusal(f"not known whether the cluster has a group {told}: {_who_is_silent(snapshot)}")
+
+
+def refuse_unknown_topics(snapshot: Snapshot, names: Iterable[str]) -> None:
+    """Raise Refusal for topics that neither the metadata nor a commit names."""
+    known = snapshot.topics.keys() | {t for g in snapshot.groups.values() for t in g.commits}
+    names = [name for name in names if name not in known]
+    if names:
+        raise Refusal(
+            f"the cluster has no topic {', '.join(repr(safe(name)) for name in names)}, "
+            "or it may not be described"
+        )
+
+
+def no_groups(snapshot: Snapshot) -> str:
+    """Say that there are no groups, or that nobody can say so."""
+    if snapshot.groups_complete:
+        return "The cluster has no consumer groups."
+    return f"Not known whether the cluster has consumer groups: {_who_is_silent(snapshot)}."
+
+
+def _who_is_silent(snapshot: Snapshot) -> str:
+    silent = [
+        snapshot.brokers[broker].address if broker in snapshot.brokers else str(broker)
+        for broker in snapshot.broker_errors
+    ]
+    if not silent:
+        return "a broker has just started and does not know its groups yet"
+    if len(silent) == len(snapshot.brokers):
+        return "no broker answers"
+    return f"{'broker' if len(silent) == 1 else 'brokers'} {', '.join(silent)} did not answer"
+
+
+def _topics(group: Group) -> set[str]:
+    return {*group.commits, *(topic for _, topic, _ in group.assignments())}
+
+
+def _some(lines: Iterable[str]) -> list[str]:
+    found = list(lines)
+    if len(found) <= MAX_NAMED:
+        return found
+    kind = found[0].split()[0] if found[0].startswith("group") else "partition"
+    return [*found[:MAX_NAMED], f"{plural(len(found) - MAX_NAMED, f'{kind}')} more"]
+
+
+def _both(
+    one: Callable[[str], bool] | None, other: Callable[[str], bool] | None
+) -> Callable[[str], bool] | None:
+    if one is None or other is None:
+        return one or other
+    return lambda name: one(name) and other(name)
+
+
+def _refuse_unreachable(kafka: KafkaSettings, causes: Mapping[str, str]) -> NoReturn:
+    tls = kafka.security_protocol.endswith("SSL")
+    told = []
+    for index, (address, cause) in enumerate(causes.items()):
+        # the first only: each may take seconds, and they are of one kind
+        found = identify(*split_address(address), tls=tls) if not index else None
+        told.append(f"{address}: {found or cause}")
+    raise Refusal(f"can't reach Kafka at {'; '.join(told)}")
