@@ -3,14 +3,18 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from monitor.analysis.measures import Analyst, GroupMeasures
-from monitor.commands import main, report
-from monitor.model import Group, Member, Offsets, Partition, Snapshot, Topic
+from monitor.commands import main, report, watching
+from monitor.kafka.questions import GroupCommits, ListedGroup
+from monitor.model import CLASSIC, Group, Member, Offsets, Partition, Snapshot, Topic
+from tests.unit.monitor.fake_brokers import FakeBrokers
 
 TOPICS = {"t": Topic("t", {0: Partition(1), 1: Partition(1)})}
 
@@ -44,8 +48,10 @@ def test_the_table_has_the_columns_of_kafkas_own_tool_and_a_dash_for_the_unknown
     assert ["payments", "t", "0", "4", "10", "6", *member] in rows
     assert ["payments", "t", "1", "-", "20", "-", *member] in rows
     assert ["payments", "gone", "0", "9", "-", "-", "-", "-", "-"] in rows
-    assert "payments: total lag 6, 3 partitions (Stable, 1 member, 1 without a commit, "
-    "1 on a topic that is gone or may not be described)" in table
+    facts = (
+        "Stable, 1 member, 1 without a commit, 1 on a topic that is gone or may not be described"
+    )
+    assert f"payments: total lag 6, 3 partitions ({facts})" in table
     assert "other: total lag -, 0 partitions (Empty, 0 members)" in table
 
 
@@ -110,6 +116,172 @@ def test_bad_options_are_refused(arguments: list[str], words: str) -> None:
 def test_pools_is_one_of_the_commands() -> None:
     assert "pools" in CliRunner().invoke(main, ["--help"]).output
     assert "replicas x pool max" in CliRunner().invoke(main, ["pools", "--help"]).output
+
+
+class Watched(FakeBrokers):
+    """The fake in the place of the wire that the commands open."""
+
+    def __call__(self, _settings: object) -> Watched:
+        return self
+
+
+@pytest.fixture
+def brokers(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    fake = Watched(
+        groups={
+            1: [ListedGroup("a", CLASSIC, "Empty", "consumer")],
+            2: [ListedGroup("b", CLASSIC, "Empty", "consumer")],
+        },
+        commits={"a": GroupCommits({"t": {0: 4}}), "b": GroupCommits({"t": {1: 15}})},
+    )
+    monkeypatch.setattr(watching, "KafkaWire", fake)
+    return fake
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def test_a_group_that_nobody_could_list_is_not_said_to_be_missing(brokers: Watched) -> None:
+    brokers.down = {2}
+    result = run("lag", "--group", "b")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == [
+        "Not read: broker two:9092: timed out",
+        "Error: not known whether the cluster has a group 'b': broker two:9092 did not answer",
+    ]
+    brokers.down = set()
+    assert run("lag", "--group", "c").stderr == "Error: the cluster has no group 'c'\n"
+
+
+def test_no_groups_is_concluded_from_complete_answers_only(brokers: Watched) -> None:
+    brokers.groups = {1: [], 2: []}
+    for command in ("lag", "groups"):
+        result = run(command)
+        assert (result.exit_code, result.stderr) == (0, "The cluster has no consumer groups.\n")
+    brokers.down = {2}
+    for command in ("lag", "groups"):
+        result = run(command)
+        assert result.exit_code == 1
+        assert "Not known whether the cluster has consumer groups: broker two" in result.stderr
+        assert "has no consumer groups" not in result.stderr
+
+
+def test_a_partition_that_is_refused_is_named_and_the_total_is_a_lower_bound(
+    brokers: Watched,
+) -> None:
+    brokers.commits["a"] = GroupCommits({"t": {0: 4, 1: 4}})
+    brokers.errors["t", 1] = "KAFKA_STORAGE_ERROR"
+    result = run("lag", "--group", "a")
+    assert result.exit_code == 1
+    assert "Not read: topic t, partition 1: KAFKA_STORAGE_ERROR" in result.stderr
+    assert "a: total lag >= 6, 2 partitions" in result.stdout
+
+
+@pytest.mark.parametrize("command", ["lag", "groups"])
+def test_all_commands_honour_the_same_filters(
+    brokers: Watched, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    assert brokers.commits
+    monkeypatch.setenv("MONITOR_GROUPS_DENY", "b")
+    result = run(command)
+    assert result.exit_code == 0
+    assert "a" in result.stdout
+    assert "b" not in [line.split()[0].rstrip(":") for line in result.stdout.splitlines() if line]
+
+
+def test_a_name_that_the_settings_leave_out_is_refused_with_the_setting(
+    brokers: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert brokers.commits
+    monkeypatch.setenv("MONITOR_TOPICS_ALLOW", "orders.*")
+    result = run("lag", "--topic", "t")
+    assert result.exit_code == 2
+    assert "topic 't' is left out by MONITOR_TOPICS_ALLOW or MONITOR_TOPICS_DENY" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["lag", "groups", "serve"])
+def test_a_misspelt_setting_is_refused_with_what_is_meant(
+    monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("MONITOR_GRUOPS_DENY", "b")
+    monkeypatch.setenv("MONITOR_SERVICE_HOST", "10.0.0.1")  # Kubernetes' link to a Service
+    monkeypatch.setenv("MONITOR_PORT_9308_TCP_ADDR", "10.0.0.1")
+    result = run(command)
+    assert result.exit_code == 2
+    assert "MONITOR_GRUOPS_DENY is no setting; is MONITOR_GROUPS_DENY meant?" in result.stderr
+    assert "MONITOR_SERVICE_HOST" not in result.stderr
+
+
+def test_a_group_that_does_not_read_a_topic_is_no_answer_about_it(brokers: Watched) -> None:
+    brokers.commits["b"] = GroupCommits({})
+    result = run("lag", "--topic", "t")
+    assert "a: total lag 6" in result.stdout
+    assert "b:" not in result.stdout
+
+
+HOSTILE = "a\x1b[2J\r\nb: total lag 0"
+
+
+@pytest.mark.parametrize("command", ["lag", "groups"])
+def test_no_name_controls_the_terminal(brokers: Watched, command: str) -> None:
+    brokers.groups = {1: [ListedGroup(name, CLASSIC, "Empty", "") for name in (HOSTILE, "")]}
+    brokers.commits = {name: GroupCommits({"t": {0: 4}}) for name in (HOSTILE, "")}
+    output = run(command).stdout
+    assert "\x1b" not in output
+    assert "\r" not in output
+    assert not any(line.startswith("b:") for line in output.splitlines())
+    assert "(empty)" in output
+    uncut = json.loads(run("lag", "--output", "json").stdout)
+    assert {group["group"] for group in uncut["groups"]} == {HOSTILE, ""}
+
+
+def test_a_watch_outlives_a_group_that_is_gone_for_a_moment(
+    brokers: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = brokers.groups[1]
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        brokers.groups[1] = listed if len(pauses) % 2 == 0 else []
+        if len(pauses) == 7:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("monitor.commands.watching.time.sleep", sleep)
+    brokers.groups[1] = []
+    result = run("lag", "--group", "a", "--watch", "2")
+    assert "the cluster has no group 'a'" in result.stderr
+    assert "a: total lag 6" in result.stdout
+    assert len(pauses) == 7
+    assert result.exit_code == 0
+
+
+def test_ctrl_c_in_a_poll_ends_quietly(brokers: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(brokers, "ask", interrupted)
+    result = run("lag")
+    assert (result.exit_code, result.output) == (130, "")
+
+
+@pytest.mark.parametrize(
+    ("redirect", "words"),
+    [(">/dev/full", "can't write: No space left on device"), (">&-", "standard output is closed")],
+)
+def test_output_that_cannot_be_written_is_one_line(redirect: str, words: str) -> None:
+    program = f"exec {sys.executable} -m monitor --help {redirect}"
+    found = subprocess.run(["sh", "-c", program], capture_output=True, text=True, check=False)
+    assert found.returncode == 2
+    assert words in found.stderr
+    assert len(found.stderr.splitlines()) == 1
+
+
+def test_a_reader_that_has_seen_enough_is_no_fault() -> None:
+    program = f"{sys.executable} -m monitor --help | true"
+    found = subprocess.run(["sh", "-c", program], capture_output=True, text=True, check=False)
+    assert found.stderr == ""
 
 
 @pytest.mark.parametrize("command", ["lag", "groups", "serve"])
