@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -20,7 +20,7 @@ import monitor.poller
 from monitor.analysis.measures import Found, Times
 from monitor.commands import main
 from monitor.exposition.render import Page
-from monitor.model import Snapshot
+from monitor.model import LogLook, Snapshot
 from monitor.poller import Poller, Source
 from monitor.state import State
 
@@ -50,6 +50,9 @@ class _Watched:
         found, cpu = _timed(lambda: self._source.offsets_for_times(wanted))
         self.times_cpu += cpu
         return found
+
+    def look_at_logs(self, wanted: Times) -> Mapping[str, Mapping[int, LogLook]]:
+        return self._source.look_at_logs(wanted)
 
 
 class _ToldPoller(Poller):

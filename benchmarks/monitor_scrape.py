@@ -29,7 +29,7 @@ import psutil
 
 from benchmarks.support import median, percentile, run, say, table
 from monitor.analysis.measures import Found, Times
-from monitor.model import Broker, Group, Member, Offsets, Partition, Snapshot, Topic
+from monitor.model import Broker, Group, LogLook, Member, Offsets, Partition, Snapshot, Topic
 from monitor.poller import Poller
 from monitor.web.app import create_app
 from monitor.web.server import WebServer
@@ -91,6 +91,13 @@ class Cluster:
         """Answer that each partition's first record came at the time asked for."""
         return {
             topic: {partition: (0, at) for partition, at in partitions.items()}
+            for topic, partitions in wanted.items()
+        }
+
+    def look_at_logs(self, wanted: Times) -> Mapping[str, Mapping[int, LogLook]]:
+        """Answer that every record can be read."""
+        return {
+            topic: {partition: LogLook(at, at + 1, at + 1) for partition, at in partitions.items()}
             for topic, partitions in wanted.items()
         }
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 PartitionOffsets: TypeAlias = Mapping[str, Mapping[int, int]]
 """Topic -> partition -> offset."""
@@ -139,6 +139,20 @@ class Offsets:
         return partition in self.silent.get(topic, _NOTHING)
 
 
+class LogLook(NamedTuple):
+    """What a read_committed consumer finds in a partition from an offset on.
+
+    `readable_at` is the first offset that carries a record which it can read: no marker of a
+    transaction, no record of an aborted one (None: none before `looked_to`). Batches were looked at
+    up to `looked_to`; what lies between it and `stable_end` is not known. `stable_end` is the last
+    stable offset: an open transaction holds back all from there on.
+    """
+
+    readable_at: int | None
+    looked_to: int
+    stable_end: int
+
+
 @dataclass(frozen=True, slots=True)
 class TopicConfig:
     """What a topic's settings say about how long records are kept; None for what is not known.
@@ -242,8 +256,8 @@ class Snapshot:
     the same moment on the monotonic clock, in seconds, for differences between polls that a clock
     set back must not disturb; every other moment here is on the monotonic clock.
 
-    `groups_complete` says whether a group that is not here does not exist: false while a broker has
-    not listed its groups.
+    `groups_complete` says whether a group that is not here does not exist: every broker sent its
+    list, and none is just starting. A group that was here stays until its absence is proven.
 
     `stable_offsets` (the last stable offset, where a read_committed consumer stops), `topic_configs`
     and `log_sizes` (by broker id) are empty unless they were asked for. A topic without an entry in
@@ -263,9 +277,9 @@ class Snapshot:
     end_offsets: Offsets = field(default_factory=Offsets)
     stable_offsets: Offsets = field(default_factory=Offsets)
     groups: Mapping[str, Group] = field(default_factory=dict)
+    groups_complete: bool = True
     requests: Mapping[str, int] = field(default_factory=dict)
     errors: tuple[str, ...] = ()
-    groups_complete: bool = True
     topic_configs: Mapping[str, TopicConfig] = field(default_factory=dict)
     log_sizes: Mapping[int, LogSizes] = field(default_factory=dict)
 

@@ -24,7 +24,7 @@ from monitor.exposition.samples import Choice, blocks
 from monitor.exposition.series import Block, Level
 from monitor.kafka.questions import UnreachableError
 from monitor.memory import GarbageCollection
-from monitor.model import Snapshot
+from monitor.model import LogLook, Snapshot
 from monitor.state import State
 
 _log = logging.getLogger(__name__)
@@ -38,6 +38,9 @@ class Source(Protocol):
 
     def offsets_for_times(self, wanted: Times) -> Found:
         """Return the first offset at or after a time of each partition, and its record's time."""
+
+    def look_at_logs(self, wanted: Times) -> Mapping[str, Mapping[int, LogLook]]:
+        """Return what a read_committed consumer finds in each partition from an offset on."""
 
     def take_request_counts(self) -> Mapping[str, int]:
         """Return the requests sent since the last poll ended, by API name."""

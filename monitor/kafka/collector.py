@@ -19,9 +19,10 @@ from monitor.kafka.coordinators import GROUPS_TOPIC
 from monitor.kafka.details import LogDirs, TopicConfigs
 from monitor.kafka.exchange import Exchange
 from monitor.kafka.groups import GroupCollector
+from monitor.kafka.looks import LogLooks
 from monitor.kafka.offsets import OffsetQuestions, ask_at_times, join, leader_moved
 from monitor.kafka.questions import Ask, Brokers, ClusterMetadata, Metadata, UnreachableError
-from monitor.model import Group, Offsets, Snapshot, Topic
+from monitor.model import Group, LogLook, Offsets, Snapshot, Topic
 
 # Names remembered by a filter: a regular expression costs more than a look-up.
 FILTER_CACHE: Final = 100_000
@@ -77,8 +78,12 @@ class Collector:
         self._leaderless_since: float | None = None
         self._start_offsets_due_at = 0.0
         self._questions = OffsetQuestions({})
+        self._looks = LogLooks()
         self._unknown_topics: frozenset[str] = frozenset()
         self._exchange = Exchange(brokers, intervals.request_timeout, frozenset())
+        # each with failures of its own
+        self._times_exchange = self._exchange.aside()
+        self._looks_exchange = self._exchange.aside()
         self._last = Snapshot(None, taken_at=0.0, monotonic_at=0.0)
 
     def poll(self) -> Snapshot:
@@ -102,6 +107,7 @@ class Collector:
         if leader_moved([*latest, *stable]) or exchange.down or self._groups.missing:
             self._metadata_due_at = 0.0
         self._notice_unknown_topics(groups, metadata)
+        self._times_exchange, self._looks_exchange = exchange.aside(), exchange.aside()
         ended = self._monotonic()
         self._last = Snapshot(
             cluster_id=metadata.cluster_id,
@@ -119,9 +125,9 @@ class Collector:
             if self._read_committed
             else last.stable_offsets,
             groups=groups,
+            groups_complete=self._groups.complete,
             requests=self._brokers.take_request_counts(),
             errors=tuple(exchange.errors),
-            groups_complete=not exchange.down,
             topic_configs=self._configs.latest if self._configs else {},
             log_sizes=self._log_dirs.latest if self._log_dirs else {},
         )
@@ -134,10 +140,11 @@ class Collector:
 
         `wanted` and the times returned are in milliseconds; (-1, -1) is said of a partition without
         a record as new. One request per leader, within one request timeout. Partitions that were
-        not answered are absent; a broker that failed since the last poll began is not asked.
+        not answered are absent; a broker that failed since the last poll began is not asked, and one
+        that fails here, as while it searches remote storage, counts as up.
         """
         asks = ask_at_times(self._last.topics, wanted)
-        self._exchange.ask(asks)
+        self._times_exchange.ask(asks)
         if leader_moved(asks):
             self._metadata_due_at = 0.0
         found: dict[str, dict[int, OffsetAndTime]] = {}
@@ -149,6 +156,20 @@ class Collector:
                 found.setdefault(topic, {}).update(
                     {index: (offset, times[index]) for index, offset in offsets.items()}
                 )
+        return found
+
+    def look_at_logs(
+        self, wanted: Mapping[str, Mapping[int, int]]
+    ) -> Mapping[str, Mapping[int, LogLook]]:
+        """Return what a read_committed consumer finds in each partition from an offset on.
+
+        A few small requests per leader. Partitions that may not be read (it needs READ on the
+        topic), or that did not answer, are absent. Where a look ends before the last stable offset
+        without a readable record, the caller may go on from there.
+        """
+        found = self._looks.look(self._looks_exchange, self._last.topics, wanted)
+        if self._looks.leader_moved:
+            self._metadata_due_at = 0.0
         return found
 
     def take_request_counts(self) -> dict[str, int]:

@@ -39,6 +39,17 @@ class Exchange:
             else:
                 self.errors.append(f"broker {ask.broker}: {ask.failure.cause}")
 
+    def aside(self) -> Exchange:
+        """Return an exchange for what is asked between this poll and the next.
+
+        What fails there is its own: a broker that searches remote storage for long, or may not be
+        read from, is not down, and is asked as ever in the next poll. Those that failed here are
+        not asked.
+        """
+        aside = Exchange(self._brokers, self._timeout_s, frozenset(), self.started_at)
+        aside.down = {**dict.fromkeys(self.suspects, "it did not answer before"), **self.down}
+        return aside
+
     def healthy(self, brokers: Iterable[int]) -> list[int]:
         """Return those that nothing speaks against."""
         return [b for b in brokers if b not in self.down and b not in self.suspects]

@@ -72,6 +72,16 @@ NOT_YET: Final = frozenset(
 )
 # States in which a group has no members.
 EMPTY: Final = "Empty"
+# Errors of a group that pass by themselves: its coordinator is away or not ready, not unwilling.
+PASSING: Final = frozenset(
+    {
+        "REQUEST_TIMED_OUT",
+        "COORDINATOR_LOAD_IN_PROGRESS",
+        "COORDINATOR_NOT_AVAILABLE",
+        "NOT_COORDINATOR",
+        "UNSTABLE_OFFSET_COMMIT",
+    }
+)
 MEMBERLESS_STATES: Final = frozenset({EMPTY, "Dead"})
 
 
@@ -103,6 +113,7 @@ class GroupCollector:
         self._metadata: ClusterMetadata | None = None  # that the epochs of empty groups are from
         # not listed although their coordinators answered: deleted, if that is said twice
         self.missing: frozenset[str] = frozenset()
+        self.complete = False  # whether all groups are known
 
     def collect(
         self,
@@ -148,6 +159,7 @@ class GroupCollector:
                 last[group_id], answer=self._silent(group_id, "its coordinator is away")
             )
         self.missing = missing - self.missing
+        self.complete = len(answered) == len(lists) and not (unlisted & groups.keys())
         for group_id in self._seen_at.keys() - groups.keys():
             del self._seen_at[group_id]
         return groups
@@ -194,9 +206,7 @@ class GroupCollector:
         commits, described = found.commits.get(listed.id), found.described.get(listed.id)
         coordinator = found.coordinators[listed.id]
         errors = [part.error for part in (commits, described) if part and part.error]
-        missing = listed.type in FETCH_BY_TYPE and (
-            commits is None or (bool(commits.error) and not commits.offsets)
-        )
+        missing = listed.type in FETCH_BY_TYPE and (commits is None or any(map(_passes, errors)))
         if commits is None and missing:
             errors.append(exchange.down.get(coordinator, "its coordinator did not answer"))
         members = described.members if described else None
@@ -240,6 +250,11 @@ class GroupCollector:
         if self._wants_topic is None:
             return offsets
         return {name: of for name, of in offsets.items() if self._wants_topic(name)}
+
+
+def _passes(error: str) -> bool:
+    """Say whether an error, of a group or of one of its partitions, passes by itself."""
+    return error.rpartition(": ")[2] in PASSING
 
 
 def _within(described: DescribedGroup, topics: Mapping[str, Topic]) -> DescribedGroup:

@@ -1,4 +1,8 @@
-"""Offsets of all partitions: one question per leader, the answers joined into one view."""
+"""Offsets of all partitions: one question per leader, the answers joined into one view.
+
+A partition whose leader did not answer, or no longer is its leader, keeps its last value: it is
+silent. One that is refused has no value: it has no leader, may not be read, or its disk is broken.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,21 @@ from monitor.model import Offsets, Topic
 
 # The bound of one reply: past it a question goes out as several.
 MAX_PARTITIONS_PER_LIST: Final = 50_000
+# Why nobody is asked about a partition.
+NO_LEADER: Final = "no leader"
+# Errors of a partition that pass by themselves, or with newer metadata.
+PASSING: Final = frozenset(
+    {
+        "UNKNOWN_TOPIC_OR_PARTITION",
+        "NOT_LEADER_OR_FOLLOWER",
+        "REQUEST_TIMED_OUT",
+        "REPLICA_NOT_AVAILABLE",
+        "FENCED_LEADER_EPOCH",
+        "UNKNOWN_LEADER_EPOCH",
+        "OFFSET_NOT_AVAILABLE",
+        "UNKNOWN_TOPIC_ID",
+    }
+)
 
 
 class OffsetQuestions:
@@ -52,18 +71,25 @@ def ask_at_times(
     topics: Mapping[str, Topic], wanted: Mapping[str, Mapping[int, int]]
 ) -> list[Ask[FoundOffsets]]:
     """Ask each leader for its partitions' offsets at these times, in milliseconds."""
-    leaders: defaultdict[int, dict[str, dict[int, int]]] = defaultdict(dict)
-    for name, times in wanted.items():
-        partitions = topics[name].partitions if name in topics else {}
-        for index, at in times.items():
-            leader = partitions[index].leader if index in partitions else None
-            if leader is not None:
-                leaders[leader].setdefault(name, {})[index] = at
     return [
         Ask(leader, ListOffsets(batch))
-        for leader, times_of in leaders.items()
+        for leader, times_of in at_leaders(topics, wanted).items()
         for batch in _batches(times_of)
     ]
+
+
+def at_leaders(
+    topics: Mapping[str, Topic], wanted: Mapping[str, Mapping[int, int]]
+) -> Mapping[int, dict[str, dict[int, int]]]:
+    """Return by leader what is wanted of its partitions, in the same order; no leader, left out."""
+    leaders: defaultdict[int, dict[str, dict[int, int]]] = defaultdict(dict)
+    for name, values in wanted.items():
+        partitions = topics[name].partitions if name in topics else {}
+        for index, value in values.items():
+            leader = partitions[index].leader if index in partitions else None
+            if leader is not None:
+                leaders[leader].setdefault(name, {})[index] = value
+    return leaders
 
 
 def join(asks: Iterable[Ask[FoundOffsets]], last: Offsets, topics: Mapping[str, Topic]) -> Offsets:
@@ -75,8 +101,9 @@ def join(asks: Iterable[Ask[FoundOffsets]], last: Offsets, topics: Mapping[str, 
         for topic, offsets in _merge([answer for _, answer in answered]).items()
     }
     seen_at = min((ask.answered_at for ask, _ in answered), default=last.seen_at)
-    silent = _keep_unanswered(values, last, topics)
-    return Offsets(last.values if values == last.values else values, seen_at, silent)
+    refused = _refused([answer for _, answer in answered], topics)
+    silent = _keep_unanswered(values, last, topics, refused)
+    return Offsets(last.values if values == last.values else values, seen_at, silent, refused)
 
 
 def leader_moved(asks: Iterable[Ask[FoundOffsets]]) -> bool:
@@ -117,8 +144,28 @@ def _merge(answers: Sequence[FoundOffsets]) -> dict[str, dict[int, int]]:
     return values
 
 
+def _refused(
+    answers: Iterable[FoundOffsets], topics: Mapping[str, Topic]
+) -> dict[str, dict[int, str]]:
+    """Return why partitions have no offset; errors that pass by themselves are not among them."""
+    refused: dict[str, dict[int, str]] = {
+        name: {index: NO_LEADER for index, of in topic.partitions.items() if of.leader is None}
+        for name, topic in topics.items()
+        if any(of.leader is None for of in topic.partitions.values())
+    }
+    for answer in answers:
+        for topic, errors in answer.errors.items():
+            lasting = {index: error for index, error in errors.items() if error not in PASSING}
+            if lasting:
+                refused.setdefault(topic, {}).update(lasting)
+    return refused
+
+
 def _keep_unanswered(
-    values: dict[str, Mapping[int, int]], last: Offsets, topics: Mapping[str, Topic]
+    values: dict[str, Mapping[int, int]],
+    last: Offsets,
+    topics: Mapping[str, Topic],
+    refused: Mapping[str, Mapping[int, str]],
 ) -> dict[str, dict[int, float]]:
     """Put the last seen value where none was seen now; return when those were seen."""
     silent: dict[str, dict[int, float]] = {}
@@ -126,10 +173,13 @@ def _keep_unanswered(
         now = values.get(name)
         if now is not None and len(now) == len(topic.partitions):
             continue
+        without = refused.get(name, ())
         kept = {
             index: offset
             for index, offset in last.values.get(name, {}).items()
-            if index in topic.partitions and (now is None or index not in now)
+            if index in topic.partitions
+            and (now is None or index not in now)
+            and index not in without
         }
         if kept:
             values[name] = {**kept, **(now or {})}

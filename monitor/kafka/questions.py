@@ -12,6 +12,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from monitor.model import (
     Broker,
+    LogLook,
     Member,
     Partition,
     PartitionOffsets,
@@ -138,6 +139,17 @@ class FoundOffsets:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundLooks:
+    """What was found in each log; partitions that may not be read, or failed, are absent.
+
+    `leader_moved` says that the metadata behind the question is out of date.
+    """
+
+    looks: dict[str, dict[int, LogLook]]
+    leader_moved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Metadata(Question[ClusterMetadata]):
     """All brokers, topics and partitions."""
 
@@ -208,6 +220,17 @@ class ListOffsets(Question[FoundOffsets]):
     wanted: Mapping[str, Mapping[int, int]]
     read_committed: bool = False
     encoded: tuple[int, bytes] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LookAtLogs(Question[FoundLooks]):
+    """The batches of each partition from an offset on, as a read_committed consumer takes them.
+
+    The reply is small, and so tells of some partitions nothing but their last stable offset; of the
+    first that has records it tells at least one batch.
+    """
+
+    wanted: Mapping[str, Mapping[int, int]]
 
 
 @dataclass(frozen=True, slots=True)

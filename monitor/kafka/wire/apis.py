@@ -11,10 +11,10 @@ from kafka.protocol.admin import (
     DescribeLogDirsRequest,
     ListGroupsRequest,
 )
-from kafka.protocol.consumer import ListOffsetsRequest, OffsetFetchRequest
+from kafka.protocol.consumer import FetchRequest, ListOffsetsRequest, OffsetFetchRequest
 from kafka.protocol.metadata import FindCoordinatorRequest, MetadataRequest
 
-from monitor.kafka import binary, binary_metadata, replies
+from monitor.kafka import binary, binary_metadata, fetch, replies
 from monitor.kafka.compact import Decoded
 from monitor.kafka.questions import (
     ClusterMetadata,
@@ -31,6 +31,7 @@ from monitor.kafka.questions import (
     GroupCommits,
     ListGroups,
     ListOffsets,
+    LookAtLogs,
     Metadata,
     Question,
 )
@@ -48,8 +49,8 @@ MANY_KEYS: Final = 4
 # The last version that names topics; from 10 on topics have only ids.
 LAST_WITH_TOPIC_NAMES: Final = 9
 
-VersionOf: TypeAlias = Callable[[Any], int]
-"""What version of a request the broker and kafka-python both know."""
+VersionOf: TypeAlias = Callable[..., int]
+"""What version of a request the broker and kafka-python both know, from a lowest one on."""
 
 # -- questions as requests -------------------------------------------------------------------------
 
@@ -156,6 +157,46 @@ def offsets_request(question: ListOffsets) -> Any:
     )
 
 
+def _fetch_requests(question: LookAtLogs, version_of: VersionOf) -> list[Any]:
+    """Return the request that a read_committed consumer sends, for a reply at once."""
+    known = fetch.FETCH_VERSIONS
+    version = min(version_of(FetchRequest, known[0]), known[-1])
+    topic_of = FetchRequest.FetchTopic
+    partition_of = topic_of.FetchPartition
+    request = FetchRequest(
+        replica_id=-1,
+        max_wait_ms=0,
+        min_bytes=0,
+        max_bytes=fetch.MAX_BYTES,
+        isolation_level=1,
+        session_id=0,
+        session_epoch=-1,
+        topics=[
+            topic_of(
+                topic=topic,
+                partitions=[
+                    partition_of(
+                        partition=index,
+                        current_leader_epoch=-1,
+                        fetch_offset=offset,
+                        last_fetched_epoch=-1,
+                        log_start_offset=-1,
+                        partition_max_bytes=fetch.MAX_PARTITION_BYTES,
+                    )
+                    for index, offset in partitions.items()
+                ],
+            )
+            for topic, partitions in question.wanted.items()
+        ],
+        forgotten_topics_data=[],
+        rack_id="",
+    )
+    body = request.encode(version=version)
+    return [
+        EncodedRequest(FetchRequest, version, body, fetch.fetch_decoder(version, question.wanted))
+    ]
+
+
 def _topic_configs_requests(question: DescribeTopicConfigs, _version_of: VersionOf) -> list[Any]:
     resource = DescribeConfigsRequest.DescribeConfigsResource
     keys = [replies.RETENTION_MS, replies.RETENTION_BYTES, replies.CLEANUP_POLICY]
@@ -236,6 +277,7 @@ REQUESTS: Final[dict[type[Question[Any]], Callable[[Any, VersionOf], list[Any]]]
     FindCoordinators: _coordinator_requests,
     FetchCommits: commit_requests,
     ListOffsets: _offsets_requests,
+    LookAtLogs: _fetch_requests,
     DescribeTopicConfigs: _topic_configs_requests,
     DescribeLogDirs: _log_dirs_requests,
 }
@@ -251,6 +293,7 @@ ANSWERS: Final[dict[type[Question[Any]], Callable[[Any, list[Any]], Any]]] = {
     FindCoordinators: _coordinators,
     FetchCommits: read_commits,
     ListOffsets: _offsets,
+    LookAtLogs: lambda _, found: found[0].answer,
     DescribeTopicConfigs: lambda _, found: replies.read_topic_configs(found[0]),
     DescribeLogDirs: lambda _, found: replies.read_log_dirs(found[0]),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,22 +22,26 @@ from monitor.kafka.questions import (
     FetchCommits,
     FetchShareOffsets,
     FindCoordinators,
+    FoundLooks,
     FoundOffsets,
     GroupCommits,
     ListedGroup,
     ListGroups,
     ListOffsets,
+    LookAtLogs,
     Metadata,
     UnreachableError,
 )
-from monitor.model import Broker, Partition, Topic, TopicConfig
+from monitor.model import Broker, LogLook, Partition, Topic, TopicConfig
 
 
 @dataclass
 class FakeBrokers:
     """Two brokers; topic "t" has partition 0 on broker 1 and partition 1 on broker 2.
 
-    A fenced broker is not in the metadata, and leads nothing.
+    A fenced broker is not in the metadata, and leads nothing. A log of which nothing is said in
+    `looks` has nothing but records that can be read; with `first_only` a reply has room for the
+    first that is asked for.
     """
 
     down: set[int] = field(default_factory=set)
@@ -51,6 +55,9 @@ class FakeBrokers:
     ends: dict[tuple[str, int], int] = field(default_factory=lambda: {("t", 0): 10, ("t", 1): 20})
     stable: dict[tuple[str, int], int] = field(default_factory=dict)
     by_time: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
+    looks: dict[tuple[str, int], LogLook | None] = field(default_factory=dict)
+    looked_from: list[Mapping[str, Mapping[int, int]]] = field(default_factory=list)
+    first_only: bool = False
     refusing: set[str] = field(default_factory=set)
     errors: dict[tuple[str, int], str] = field(default_factory=dict)
     topics: dict[str, Topic] = field(
@@ -140,6 +147,8 @@ class FakeBrokers:
                 answer = self.log_dirs.get(broker, {})
             case ListOffsets():
                 answer = self._offsets(question)
+            case LookAtLogs():
+                answer = self._looks(question)
             case _:
                 raise TypeError(question)
         return answer
@@ -161,3 +170,18 @@ class FakeBrokers:
                     end = ends[topic, index] if at == LATEST else 0
                     found.offsets.setdefault(topic, {})[index] = end
         return FoundOffsets(found.offsets, found.timestamps, found.errors, bool(found.errors))
+
+    def _looks(self, question: LookAtLogs) -> FoundLooks:
+        self.looked_from.append(question.wanted)
+        found: dict[str, dict[int, LogLook]] = {}
+        for topic, partitions in question.wanted.items():
+            for index, offset in partitions.items():
+                end = self.ends[topic, index]
+                held = self.stable.get((topic, index), end)
+                look = LogLook(offset if offset < held else None, held, held)
+                if found and self.first_only:
+                    look = LogLook(None, offset, held)
+                told = self.looks.get((topic, index), look)
+                if told is not None:
+                    found.setdefault(topic, {})[index] = told
+        return FoundLooks(found)

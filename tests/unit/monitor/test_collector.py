@@ -7,7 +7,18 @@ import pytest
 
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.questions import DescribedGroup, GroupCommits, ListedGroup, UnreachableError
-from monitor.model import CLASSIC, CONSUMER, SHARE, STREAMS, Member, Partition, Topic
+from monitor.model import (
+    CLASSIC,
+    CONSUMER,
+    SHARE,
+    STREAMS,
+    LogLook,
+    Member,
+    Partition,
+    Refused,
+    Silent,
+    Topic,
+)
 from tests.unit.monitor.fake_brokers import FakeBrokers
 
 
@@ -98,9 +109,10 @@ def test_the_groups_of_a_broker_that_left_the_metadata_stay_stale_until_it_is_ba
         assert snapshot.groups["b"].is_silent
         assert snapshot.groups["b"].silent_since == 1_000.0
         assert snapshot.groups["b"].commits == {"t": {1: 15}}
-        assert snapshot.end_offsets.is_silent("t", 1)
-        assert snapshot.end_offsets.get("t", 1) == 20
         assert not snapshot.groups["a"].is_silent
+    for offsets in (snapshot.start_offsets, snapshot.end_offsets):
+        assert offsets.refused["t"] == {1: "no leader"}
+        assert offsets.get("t", 1) is None
     assert set(snapshot.brokers) == {1}
     brokers.fenced = brokers.down = set()
     brokers.now = clock.now = clock.now + 60
@@ -108,6 +120,8 @@ def test_the_groups_of_a_broker_that_left_the_metadata_stay_stale_until_it_is_ba
     back = collector.poll()
     assert not back.groups["b"].is_silent
     assert not back.end_offsets.silent
+    assert not back.end_offsets.refused
+    assert back.end_offsets.get("t", 1) == 20
 
 
 def test_a_group_that_another_broker_lists_is_no_longer_stale() -> None:
@@ -209,6 +223,92 @@ def test_a_group_that_may_not_be_read_keeps_its_error_to_itself() -> None:
     assert snapshot.broker_errors == {}
 
 
+def test_a_group_that_may_no_longer_be_read_loses_its_commits_at_once_and_is_not_silent() -> None:
+    brokers = cluster()
+    collector = Collector(brokers, Intervals())
+    collector.poll()
+    brokers.commits["b"] = GroupCommits(error="GROUP_AUTHORIZATION_FAILED")
+    for _ in range(3):
+        group = collector.poll().groups["b"]
+        assert group.answer == Refused("GROUP_AUTHORIZATION_FAILED")
+        assert group.commits == {}
+        assert group.state == "Stable"
+        assert group.members == (Member("m", "c", "/h", {"t": (1,)}),)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "COORDINATOR_LOAD_IN_PROGRESS",
+        "COORDINATOR_NOT_AVAILABLE",
+        "NOT_COORDINATOR",
+        "UNSTABLE_OFFSET_COMMIT",
+        "t-1: UNSTABLE_OFFSET_COMMIT",
+    ],
+)
+def test_an_error_of_a_group_that_passes_leaves_it_silent_with_its_last_commits(error: str) -> None:
+    brokers = cluster()
+    clock = Clock()
+    collector = Collector(brokers, Intervals(), clock=clock, monotonic=clock)
+    collector.poll()
+    brokers.commits["b"] = GroupCommits(error=error)
+    clock.now = 1_015.0
+    group = collector.poll().groups["b"]
+    assert group.answer == Silent(1_000.0, error)
+    assert group.commits == {"t": {1: 15}}
+
+
+def test_a_snapshot_says_whether_it_has_all_groups() -> None:
+    brokers = cluster()
+    collector = Collector(brokers, Intervals())
+    assert collector.poll().groups_complete
+    brokers.down = {2}
+    assert not collector.poll().groups_complete
+    brokers.down = set()
+    brokers.refusing = {"ListGroups"}
+    assert not collector.poll().groups_complete
+
+
+def test_a_log_is_looked_at_where_it_is_led_and_a_failure_makes_no_broker_down() -> None:
+    brokers = cluster()
+    brokers.looks["t", 0] = LogLook(None, 10, 10)
+    collector = Collector(brokers, Intervals())
+    collector.poll()
+    assert collector.look_at_logs({"t": {0: 4, 1: 5, 7: 1}, "gone": {0: 0}}) == {
+        "t": {0: LogLook(None, 10, 10), 1: LogLook(5, 20, 20)}
+    }
+    brokers.looks["t", 1] = None  # READ is refused
+    assert collector.look_at_logs({"t": {1: 5}}) == {}
+    brokers.down = {2}
+    assert collector.look_at_logs({"t": {0: 4, 1: 5}}) == {"t": {0: LogLook(None, 10, 10)}}
+    brokers.down = set()
+    brokers.not_awaited.clear()
+    assert collector.poll().broker_errors == {}
+    assert not any(brokers.not_awaited)
+
+
+def test_a_log_of_which_a_reply_has_no_room_to_tell_is_asked_first_the_next_time() -> None:
+    brokers = cluster()
+    brokers.topics["t"] = Topic("t", dict.fromkeys(range(3), Partition(1)))
+    brokers.ends["t", 2] = 10
+    collector = Collector(brokers, Intervals())
+    collector.poll()
+    brokers.first_only = True
+    everywhere = {"t": dict.fromkeys(range(3), 0)}
+    found = collector.look_at_logs(everywhere)["t"]
+    assert {look.readable_at for look in found.values()} == {0}
+
+
+def test_a_look_goes_on_where_the_last_reply_ended() -> None:
+    brokers = cluster()
+    brokers.looks["t", 0] = LogLook(None, 6, 10)
+    collector = Collector(brokers, Intervals())
+    collector.poll()
+    brokers.asked.clear()
+    assert collector.look_at_logs({"t": {0: 4}}) == {"t": {0: LogLook(None, 6, 10)}}
+    assert brokers.looked_from == [{"t": {0: 4}}, *[{"t": {0: 6}}] * 3]
+
+
 def test_a_group_whose_coordinator_moved_is_found_and_read_in_the_same_poll() -> None:
     brokers = cluster()
     brokers.coordinators = {"a": 2}
@@ -222,8 +322,47 @@ def test_a_partition_without_a_leader_is_not_asked_for_and_has_no_offset() -> No
     brokers = cluster()
     brokers.topics = {"t": Topic("t", {0: Partition(1), 1: Partition(None)})}
     snapshot = Collector(brokers, Intervals()).poll()
+    for offsets in (snapshot.start_offsets, snapshot.end_offsets):
+        assert offsets.refused == {"t": {1: "no leader"}}
+        assert offsets.get("t", 0) is not None
+        assert offsets.get("t", 1) is None
+
+
+@pytest.mark.parametrize(
+    "error", ["LEADER_NOT_AVAILABLE", "KAFKA_STORAGE_ERROR", "TOPIC_AUTHORIZATION_FAILED"]
+)
+def test_a_partition_that_is_refused_has_its_error_and_no_value(error: str) -> None:
+    brokers = cluster()
+    collector = Collector(brokers, Intervals(start_offsets=0.0))
+    collector.poll()
+    brokers.errors["t", 0] = error
+    snapshot = collector.poll()
+    for offsets in (snapshot.start_offsets, snapshot.end_offsets):
+        assert offsets.refused == {"t": {0: error}}
+        assert offsets.get("t", 0) is None
+        assert offsets.get("t", 1) is not None
+        assert not offsets.silent
+    brokers.errors.clear()
+    back = collector.poll()
+    assert not back.end_offsets.refused
+    assert back.end_offsets.get("t", 0) == 10
+
+
+@pytest.mark.parametrize("error", ["NOT_LEADER_OR_FOLLOWER", "REQUEST_TIMED_OUT"])
+def test_an_error_of_a_partition_that_passes_leaves_it_silent_with_its_last_value(
+    error: str,
+) -> None:
+    brokers = cluster()
+    clock = Clock()
+    collector = Collector(brokers, Intervals(), clock=clock, monotonic=clock)
+    collector.poll()
+    brokers.errors["t", 0] = error
+    brokers.now = clock.now = 1_015.0
+    snapshot = collector.poll()
     assert snapshot.end_offsets.get("t", 0) == 10
-    assert snapshot.end_offsets.get("t", 1) is None
+    assert snapshot.end_offsets.silent == {"t": {0: 1_000.0}}
+    assert not snapshot.end_offsets.refused
+    assert snapshot.broker_errors == {}
 
 
 def test_a_leader_that_moved_has_the_metadata_refreshed_at_the_next_poll() -> None:
