@@ -66,10 +66,6 @@ FETCH_BY_TYPE: Final[Mapping[str, Callable[[Sequence[str]], Any]]] = {
     STREAMS: FetchCommits,
     SHARE: FetchShareOffsets,
 }
-# Errors of a coordinator that has the group's commits and can't tell them yet.
-NOT_YET: Final = frozenset(
-    {"COORDINATOR_LOAD_IN_PROGRESS", "COORDINATOR_NOT_AVAILABLE", "UNSTABLE_OFFSET_COMMIT"}
-)
 # States in which a group has no members.
 EMPTY: Final = "Empty"
 # Errors of a group that pass by themselves: its coordinator is away or not ready, not unwilling.
@@ -232,7 +228,7 @@ class GroupCollector:
             epoch=epoch,
             answer=Refused(error) if error else ANSWERED,
         )
-        if missing and (commits is None or commits.moved or error in NOT_YET):
+        if missing:
             answer = self._silent(listed.id, error)
             return replace(
                 group,
