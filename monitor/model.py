@@ -237,6 +237,12 @@ class Group:
         """Return what kept a part from being read, None when nothing did."""
         return None if isinstance(self.answer, Answered) else self.answer.error
 
+    @property
+    def topics(self) -> frozenset[str]:
+        """Return the topics that it committed or holds partitions of."""
+        held = (topic for member in self.members or () for topic in member.assignment)
+        return frozenset((*self.commits, *held))
+
     def assignments(self) -> Iterator[tuple[Member, str, int]]:
         """Yield each assigned (member, topic, partition)."""
         for member in self.members or ():

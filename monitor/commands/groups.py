@@ -4,32 +4,75 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 import click
 
 from monitor.analysis.measures import GroupMeasures
 from monitor.commands import options, report
-from monitor.commands.watching import collector_of, look, no_groups
+from monitor.commands.selection import Amount, fail_above, selecting, selection_of
+from monitor.commands.watching import (
+    collector_of,
+    look,
+    no_groups,
+    refuse_unknown_groups,
+    refuse_unknown_topics,
+)
 from monitor.model import Snapshot
 
 
 @click.command()
 @options.bootstrap_servers
+@selecting
+@click.option(
+    "--output", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True
+)
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@fail_above
 @options.watch
-def groups(bootstrap_servers: str | None, limit: int, watch: float | None) -> None:
+def groups(
+    *,
+    bootstrap_servers: str | None,
+    output: str,
+    limit: int,
+    fail_above: Amount | None,
+    watch: float | None,
+    **given: Any,
+) -> None:
     """List the consumer groups, worst first, and what to do about each.
 
     STATUS is Burrow's and needs ten polls: `new` until then; say --watch. Exit code 1 says that a
-    part could not be read (named on standard error), 2 that nothing could.
+    part could not be read (named on standard error), 2 that nothing could, or not what was asked
+    for. --limit is for the table.
     """
-
-    def show(snapshot: Snapshot, measured: Mapping[str, GroupMeasures]) -> None:
-        if measured:
-            click.echo(report.worst_first(snapshot, measured, limit), nl=False)
-        else:
-            click.echo(no_groups(snapshot), err=True)
-
+    if watch is not None and output != "table":
+        raise click.UsageError("--watch goes with --output table only")
+    selection = selection_of(**given)
     kafka, settings = options.settings(bootstrap_servers=bootstrap_servers)
-    with collector_of(kafka, settings) as collector:
-        sys.exit(look(collector, settings, show, watch))
+    selection.refuse_left_out(settings)
+
+    def show(
+        snapshot: Snapshot, measured: Mapping[str, GroupMeasures]
+    ) -> Mapping[str, GroupMeasures]:
+        refuse_unknown_groups(snapshot, selection.groups)
+        refuse_unknown_topics(snapshot, selection.topics)
+        chosen = selection.chosen(snapshot, measured)
+        if selection.narrows_topics:
+            chosen = {g: m for g, m in chosen.items() if snapshot.groups[g].topics}
+        if output == "json":
+            click.echo(report.list_as_json(snapshot, chosen))
+        elif output == "csv":
+            click.echo(report.list_as_csv(snapshot, chosen), nl=False)
+        elif chosen:
+            click.echo(report.worst_first(snapshot, chosen, limit), nl=False)
+        else:
+            click.echo(no_groups(snapshot, selection), err=True)
+        return chosen
+
+    with collector_of(
+        kafka,
+        settings,
+        wants_group=selection.wants_group(),
+        wants_topic=selection.wants_topic(),
+    ) as collector:
+        sys.exit(look(collector, settings, show, watch=watch, fail_above=fail_above))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
 from monitor.analysis.measures import GroupMeasures
 from monitor.commands import options, report
+from monitor.commands.selection import Amount, fail_above, selecting, selection_of
 from monitor.commands.watching import (
     collector_of,
     look,
@@ -18,26 +20,25 @@ from monitor.commands.watching import (
     refuse_unknown_topics,
 )
 from monitor.model import Snapshot
-from monitor.settings import MonitorSettings
 
 
 @click.command()
 @options.bootstrap_servers
-@click.option("--group", "groups", multiple=True, help="Only this group; may be repeated.")
-@click.option("--topic", "topics", multiple=True, help="Only this topic; may be repeated.")
+@selecting
 @click.option(
     "--output", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True
 )
 @click.option("--seconds", is_flag=True, help="Add the column LAG-SECONDS to the table.")
+@fail_above
 @options.watch
 def lag(
     *,
     bootstrap_servers: str | None,
-    groups: tuple[str, ...],
-    topics: tuple[str, ...],
     output: str,
     seconds: bool,
+    fail_above: Amount | None,
     watch: float | None,
+    **given: Any,
 ) -> None:
     """Print the lag of consumer groups, as kafka-consumer-groups --describe does.
 
@@ -46,14 +47,18 @@ def lag(
     """
     if watch is not None and output != "table":
         raise click.UsageError("--watch goes with --output table only")
+    selection = selection_of(**given)
     kafka, settings = options.settings(bootstrap_servers=bootstrap_servers)
-    _refuse_left_out(settings, groups, topics)
+    selection.refuse_left_out(settings)
 
-    def show(snapshot: Snapshot, measured: Mapping[str, GroupMeasures]) -> None:
-        refuse_unknown_groups(snapshot, groups)
-        refuse_unknown_topics(snapshot, topics)
-        found = report.reports(snapshot, measured)
-        if topics:  # groups that have nothing to do with them are no answer
+    def show(
+        snapshot: Snapshot, measured: Mapping[str, GroupMeasures]
+    ) -> Mapping[str, GroupMeasures]:
+        refuse_unknown_groups(snapshot, selection.groups)
+        refuse_unknown_topics(snapshot, selection.topics)
+        chosen = selection.chosen(snapshot, measured)
+        found = report.reports(snapshot, chosen)
+        if selection.narrows_topics:
             found = [each for each in found if each.rows]
         if output == "json":
             click.echo(report.as_json(snapshot, found))
@@ -62,32 +67,14 @@ def lag(
         elif found:
             width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
             click.echo(report.as_table(found, width, seconds=seconds), nl=False)
-        elif topics:
-            click.echo("No consumer group has read these topics.", err=True)
         else:
-            click.echo(no_groups(snapshot), err=True)
+            click.echo(no_groups(snapshot, selection), err=True)
+        return chosen
 
     with collector_of(
-        kafka, settings, wants_group=_one_of(groups), wants_topic=_one_of(topics)
+        kafka,
+        settings,
+        wants_group=selection.wants_group(),
+        wants_topic=selection.wants_topic(),
     ) as collector:
-        sys.exit(look(collector, settings, show, watch))
-
-
-def _one_of(names: tuple[str, ...]) -> Callable[[str], bool] | None:
-    return frozenset(names).__contains__ if names else None
-
-
-def _refuse_left_out(
-    settings: MonitorSettings, groups: tuple[str, ...], topics: tuple[str, ...]
-) -> None:
-    """Say which names the settings leave out: to find nothing would look like an answer."""
-    for kind, names, wants in (
-        ("group", groups, settings.wants_group()),
-        ("topic", topics, settings.wants_topic()),
-    ):
-        left_out = [name for name in names if wants is not None and not wants(name)]
-        if left_out:
-            prefix = f"MONITOR_{kind.upper()}S"
-            raise options.Refusal(
-                f"{kind} {left_out[0]!r} is left out by {prefix}_ALLOW or {prefix}_DENY"
-            )
+        sys.exit(look(collector, settings, show, watch=watch, fail_above=fail_above))

@@ -89,13 +89,6 @@ class Report:
     measures: GroupMeasures
 
     @property
-    def seconds(self) -> float | None:
-        """Return the largest lag in seconds that is known, None when none is."""
-        if not self.lag.total:
-            return 0.0 if self.lag.partitions else None
-        return max((row.lag_seconds for row in self.rows if row.lag_seconds), default=None)
-
-    @property
     def summary(self) -> str:
         """Say the total and what the group is, in one line."""
         group = self.group
@@ -121,8 +114,8 @@ class Report:
         total = str(self.lag.total) if self.lag.partitions else UNKNOWN
         if self.lag.partitions and any(row.error for row in self.rows):
             total = f">= {total}"  # what could not be read may have more
-        if self.lag.total and self.seconds is not None:
-            total += f", {duration(self.seconds)} behind"
+        if self.lag.total and self.measures.seconds_max is not None:
+            total += f", {duration(self.measures.seconds_max)} behind"
         partitions = plural(len(self.rows), "partition")
         return f"{safe(group.id)}: total lag {total}, {partitions} ({', '.join(facts)})"
 
@@ -148,8 +141,8 @@ def reports(
 ) -> list[Report]:
     """Return a report of each group, by group id."""
     found = []
-    for group in sorted(snapshot.groups.values(), key=lambda group: group.id):
-        measures = measured[group.id]
+    for group_id, measures in sorted(measured.items()):
+        group = snapshot.groups[group_id]
         rows = tuple(_rows(snapshot, group, measures))
         found.append(Report(group, measures.lag, rows, measures))
     return found
@@ -192,9 +185,10 @@ def _group_as_json(report: Report) -> dict[str, object]:
         "group": report.group.id,
         "type": report.group.type,
         "state": report.group.state,
+        "status": status_word(report.measures),
         "members": None if report.group.members is None else len(report.group.members),
         "total_lag": report.lag.total if report.lag.partitions else None,
-        "max_lag_seconds": _rounded(report.seconds),
+        "max_lag_seconds": _rounded(report.measures.seconds_max),
         "stale": report.group.is_silent,
         "error": report.group.error,
         "advice": [
@@ -237,15 +231,58 @@ def as_csv(found: Sequence[Report]) -> str:
     return text.getvalue()
 
 
+def list_as_json(snapshot: Snapshot, measured: Mapping[str, GroupMeasures]) -> str:
+    """Return JSON of the groups without their partitions, worst first; null is unknown."""
+    groups = [
+        {name: value for name, value in _group_as_json(found).items() if name != "partitions"}
+        for found in _worst(snapshot, measured)
+    ]
+    return json.dumps(
+        {
+            "cluster_id": snapshot.cluster_id,
+            "seen_at": round(snapshot.taken_at, 3),
+            "groups": groups,
+        },
+        indent=2,
+    )
+
+
+def list_as_csv(snapshot: Snapshot, measured: Mapping[str, GroupMeasures]) -> str:
+    """Return CSV of the groups, worst first; an empty field is unknown."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("group", "status", "lag", "lag_seconds", "members", "state"))
+    for found in _worst(snapshot, measured):
+        group, measures = found.group, found.measures
+        writer.writerow(
+            (
+                group.id,
+                status_word(measures),
+                measures.lag.total if measures.lag.partitions else None,
+                _rounded(measures.seconds_max),
+                None if group.members is None else len(group.members),
+                group.state,
+            )
+        )
+    return text.getvalue()
+
+
+def _worst(snapshot: Snapshot, measured: Mapping[str, GroupMeasures]) -> list[Report]:
+    ids = sorted(measured, key=lambda group: (urgency(measured[group]), group), reverse=True)
+    return [
+        Report(snapshot.groups[group], measured[group].lag, (), measured[group]) for group in ids
+    ]
+
+
 def worst_first(snapshot: Snapshot, measured: Mapping[str, GroupMeasures], limit: int) -> str:
     """Return a list of the groups that need somebody most, in lines of at most 80 characters."""
-    ids = sorted(measured, key=lambda group: (urgency(measured[group]), group), reverse=True)
+    found = _worst(snapshot, measured)
     lines = [_list_line("GROUP", "STATUS", "LAG", "BEHIND", "MEMBERS", "STATE")]
-    for group_id in ids[:limit]:
-        group, measures = snapshot.groups[group_id], measured[group_id]
+    for each in found[:limit]:
+        group, measures = each.group, each.measures
         lines.append(
             _list_line(
-                shorten(safe(group_id), 30),
+                shorten(safe(group.id), 30),
                 status_word(measures) or UNKNOWN,
                 str(measures.lag.total) if measures.lag.partitions else UNKNOWN,
                 UNKNOWN if measures.seconds_max is None else duration(measures.seconds_max),
@@ -253,9 +290,9 @@ def worst_first(snapshot: Snapshot, measured: Mapping[str, GroupMeasures], limit
                 group.state or UNKNOWN,
             )
         )
-        lines += Report(group, measures.lag, (), measures).advice
-    if len(ids) > limit:
-        lines.append(f"{plural(len(ids) - limit, 'more group')}; see --limit.")
+        lines += each.advice
+    if len(found) > limit:
+        lines.append(f"{plural(len(found) - limit, 'more group')}; see --limit.")
     return "\n".join(lines) + "\n"
 
 

@@ -13,11 +13,12 @@ import click
 from monitor.analysis.measures import Analyst, GroupMeasures
 from monitor.analysis.status import StatusRules
 from monitor.commands.options import Refusal
+from monitor.commands.selection import Amount, Selection
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.diagnose import identify
 from monitor.kafka.questions import UnreachableError
 from monitor.kafka.wire import KafkaWire, OptionsError
-from monitor.model import Group, Snapshot
+from monitor.model import Snapshot
 from monitor.settings import KafkaSettings, MonitorSettings, split_address
 from monitor.words import plural, safe
 
@@ -29,7 +30,11 @@ MAX_NAMED: Final = 5
 INTERRUPTED: Final = 130
 """Exit code of a program that Ctrl-C ended, as shells have it."""
 
-Show = Callable[[Snapshot, Mapping[str, GroupMeasures]], None]
+ABOVE: Final = 3
+"""Exit code where a group is further behind than --fail-above says."""
+
+Show = Callable[[Snapshot, Mapping[str, GroupMeasures]], Mapping[str, GroupMeasures]]
+"""Shows what is measured; returns the groups that it is about."""
 
 
 @contextmanager
@@ -81,11 +86,17 @@ def rules_of(settings: MonitorSettings) -> StatusRules:
 
 
 def look(
-    collector: Collector, settings: MonitorSettings, show: Show, watch: float | None = None
+    collector: Collector,
+    settings: MonitorSettings,
+    show: Show,
+    *,
+    watch: float | None = None,
+    fail_above: Amount | None = None,
 ) -> int:
     """Show one poll, or one after the other until Ctrl-C; return the exit code.
 
-    What could not be read is said before what is shown: no conclusion is drawn from silence.
+    What could not be read is said before what is shown: no conclusion is drawn from silence. A lag
+    above `fail_above` goes before a part that could not be read.
     """
     analyst = Analyst(collector.offsets_for_times, rules=rules_of(settings))
     code = 0
@@ -101,7 +112,9 @@ def look(
                 click.echo(f"Not read: {line}", err=True)
             code = missing.exit_code
             try:
-                show(snapshot, measured)
+                shown = show(snapshot, measured)
+                if fail_above and any(map(fail_above.is_exceeded, shown.values())):
+                    code = ABOVE
             except Refusal as refusal:
                 if watch is None:
                     raise
@@ -139,7 +152,7 @@ def what_is_missing(snapshot: Snapshot) -> Missing:
         for group in snapshot.groups.values()
         if group.error
     )
-    read = {topic for group in snapshot.groups.values() for topic in _topics(group)}
+    read = {topic for group in snapshot.groups.values() for topic in group.topics}
     lines += _some(
         f"topic {safe(topic)}, partition {partition}: {error}"
         for topic, partitions in sorted(snapshot.end_offsets.refused.items())
@@ -173,10 +186,14 @@ def refuse_unknown_topics(snapshot: Snapshot, names: Iterable[str]) -> None:
         )
 
 
-def no_groups(snapshot: Snapshot) -> str:
-    """Say that there are no groups, or that nobody can say so."""
+def no_groups(snapshot: Snapshot, selection: Selection) -> str:
+    """Say that there are no such groups, or that nobody can say so."""
     if snapshot.groups_complete:
-        return "The cluster has no consumer groups."
+        return (
+            "No consumer group is as asked for."
+            if selection.narrows
+            else "The cluster has no consumer groups."
+        )
     return f"Not known whether the cluster has consumer groups: {_who_is_silent(snapshot)}."
 
 
@@ -190,10 +207,6 @@ def _who_is_silent(snapshot: Snapshot) -> str:
     if len(silent) == len(snapshot.brokers):
         return "no broker answers"
     return f"{'broker' if len(silent) == 1 else 'brokers'} {', '.join(silent)} did not answer"
-
-
-def _topics(group: Group) -> set[str]:
-    return {*group.commits, *(topic for _, topic, _ in group.assignments())}
 
 
 def _some(lines: Iterable[str]) -> list[str]:

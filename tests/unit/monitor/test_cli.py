@@ -106,6 +106,10 @@ def test_a_status_is_new_until_ten_polls_have_made_it_one() -> None:
     (["lag", "--watch", "2", "--output", "json"], "--watch goes with --output table only"),
     (["lag", "--watch", "0"], "--watch"),
     (["groups", "--limit", "0"], "--limit"),
+    (["groups", "--watch", "2", "--output", "csv"], "--watch goes with --output table only"),
+    (["lag", "--group-regex", "("], "'(' is no regular expression"),
+    (["lag", "--fail-above", "ten"], "'ten' is neither messages (1000) nor a time (90s, 5m, 2h)"),
+    (["groups", "--status", "bad"], "--status"),
 ])  # fmt: skip
 def test_bad_options_are_refused(arguments: list[str], words: str) -> None:
     result = CliRunner().invoke(main, arguments)
@@ -234,6 +238,46 @@ def test_no_name_controls_the_terminal(brokers: Watched, command: str) -> None:
     assert "(empty)" in output
     uncut = json.loads(run("lag", "--output", "json").stdout)
     assert {group["group"] for group in uncut["groups"]} == {HOSTILE, ""}
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        (["--group-regex", "[ab]"], "ab"),
+        (["--group-regex", "b.*"], "b"),
+        (["--state", "empty"], "abc"),
+        (["--state", "Stable"], ""),
+        (["--only-behind"], "ab"),
+        (["--lag-over", "5"], "a"),
+        (["--lag-over", "5s"], "ab"),
+        (["--lag-over", "3000000h"], ""),
+        (["--status", "new", "--topic-regex", "t.*"], "abc"),
+        (["--status", "err"], ""),
+    ],
+)
+def test_the_selection_is_the_same_for_each_command_and_output(
+    brokers: Watched, options: list[str], shown: str
+) -> None:
+    brokers.groups[1].append(ListedGroup("c", CLASSIC, "Empty", "consumer"))
+    brokers.commits["c"] = GroupCommits({"t": {0: 10}})
+    for command in ("lag", "groups"):
+        found = json.loads(run(command, *options, "--output", "json").stdout)
+        assert sorted(group["group"] for group in found["groups"]) == list(shown)
+        table = run(command, *options)
+        assert table.exit_code == 0
+        if not shown:
+            assert table.stderr == "No consumer group is as asked for.\n"
+    rows = csv.DictReader(io.StringIO(run("groups", *options, "--output", "csv").stdout))
+    assert sorted(row["group"] for row in rows) == list(shown)
+
+
+@pytest.mark.parametrize(("limit", "code"), [("5", 3), ("6", 0), ("1h", 3), ("3000000h", 0)])
+@pytest.mark.parametrize("command", ["lag", "groups"])
+def test_a_lag_above_the_limit_is_an_exit_code(
+    brokers: Watched, command: str, limit: str, code: int
+) -> None:
+    assert brokers.commits
+    assert run(command, "--fail-above", limit).exit_code == code
 
 
 def test_a_watch_outlives_a_group_that_is_gone_for_a_moment(
