@@ -1,0 +1,231 @@
+"""`monitor check`: a monitoring plugin, as Nagios, Icinga, Naemon and checkmk run them.
+
+Source of the conventions: the Monitoring Plugins Development Guidelines (exit codes, ranges,
+performance data, one line first).
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import IntEnum
+from types import FrameType
+from typing import Any, Final, NoReturn
+
+import click
+from nagiosplugin.performance import Performance
+from nagiosplugin.range import Range
+
+from monitor.analysis.measures import Analyst, GroupMeasures
+from monitor.commands import options
+from monitor.commands.selection import Selection, selecting, selection_of
+from monitor.commands.watching import (
+    collector_of,
+    no_groups,
+    refuse_unknown_groups,
+    refuse_unknown_topics,
+    rules_of,
+    what_is_missing,
+)
+from monitor.model import Snapshot
+from monitor.settings import KafkaSettings, MonitorSettings
+from monitor.words import duration, plural, safe
+
+# Groups that are named in the first line and below it; of more nobody reads.
+MAX_NAMED: Final = 5
+
+
+class Outcome(IntEnum):
+    """A plugin's exit code."""
+
+    OK = 0
+    WARNING = 1
+    CRITICAL = 2
+    UNKNOWN = 3
+
+
+# What is known to be wrong is told before what is not known.
+_WORST_LAST: Final = (Outcome.OK, Outcome.UNKNOWN, Outcome.WARNING, Outcome.CRITICAL)
+
+
+class _Timeout(Exception):  # noqa: N818  # an event, as signals are
+    """The time for the whole check is over."""
+
+
+class _Plugin(click.Command):
+    """A command whose wrong use and every other failure is UNKNOWN: 2 would page somebody."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as error:
+            _end(Outcome.UNKNOWN, " | ".join(error.format_message().splitlines()))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            _end(Outcome.UNKNOWN, error.format_message())
+
+
+class _Range(click.ParamType[Range]):
+    """A range of a plugin: the value is alerted when it lies outside; @ turns it around."""
+
+    name = "range"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Range:
+        try:
+            return Range(value)
+        except ValueError:
+            self.fail(f"{value!r} is no range: 10, 10:, ~:10, 10:20 and @10:20 are", param, ctx)
+
+
+@click.command(cls=_Plugin)
+@options.bootstrap_servers
+@selecting
+@click.option("-w", "--warning", type=_Range(), default="60", show_default=True, metavar="RANGE",
+              help="WARNING where the lag is outside.")  # fmt: skip
+@click.option("-c", "--critical", type=_Range(), default="600", show_default=True, metavar="RANGE",
+              help="CRITICAL where the lag is outside.")  # fmt: skip
+@click.option("--unit", type=click.Choice(["seconds", "messages"]), default="seconds",
+              show_default=True, help="What the ranges are of.")  # fmt: skip
+@click.option("-t", "--timeout", type=click.FloatRange(1, 600), default=10, show_default=True,
+              metavar="SECONDS", help="UNKNOWN when the check takes longer.")  # fmt: skip
+def check(
+    *,
+    bootstrap_servers: str | None,
+    warning: Range,
+    critical: Range,
+    unit: str,
+    timeout: float,
+    **given: Any,
+) -> None:
+    """Check the lag of consumer groups, as a monitoring plugin does.
+
+    Exit code 0 is OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN: what could not be read, a time-out, and a
+    wrong use. A RANGE is 10 (alert outside 0 to 10), 10:, ~:10, 10:20 or @10:20 (alert inside).
+    """
+    selection = selection_of(**given)
+    kafka, settings = options.settings(bootstrap_servers=bootstrap_servers)
+    selection.refuse_left_out(settings)
+    try:
+        with _time_limit(timeout):
+            snapshot, measured = _measure(kafka, settings, selection)
+    except _Timeout:
+        _end(Outcome.UNKNOWN, f"no answer within {timeout:g} s")
+    refuse_unknown_groups(snapshot, selection.groups)
+    refuse_unknown_topics(snapshot, selection.topics)
+    chosen = selection.chosen(snapshot, measured)
+    missing = what_is_missing(snapshot)
+    if not chosen:
+        _end(Outcome.UNKNOWN, no_groups(snapshot, selection), missing.lines)
+    judged = {
+        group: _judge(_value(measures, unit), warning, critical)
+        for group, measures in chosen.items()
+    }
+    if missing.lines:
+        judged[""] = Outcome.UNKNOWN
+    outcome = max(judged.values(), key=_WORST_LAST.index)
+    bad = sorted(
+        (group for group in chosen if judged[group] is not Outcome.OK),
+        key=lambda group: (_WORST_LAST.index(judged[group]), _value(chosen[group], unit) or 0),
+        reverse=True,
+    )
+    told = ", ".join(f"{safe(group)} {_behind(chosen[group])}" for group in bad[:MAX_NAMED])
+    of = plural(len(chosen), "group")
+    first = f"{told}; {len(bad)} of {of}" if bad else f"{of}, {_worst(chosen)}"
+    lines = [
+        f"{safe(group)}: {safe(f'{advice.finding} {advice.action}')}"
+        for group in bad[:MAX_NAMED]
+        for advice in chosen[group].advice
+    ]
+    lines += [f"Not read: {line}" for line in missing.lines]
+    data = [
+        str(_performance(group, _value(measures, unit), unit, warning, critical))
+        for group, measures in sorted(chosen.items())
+        if _value(measures, unit) is not None
+    ]
+    _end(outcome, first, lines, data)
+
+
+def _measure(
+    kafka: KafkaSettings, settings: MonitorSettings, selection: Selection
+) -> tuple[Snapshot, Mapping[str, GroupMeasures]]:
+    with collector_of(
+        kafka,
+        settings,
+        wants_group=selection.wants_group(),
+        wants_topic=selection.wants_topic(),
+    ) as collector:
+        analyst = Analyst(collector.offsets_for_times, rules=rules_of(settings))
+        snapshot = collector.poll()
+        return snapshot, analyst.measure(snapshot)
+
+
+def _value(measures: GroupMeasures, unit: str) -> float | None:
+    """Return the lag that is judged, None when it is not known."""
+    if unit == "seconds":
+        return None if measures.seconds_max is None else round(measures.seconds_max, 1)
+    return measures.lag.total if measures.lag.partitions else None
+
+
+def _judge(value: float | None, warning: Range, critical: Range) -> Outcome:
+    if value is None:
+        return Outcome.UNKNOWN
+    if value not in critical:
+        return Outcome.CRITICAL
+    return Outcome.OK if value in warning else Outcome.WARNING
+
+
+def _behind(measures: GroupMeasures) -> str:
+    if measures.seconds_max is None:
+        return "unknown"
+    return f"{duration(measures.seconds_max)} behind ({plural(measures.lag.total, 'message')})"
+
+
+def _worst(chosen: Mapping[str, GroupMeasures]) -> str:
+    group = max(chosen, key=lambda group: chosen[group].seconds_max or 0.0)
+    return f"the furthest is {safe(group)}, {_behind(chosen[group])}"
+
+
+def _performance(
+    group: str, value: float | None, unit: str, warning: Range, critical: Range
+) -> Performance:
+    # the format has no way to write these two in a label
+    label = safe(group).replace("'", "_").replace("=", "_")
+    return Performance(label, value, "s" if unit == "seconds" else "", warning, critical, 0)
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise _Timeout in this thread when the time is over, whatever it waits for."""
+
+    def over(_signal: int, _frame: FrameType | None) -> NoReturn:
+        raise _Timeout
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _end(
+    outcome: Outcome,
+    first: str,
+    lines: list[str] | tuple[str, ...] = (),
+    data: list[str] | None = None,
+) -> NoReturn:
+    """Print the plugin's output and end with its code."""
+    # a bar begins the performance data
+    told = [line.replace("|", "/") for line in (f"KAFKA LAG {outcome.name} - {first}", *lines)]
+    if data:
+        told[0] += f" | {' '.join(data)}"
+    click.echo("\n".join(told))
+    sys.exit(outcome)
