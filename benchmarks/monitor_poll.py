@@ -4,13 +4,16 @@ The cluster has 1,000 topics x 10 partitions and 2,000 groups with 20,000 commit
 lags on all of its partitions, and 200 groups have a live member. The monitor is `monitor serve`: it
 asks, analyses and renders. *busy*: before each poll a tenth of the partitions got records and their
 live groups committed; *quiet*: nothing happened. *spread*: the lag is one partition of each group
-instead, the worst that 10 % can be. Every fourth poll also refreshes metadata and log start offsets,
+instead, the worst that 10 % can be. *incident*: every group lags on all of its partitions, each by
+another number of records; before each poll a tenth of the partitions got records, and 200 groups
+committed elsewhere. Every fourth poll also refreshes metadata and log start offsets,
 as it does at the usual intervals of 15 and 60 s.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -87,25 +90,38 @@ class Cluster:
         )
         self.commit(range(self.groups), _whole_groups)
 
-    def commit(self, groups: Sequence[int], unread: Callable[[int, int], bool]) -> None:
-        """Commit the log ends of the groups' topics, less some records where `unread` says so."""
+    def commit(self, groups: Sequence[int], unread: Callable[[int, int], int]) -> None:
+        """Commit the log ends of the groups' topics, less the records that `unread` says."""
         commits: dict[str, Commits] = {}
         for group in groups:
             topic = self.topic_of(group)
             end = self.ends[topic]
             commits[_name(group)] = {
-                topic: {p: end - UNREAD * unread(group, p) for p in range(PARTITIONS)}
+                topic: {p: max(0, end - unread(group, p)) for p in range(PARTITIONS)}
             }
         self.coordinator.commit(commits, self.members)
 
     def go_on(self) -> None:
         """Write to a tenth of the topics, and commit of their groups those that are live."""
+        self._write_and_commit(_whole_groups)
+
+    def go_on_behind(self) -> None:
+        """Write to a tenth of the topics; their live groups commit, all still behind."""
+        dice = random.Random(self.ends[self.topic_of(0)])
+        self._write_and_commit(lambda _group, _partition: dice.randint(1, RECORDS))
+
+    def fall_behind(self) -> None:
+        """Have every group lag on every partition."""
+        dice = random.Random(0)
+        self.commit(range(self.groups), lambda _group, _partition: dice.randint(1, RECORDS))
+
+    def _write_and_commit(self, unread: Callable[[int, int], int]) -> None:
         live = [g for g in range(self.groups) if _is_live(g)]
         topics = sorted({self.topic_of(group) for group in live})
         produce(self.kafka.bootstrap_servers, topics, PARTITIONS, MORE_RECORDS)
         for topic in topics:
             self.ends[topic] += MORE_RECORDS
-        self.commit(live, _whole_groups)
+        self.commit(live, unread)
 
 
 def _name(group: int) -> str:
@@ -116,12 +132,12 @@ def _is_live(group: int) -> bool:
     return group % 20 in {0, 1}  # half of them lag
 
 
-def _whole_groups(group: int, _partition: int) -> bool:
-    return group % 10 == 0
+def _whole_groups(group: int, _partition: int) -> int:
+    return UNREAD * (group % 10 == 0)
 
 
-def _spread(group: int, partition: int) -> bool:
-    return (group + partition) % 10 == 0
+def _spread(group: int, partition: int) -> int:
+    return UNREAD * ((group + partition) % 10 == 0)
 
 
 @contextmanager
@@ -206,6 +222,9 @@ def measure(arguments: argparse.Namespace) -> None:
                 own.commit(range(own.groups), _spread)
                 say(f"spread: {WARM_UP} + {polls} polls")
                 found[topics, "spread"] = measure_polls(own, polls, lambda: None)
+                own.fall_behind()
+                say(f"incident: {WARM_UP} + {polls} polls")
+                found[topics, "incident"] = measure_polls(own, polls, own.go_on_behind)
     _print(found, sizes)
 
 

@@ -58,7 +58,9 @@ def test_performance_data_has_each_group_with_its_ranges(brokers: Watched) -> No
     assert brokers.commits
     first = run("check", "-w", "10:300", "-c", "600").stdout.splitlines()[0]
     data = first.partition(" | ")[2]
-    assert re.fullmatch(r"a=(179|18\d)\.\ds;10:300;600;0 b__c=0.0s;10:300;600;0", data.replace("'", ""))
+    assert re.fullmatch(
+        r"a=(179|18\d)\.\ds;10:300;600;0 b__c=0.0s;10:300;600;0", data.replace("'", "")
+    )
 
 
 def test_what_could_not_be_read_is_unknown_and_said(brokers: Watched) -> None:
