@@ -10,7 +10,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 import click
 
-from monitor.database.settings import DatabaseSettings
+from monitor.pools.settings import DatabaseSettings
 from monitor.settings import KafkaSettings, MonitorSettings, SettingsError, read_settings
 
 P = ParamSpec("P")

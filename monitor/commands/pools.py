@@ -13,10 +13,10 @@ from typing import Final, NoReturn
 import click
 import orjson
 
-from monitor.analysis.pools import OneMore, Outcome, PoolReport, ServiceUse, analyse
-from monitor.database.collector import DatabaseCollector
-from monitor.database.model import DatabaseSnapshot
-from monitor.database.settings import read_database_settings
+from monitor.pools.analysis import OneMore, Outcome, PoolReport, ServiceUse, analyse
+from monitor.pools.collector import DatabaseCollector
+from monitor.pools.model import DatabaseSnapshot
+from monitor.pools.settings import read_database_settings
 from monitor.settings import SettingsError
 from monitor.words import columns, safe, shorten
 

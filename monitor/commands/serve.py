@@ -8,11 +8,11 @@ import click
 
 from monitor.commands import options
 from monitor.commands.watching import collector_of, rules_of
-from monitor.database.settings import read_database_settings
-from monitor.databases import DatabaseWatch
 from monitor.exposition import process
 from monitor.memory import keep_heap_small
 from monitor.poller import Poller
+from monitor.pools.settings import read_database_settings
+from monitor.pools.watch import DatabaseWatch
 from monitor.settings import SettingsError
 from monitor.web.app import create_app
 from monitor.web.server import AddressError, CertificateError, WebServer

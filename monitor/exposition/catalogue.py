@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from monitor.database.metrics import DATABASE
-from monitor.database.metrics import METRICS as DATABASE_METRICS
 from monitor.exposition import burrow, kminion, lag_exporter, process
 from monitor.exposition.metrics import EXPORTER, MEASURES, METRICS, MONITOR, Metric
+from monitor.pools.metrics import DATABASE
+from monitor.pools.metrics import METRICS as DATABASE_METRICS
 
 ALL_METRICS: Final[tuple[Metric, ...]] = (
     *METRICS,

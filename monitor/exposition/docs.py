@@ -6,17 +6,17 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from monitor.database.metrics import DATABASE
 from monitor.exposition.burrow import BURROW
 from monitor.exposition.catalogue import ALL_METRICS, DEFAULT_FAMILIES
 from monitor.exposition.kminion import KMINION
 from monitor.exposition.lag_exporter import LAG_EXPORTER
 from monitor.exposition.metrics import EXPORTER, MEASURES, MONITOR, Metric
+from monitor.pools.metrics import DATABASE
 
 _INTRODUCTION: Final = f"""\
 # Metrics of the monitor
 
-Made from the declarations in `monitor/exposition/` and `monitor/database/metrics.py` by
+Made from the declarations in `monitor/exposition/` and `monitor/pools/metrics.py` by
 `python -m monitor.exposition.docs`; a test holds this file, the declarations and `/metrics` to each
 other.
 

@@ -10,8 +10,8 @@ from typing import Final, Literal
 import yaml
 from prometheus_client.metrics import Histogram, MetricWrapperBase
 
-from monitor.database.metrics import METRICS as DATABASE_METRICS
 from monitor.exposition.metrics import METRICS as KAFKA_METRICS
+from monitor.pools.metrics import METRICS as DATABASE_METRICS
 from order_services.runtime import instrumentation
 
 Kind = Literal["counter", "gauge"]

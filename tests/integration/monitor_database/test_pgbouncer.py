@@ -7,17 +7,17 @@ import psycopg2
 import pytest
 from psycopg2.extensions import connection
 
-from monitor.analysis.pools import Outcome, Via, analyse
-from monitor.database.collector import DatabaseCollector
-from monitor.database.metrics import (
+from monitor.pools.analysis import Outcome, Via, analyse
+from monitor.pools.collector import DatabaseCollector
+from monitor.pools.metrics import (
     BOUNCER_MAX_CLIENTS,
     BOUNCER_UP,
     METRICS,
     PG_UP,
     samples,
 )
-from monitor.database.model import DatabaseSnapshot, PgBouncer
-from monitor.database.settings import read_database_settings
+from monitor.pools.model import DatabaseSnapshot, PgBouncer
+from monitor.pools.settings import read_database_settings
 from order_services.local.pgbouncer import EmbeddedPgBouncer
 from tests.support.waiting import wait_for
 

@@ -15,10 +15,10 @@ from psycopg2.extensions import connection
 from sqlalchemy.pool import QueuePool
 
 from monitor.commands.pools import WIDTH, pools
-from monitor.database.collector import GRACE_SECONDS, DatabaseCollector
-from monitor.database.failures import NO_ANSWER, AskError
-from monitor.database.services import ServiceTarget, read_service
-from monitor.database.settings import read_database_settings
+from monitor.pools.collector import GRACE_SECONDS, DatabaseCollector
+from monitor.pools.failures import NO_ANSWER, AskError
+from monitor.pools.services import ServiceTarget, read_service
+from monitor.pools.settings import read_database_settings
 from order_services.local.pgbouncer import EmbeddedPgBouncer
 from order_services.local.ports import free_port
 from order_services.local.postgres import EmbeddedPostgres

@@ -9,14 +9,14 @@ import psycopg2
 import pytest
 from psycopg2.extensions import connection
 
-from monitor.analysis.pools import analyse
-from monitor.database.address import Address
-from monitor.database.collector import GRACE_SECONDS, DatabaseCollector
-from monitor.database.failures import NO_ANSWER, AskError
-from monitor.database.metrics import PG_ACTIVITY, PG_BLOCKED, PG_MAX_CONNECTIONS, PG_UP, samples
-from monitor.database.model import IDLE, IDLE_IN_TRANSACTION, Postgres, Reading
-from monitor.database.session import Session
-from monitor.database.settings import DatabaseSettings, read_database_settings
+from monitor.pools.address import Address
+from monitor.pools.analysis import analyse
+from monitor.pools.collector import GRACE_SECONDS, DatabaseCollector
+from monitor.pools.failures import NO_ANSWER, AskError
+from monitor.pools.metrics import PG_ACTIVITY, PG_BLOCKED, PG_MAX_CONNECTIONS, PG_UP, samples
+from monitor.pools.model import IDLE, IDLE_IN_TRANSACTION, Postgres, Reading
+from monitor.pools.session import Session
+from monitor.pools.settings import DatabaseSettings, read_database_settings
 from order_services.local.ports import free_port
 from order_services.local.postgres import EmbeddedPostgres
 from tests.integration.monitor_database.conftest import ESCAPED, WATCHER_PASSWORD, frozen
@@ -262,7 +262,7 @@ def test_a_session_itself_gives_up_on_a_frozen_server(
 def test_a_question_that_takes_too_long_is_ended_in_the_server_too(
     watcher_url: str, guarded: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("monitor.database.postgres._LIMITS", "SELECT pg_sleep(60)")
+    monkeypatch.setattr("monitor.pools.postgres._LIMITS", "SELECT pg_sleep(60)")
     with collecting(database_url=watcher_url, database_timeout=0.3) as collector:
         reading = look(collector)
         assert reading.value is None

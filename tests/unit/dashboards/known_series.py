@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from monitor.database import metrics as database
+from monitor.pools import metrics as database
 from tests.support.declared_metrics import declared_metrics
 
 _PROMETHEUS: Final = Path(__file__).resolve().parents[3] / "prometheus"

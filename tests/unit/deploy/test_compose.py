@@ -15,8 +15,8 @@ import pytest
 from pydantic_settings import BaseSettings
 
 from monitor.commands import main as monitor_cli
-from monitor.database.services import ServiceTarget
-from monitor.database.settings import DatabaseSettings, read_database_settings
+from monitor.pools.services import ServiceTarget
+from monitor.pools.settings import DatabaseSettings, read_database_settings
 from monitor.settings import KafkaSettings, MonitorSettings, read_settings
 from order_services import topics
 from order_services.analytics.settings import AnalyticsSettings

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from monitor.analysis.pools import (
+from monitor.pools.analysis import (
     OneMore,
     Outcome,
     PoolReport,
@@ -14,7 +14,7 @@ from monitor.analysis.pools import (
     analyse,
     service_of,
 )
-from monitor.database.model import (
+from monitor.pools.model import (
     Activity,
     Blocked,
     Blocker,

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from monitor.database.address import Address
-from monitor.database.metrics import METRICS
-from monitor.database.pgbouncer import read_pgbouncer
-from monitor.database.services import ServiceTarget
-from monitor.database.session import Row, Session
-from monitor.database.settings import read_database_settings
+from monitor.pools.address import Address
+from monitor.pools.metrics import METRICS
+from monitor.pools.pgbouncer import read_pgbouncer
+from monitor.pools.services import ServiceTarget
+from monitor.pools.session import Row, Session
+from monitor.pools.settings import read_database_settings
 from monitor.settings import SettingsError
 
 
@@ -154,8 +154,8 @@ def test_every_metric_is_declared_once_with_help_in_one_manner() -> None:
 
 
 def test_analysis_and_model_do_no_io(repository: Path) -> None:
-    for file in ("monitor/analysis/pools.py", "monitor/database/model.py"):
+    for file in ("monitor/pools/analysis.py", "monitor/pools/model.py"):
         text = (repository / file).read_text()
-        for module in ("psycopg2", "http", "socket", "monitor.database.session", "click"):
+        for module in ("psycopg2", "http", "socket", "monitor.pools.session", "click"):
             assert f"import {module}" not in text
             assert f"from {module}" not in text

@@ -10,8 +10,8 @@ from collections import Counter
 from contextlib import suppress
 from typing import Final
 
-from monitor.database.model import BouncerClients, BouncerDatabase, BouncerPool, PgBouncer
-from monitor.database.session import Row, Session
+from monitor.pools.model import BouncerClients, BouncerDatabase, BouncerPool, PgBouncer
+from monitor.pools.session import Row, Session
 
 _MICROSECONDS: Final = 1_000_000
 _TOTAL: Final = "total_"

@@ -15,8 +15,8 @@ from typing import Any, Final, TypeAlias
 import psycopg2
 from psycopg2.extensions import POLL_OK, POLL_READ, POLL_WRITE, connection
 
-from monitor.database.address import Address
-from monitor.database.failures import NO_ANSWER, AskError
+from monitor.pools.address import Address
+from monitor.pools.failures import NO_ANSWER, AskError
 
 APPLICATION_NAME: Final = "kafka-lag-monitor"
 

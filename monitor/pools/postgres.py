@@ -10,8 +10,8 @@ import time
 from itertools import groupby
 from typing import Final
 
-from monitor.database.model import Activity, Blocked, Blocker, Postgres
-from monitor.database.session import Row, Session
+from monitor.pools.model import Activity, Blocked, Blocker, Postgres
+from monitor.pools.session import Row, Session
 
 MAX_BLOCKED_SESSIONS: Final = 100
 """pg_blocking_pids holds every lock-table lock: asking it for all in a jam would lengthen the jam."""

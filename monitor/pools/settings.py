@@ -7,9 +7,9 @@ from typing import Annotated, Any, Final
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from monitor.database.address import Address
-from monitor.database.model import CONSOLE
-from monitor.database.services import ServiceTarget
+from monitor.pools.address import Address
+from monitor.pools.model import CONSOLE
+from monitor.pools.services import ServiceTarget
 from monitor.settings import SettingsError
 
 PREFIX: Final = "MONITOR_"

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitor.database.failures import NO_ANSWER, AskError
-from monitor.database.model import ServicePool
+from monitor.pools.failures import NO_ANSWER, AskError
+from monitor.pools.model import ServicePool
 
 MAX_PAGE_BYTES: Final = 8 * 1024 * 1024
 _CHUNK_BYTES: Final = 64 * 1024

@@ -10,9 +10,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any, Final
 
-from monitor.analysis.pools import PoolReport
-from monitor.database.model import DatabaseSnapshot, PgBouncer, Postgres, Reading
 from monitor.exposition.metrics import Metric
+from monitor.pools.analysis import PoolReport
+from monitor.pools.model import DatabaseSnapshot, PgBouncer, Postgres, Reading
 
 DATABASE: Final = "database"
 """The family of these metrics, to be switched on and off as a whole."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from monitor.database.model import (
+from monitor.pools.model import (
     CONSOLE,
     IDLE_IN_ABORTED_TRANSACTION,
     IDLE_IN_TRANSACTION,

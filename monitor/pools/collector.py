@@ -10,15 +10,15 @@ from typing import Final, Generic, TypeVar
 
 import structlog
 
-from monitor.database.address import Address
-from monitor.database.failures import NO_ANSWER, AskError
-from monitor.database.model import DatabaseSnapshot, Postgres, Reading, ServicePool
-from monitor.database.model import PgBouncer as PgBouncerFigures
-from monitor.database.pgbouncer import read_pgbouncer
-from monitor.database.postgres import read_postgres
-from monitor.database.services import ServiceTarget, read_service
-from monitor.database.session import Session
-from monitor.database.settings import DatabaseSettings
+from monitor.pools.address import Address
+from monitor.pools.failures import NO_ANSWER, AskError
+from monitor.pools.model import DatabaseSnapshot, Postgres, Reading, ServicePool
+from monitor.pools.model import PgBouncer as PgBouncerFigures
+from monitor.pools.pgbouncer import read_pgbouncer
+from monitor.pools.postgres import read_postgres
+from monitor.pools.services import ServiceTarget, read_service
+from monitor.pools.session import Session
+from monitor.pools.settings import DatabaseSettings
 
 MAX_THREADS: Final = 32
 GRACE_SECONDS: Final = 0.5

@@ -9,10 +9,10 @@ import threading
 from collections.abc import Iterator
 from typing import Final
 
-from monitor.analysis.pools import analyse
-from monitor.database.metrics import samples
-from monitor.database.settings import DatabaseSettings
 from monitor.exposition.series import Block, Samples
+from monitor.pools.analysis import analyse
+from monitor.pools.metrics import samples
+from monitor.pools.settings import DatabaseSettings
 
 # A look is bounded by its sources' time limits; longer than this nobody waits for it at the end.
 STOP_SECONDS: Final = 1.0
@@ -50,7 +50,7 @@ class DatabaseWatch:
 
     def _run(self, interval_s: float) -> None:
         # here, as most monitors watch no database: the driver takes 6 MB
-        from monitor.database.collector import DatabaseCollector  # noqa: PLC0415
+        from monitor.pools.collector import DatabaseCollector  # noqa: PLC0415
 
         collector = DatabaseCollector(self._settings)
         try:

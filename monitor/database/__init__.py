@@ -1,1 +1,0 @@
-"""Asks PostgreSQL, PgBouncer and the services' pools how many connections there are."""

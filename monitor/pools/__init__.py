@@ -1,0 +1,1 @@
+"""Database connections: PostgreSQL, PgBouncer and the pools of services, watched and judged."""
