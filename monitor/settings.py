@@ -40,7 +40,12 @@ def _existing_file(value: Path | None) -> Path | None:
 class KafkaSettings(BaseSettings):
     """How to reach the brokers: environment variables `KAFKA_<NAME>`."""
 
-    model_config = SettingsConfigDict(env_prefix="KAFKA_", extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="KAFKA_",
+        extra="ignore",
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+    )
 
     bootstrap_servers: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("127.0.0.1:9092",),
@@ -49,19 +54,31 @@ class KafkaSettings(BaseSettings):
             "bootstrap_servers", "KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BROKERS"
         ),
     )
+    """Brokers to start from, `HOST:PORT` separated by commas; also as `KAFKA_BROKERS`."""
     security_protocol: SecurityProtocol = "PLAINTEXT"
+    """How the brokers are spoken to."""
     ssl_cafile: Path | None = None
+    """Certificates that the brokers' are checked against (PEM); the system's unless set."""
     ssl_certfile: Path | None = None
+    """The client's certificate (PEM), where brokers ask for one."""
     ssl_keyfile: Path | None = None
+    """Its key, if it is not in the same file."""
     ssl_password: SecretStr | None = None
+    """What the key is encrypted with."""
     ssl_check_hostname: bool = True
+    """Whether a broker's certificate must name the address that was asked for."""
     sasl_mechanism: SaslMechanism | None = None
+    """How to log in, with `SASL_SSL` or `SASL_PLAINTEXT`."""
     sasl_username: str | None = None
+    """User for PLAIN and SCRAM."""
     sasl_password: SecretStr | None = None
+    """Password for PLAIN and SCRAM."""
     sasl_oauth_token_file: Path | None = None
+    """File with the token for OAUTHBEARER; read at each login, so that it may be renewed."""
     sasl_kerberos_service_name: str = "kafka"
-    # a password over an unencrypted connection can be read by anyone on the way
+    """Service name for GSSAPI."""
     allow_cleartext_password: bool = False
+    """Whether a secret may go over an unencrypted connection, where anyone on the way reads it."""
 
     @field_validator("bootstrap_servers", mode="before")
     @classmethod
@@ -117,41 +134,64 @@ class KafkaSettings(BaseSettings):
 class MonitorSettings(BaseSettings):
     """How the monitor works: environment variables `MONITOR_<NAME>`; times in seconds."""
 
-    model_config = SettingsConfigDict(env_prefix="MONITOR_", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="MONITOR_", extra="ignore", use_attribute_docstrings=True
+    )
 
     cluster: str | None = None
+    """Name of the cluster in metrics: a label `cluster` of every series; its id unless set."""
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: int = Field(default=9308, ge=0, le=65_535)
+    """Port to listen on; 0 takes a free one."""
     tls_certfile: Path | None = None
+    """Certificate (PEM) to serve HTTPS with; a renewed file is read at the next connection."""
     tls_keyfile: Path | None = None
-    # basic auth of all pages but /health and /ready
+    """Its key (PEM)."""
     username: str | None = None
+    """User who opens all pages but `/health` and `/ready`, by basic auth."""
     password: SecretStr | None = None
+    """Password of that user."""
     allow_cleartext_password: bool = False
+    """Whether that login may be asked for without TLS, as behind a proxy that has it."""
     poll_interval: Annotated[float, Field(ge=1, le=3_600)] = 15.0
+    """Seconds between polls; ten scrapers cost what one costs."""
     request_timeout: Annotated[float, Field(ge=0.1, le=120)] = 5.0
+    """Seconds that a broker gets to answer a request."""
     metadata_interval: Seconds = 60.0
+    """Seconds after which brokers, topics and partitions are read anew; at once where something moved."""
     start_offsets_interval: Seconds = 60.0
+    """Seconds after which log start offsets are read anew."""
     topic_configs_interval: Seconds = 300.0
+    """Seconds after which the topics' settings for retention and compaction are read anew."""
     stale_after: Seconds | None = None
-    # how far down the metrics of consumer groups go: a large cluster has many partitions
+    """Seconds after which what a silent broker said last is shown no more; three polls unless set."""
     level: Level = Level.PARTITION
+    """How far down the series of consumer groups go: a large cluster has many partitions."""
     member_metrics: bool = True
+    """Whether each member has a series of its own."""
     families: Annotated[tuple[Family, ...], NoDecode] = (EXPORTER, MEASURES)
-    # regular expressions that must match the whole name; deny goes before allow
+    """Whose names the metrics have, separated by commas; ours about the monitor are always there."""
     groups_allow: re.Pattern[str] | None = None
+    """Regular expression that the whole id of a group must match to be watched."""
     groups_deny: re.Pattern[str] | None = None
+    """The same for groups that are left out; it goes before allow."""
     topics_allow: re.Pattern[str] | None = None
+    """Regular expression that the whole name of a topic must match to be watched."""
     topics_deny: re.Pattern[str] | None = None
-    # groups without members; those of a service that has just died are among them
+    """The same for topics that are left out; it goes before allow."""
     hide_empty_groups: bool = False
-    # lag up to the last stable offset, where read_committed consumers stop
+    """Whether groups without members that commit nothing are left out; those of a service that has just died are among them."""
     read_committed: bool = False
+    """Whether lag is counted up to the last stable offset, where read_committed consumers stop."""
     log_sizes: bool = False
+    """Whether the sizes of logs are read, for retention by bytes."""
     log_sizes_interval: Seconds = 60.0
-    # Burrow's allowed-lag and intervals
+    """Seconds after which they are read anew."""
     status_allowed_lag: Annotated[int, Field(ge=0)] = 0
+    """Burrow's `allowed-lag`: a partition with no more is OK."""
     status_polls: Annotated[int, Field(ge=2, le=100)] = 10
+    """Burrow's `intervals`: how many polls a status rests on."""
 
     @field_validator("families", mode="before")
     @classmethod

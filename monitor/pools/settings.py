@@ -16,21 +16,25 @@ PREFIX: Final = "MONITOR_"
 
 
 class DatabaseSettings(BaseSettings):
-    """What of the databases is watched; nothing unless set.
+    """What of the databases is watched; nothing unless set."""
 
-    `database_url` is PostgreSQL itself, not PgBouncer in front of it; `pgbouncer_url` the admin
-    console, whatever database the URL names; `service_urls` are `[NAME=]URL`, separated by commas.
-    `pool_max` is assumed of replicas whose own pool can't be read. `database_timeout` in seconds
-    bounds one look at all of them.
-    """
-
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        extra="ignore",
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+    )
 
     database_url: SecretStr | None = None
+    """PostgreSQL itself, not PgBouncer in front of it, as a URL or DSN."""
     pgbouncer_url: SecretStr | None = None
+    """PgBouncer's admin console, whatever database the URL names."""
     service_urls: Annotated[tuple[str, ...], NoDecode] = ()
+    """Replicas whose `/metrics` has their pool: `[NAME=]URL`, separated by commas."""
     pool_max: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Connections assumed of replicas whose own pool can't be read."""
     database_timeout: Annotated[float, Field(ge=0.1, le=60)] = 2.0
+    """Seconds that one look at all of them may take."""
 
     @field_validator("service_urls", mode="before")
     @classmethod

@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from monitor.settings import MonitorSettings, SettingsError, read_settings, split_address
+from monitor.pools.settings import DatabaseSettings
+from monitor.settings import (
+    KafkaSettings,
+    MonitorSettings,
+    SettingsError,
+    read_settings,
+    split_address,
+)
+from scripts.configuration import document
 
 
 def refused(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
@@ -107,3 +115,13 @@ def test_deny_goes_before_allow_and_both_must_match_the_whole_name() -> None:
 def test_choices_that_there_are_not_are_refused_by_name(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"MONITOR_{name.upper()}"):
         read_settings(**{name: value})
+
+
+def test_the_table_of_settings_is_the_declarations() -> None:
+    committed = Path(__file__).parents[3] / "docs" / "configuration.md"
+    assert document() == committed.read_text(), "run `make docs`"
+
+
+def test_every_setting_says_what_it_is() -> None:
+    for model in (KafkaSettings, MonitorSettings, DatabaseSettings):
+        assert all(field.description for field in model.model_fields.values())
