@@ -15,8 +15,6 @@ from monitor.commands.watching import (
     collector_of,
     look,
     no_groups,
-    refuse_unknown_groups,
-    refuse_unknown_topics,
 )
 from monitor.model import Snapshot
 
@@ -51,14 +49,7 @@ def groups(
     kafka, settings = options.settings(bootstrap_servers=bootstrap_servers)
     selection.refuse_left_out(settings)
 
-    def show(
-        snapshot: Snapshot, measured: Mapping[str, GroupMeasures]
-    ) -> Mapping[str, GroupMeasures]:
-        refuse_unknown_groups(snapshot, selection.groups)
-        refuse_unknown_topics(snapshot, selection.topics)
-        chosen = selection.chosen(snapshot, measured)
-        if selection.narrows_topics:
-            chosen = {g: m for g, m in chosen.items() if snapshot.groups[g].topics}
+    def show(snapshot: Snapshot, chosen: Mapping[str, GroupMeasures]) -> None:
         if output == "json":
             click.echo(report.list_as_json(snapshot, chosen))
         elif output == "csv":
@@ -67,7 +58,6 @@ def groups(
             click.echo(report.worst_first(snapshot, chosen, limit), nl=False)
         else:
             click.echo(no_groups(snapshot, selection), err=True)
-        return chosen
 
     with collector_of(
         kafka,
@@ -75,4 +65,4 @@ def groups(
         wants_group=selection.wants_group(),
         wants_topic=selection.wants_topic(),
     ) as collector:
-        sys.exit(look(collector, settings, show, watch=watch, fail_above=fail_above))
+        sys.exit(look(collector, settings, selection, show, watch=watch, fail_above=fail_above))

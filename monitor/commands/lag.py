@@ -16,8 +16,6 @@ from monitor.commands.watching import (
     collector_of,
     look,
     no_groups,
-    refuse_unknown_groups,
-    refuse_unknown_topics,
 )
 from monitor.model import Snapshot
 
@@ -51,15 +49,8 @@ def lag(
     kafka, settings = options.settings(bootstrap_servers=bootstrap_servers)
     selection.refuse_left_out(settings)
 
-    def show(
-        snapshot: Snapshot, measured: Mapping[str, GroupMeasures]
-    ) -> Mapping[str, GroupMeasures]:
-        refuse_unknown_groups(snapshot, selection.groups)
-        refuse_unknown_topics(snapshot, selection.topics)
-        chosen = selection.chosen(snapshot, measured)
-        found = report.reports(snapshot, chosen)
-        if selection.narrows_topics:
-            found = [each for each in found if each.rows]
+    def show(snapshot: Snapshot, chosen: Mapping[str, GroupMeasures]) -> None:
+        found = report.reports(snapshot, chosen, selection.wants_topic())
         if output == "json":
             click.echo(report.as_json(snapshot, found))
         elif output == "csv":
@@ -69,7 +60,6 @@ def lag(
             click.echo(report.as_table(found, width, seconds=seconds), nl=False)
         else:
             click.echo(no_groups(snapshot, selection), err=True)
-        return chosen
 
     with collector_of(
         kafka,
@@ -77,4 +67,4 @@ def lag(
         wants_group=selection.wants_group(),
         wants_topic=selection.wants_topic(),
     ) as collector:
-        sys.exit(look(collector, settings, show, watch=watch, fail_above=fail_above))
+        sys.exit(look(collector, settings, selection, show, watch=watch, fail_above=fail_above))

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -138,12 +138,17 @@ class Report:
 def reports(
     snapshot: Snapshot,
     measured: Mapping[str, GroupMeasures],
+    wants_topic: Callable[[str], bool] | None = None,
 ) -> list[Report]:
     """Return a report of each group, by group id."""
     found = []
     for group_id, measures in sorted(measured.items()):
         group = snapshot.groups[group_id]
-        rows = tuple(_rows(snapshot, group, measures))
+        rows = tuple(
+            row
+            for row in _rows(snapshot, group, measures)
+            if wants_topic is None or wants_topic(row.topic)
+        )
         found.append(Report(group, measures.lag, rows, measures))
     return found
 

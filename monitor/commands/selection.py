@@ -81,11 +81,6 @@ class Selection:
     only_behind: bool = False
 
     @property
-    def narrows_topics(self) -> bool:
-        """Say whether only some topics are meant: a group that reads none of them is no answer."""
-        return bool(self.topics or self.topic_pattern)
-
-    @property
     def narrows(self) -> bool:
         """Say whether less than everything is meant."""
         return self != Selection()
@@ -112,10 +107,13 @@ class Selection:
         self, snapshot: Snapshot, measured: Mapping[str, GroupMeasures]
     ) -> dict[str, GroupMeasures]:
         """Return the measures of the groups that are meant."""
+        wants_topic = self.wants_topic()
         return {
             group_id: measures
             for group_id, measures in measured.items()
             if self.holds(snapshot.groups[group_id], measures)
+            # a group that reads none of the topics that are meant is no answer
+            and (wants_topic is None or any(map(wants_topic, snapshot.groups[group_id].topics)))
         }
 
     def refuse_left_out(self, settings: MonitorSettings) -> None:

@@ -12,8 +12,10 @@ import click
 
 from monitor.analysis.measures import Analyst, GroupMeasures
 from monitor.analysis.status import StatusRules
+from monitor.commands import screen
 from monitor.commands.options import Refusal
 from monitor.commands.selection import Amount, Selection
+from monitor.commands.views import Look
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.diagnose import identify
 from monitor.kafka.questions import UnreachableError
@@ -33,8 +35,8 @@ INTERRUPTED: Final = 130
 ABOVE: Final = 3
 """Exit code where a group is further behind than --fail-above says."""
 
-Show = Callable[[Snapshot, Mapping[str, GroupMeasures]], Mapping[str, GroupMeasures]]
-"""Shows what is measured; returns the groups that it is about."""
+Show = Callable[[Snapshot, Mapping[str, GroupMeasures]], None]
+"""Prints the groups that are meant."""
 
 
 @contextmanager
@@ -88,6 +90,7 @@ def rules_of(settings: MonitorSettings) -> StatusRules:
 def look(
     collector: Collector,
     settings: MonitorSettings,
+    selection: Selection,
     show: Show,
     *,
     watch: float | None = None,
@@ -95,36 +98,53 @@ def look(
 ) -> int:
     """Show one poll, or one after the other until Ctrl-C; return the exit code.
 
-    What could not be read is said before what is shown: no conclusion is drawn from silence. A lag
-    above `fail_above` goes before a part that could not be read.
+    On a terminal, `watch` is a screen that refreshes in place. What could not be read is said
+    before what is shown: no conclusion is drawn from silence. A lag above `fail_above` goes before
+    a part that could not be read.
     """
     analyst = Analyst(collector.offsets_for_times, rules=rules_of(settings))
-    code = 0
+
+    def read() -> Look:
+        snapshot = collector.poll()
+        chosen = selection.chosen(snapshot, analyst.measure(snapshot))
+        return Look(snapshot, chosen, what_is_missing(snapshot).lines)
+
+    if watch is not None and screen.is_possible():
+        last = screen.show(read, watch)
+    else:
+        last = _print(read, selection, show, watch)
+    if last is None:
+        return INTERRUPTED
+    if fail_above and any(map(fail_above.is_exceeded, last.groups.values())):
+        return ABOVE
+    return what_is_missing(last.snapshot).exit_code
+
+
+def _print(
+    read: Callable[[], Look], selection: Selection, show: Show, watch: float | None
+) -> Look | None:
+    """Print one look, or one after the other until Ctrl-C; return the last, None without any."""
+    look: Look | None = None
     try:
         while True:
-            snapshot = collector.poll()
-            measured = analyst.measure(snapshot)
-            if watch is not None:
-                click.clear()
-                click.echo(f"{time.strftime('%H:%M:%S')}  every {watch:g} s, Ctrl-C stops\n")
-            missing = what_is_missing(snapshot)
-            for line in missing.lines:
+            look = read()
+            for line in look.faults:
                 click.echo(f"Not read: {line}", err=True)
-            code = missing.exit_code
             try:
-                shown = show(snapshot, measured)
-                if fail_above and any(map(fail_above.is_exceeded, shown.values())):
-                    code = ABOVE
+                refuse_unknown_groups(look.snapshot, selection.groups)
+                refuse_unknown_topics(look.snapshot, selection.topics)
+                show(look.snapshot, look.groups)
             except Refusal as refusal:
                 if watch is None:
                     raise
                 # a group that is gone for a moment may be back in the next
                 click.echo(refusal.format_message(), err=True)
             if watch is None:
-                return code
+                return look
             time.sleep(watch)
+            click.echo(f"\n{time.strftime('%H:%M:%S')}  every {watch:g} s, Ctrl-C stops\n")
     except KeyboardInterrupt:
-        return INTERRUPTED if watch is None else code
+        return look
 
 
 @dataclass(frozen=True, slots=True)
