@@ -16,10 +16,11 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from monitor.exposition.metrics import EXPORTER, MEASURES
 from monitor.exposition.series import Level
+from monitor.secret_files import SettingsWithSecretFiles
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "GSSAPI"]
@@ -37,7 +38,7 @@ def _existing_file(value: Path | None) -> Path | None:
     return value
 
 
-class KafkaSettings(BaseSettings):
+class KafkaSettings(SettingsWithSecretFiles):
     """How to reach the brokers: environment variables `KAFKA_<NAME>`."""
 
     model_config = SettingsConfigDict(
@@ -131,7 +132,7 @@ class KafkaSettings(BaseSettings):
         return self
 
 
-class MonitorSettings(BaseSettings):
+class MonitorSettings(SettingsWithSecretFiles):
     """How the monitor works: environment variables `MONITOR_<NAME>`; times in seconds."""
 
     model_config = SettingsConfigDict(
@@ -290,6 +291,8 @@ def read_settings(**given: Any) -> tuple[KafkaSettings, MonitorSettings]:
         )
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
+    except ValueError as error:  # a file with a secret
+        raise SettingsError(str(error)) from None
     return kafka, monitor
 
 

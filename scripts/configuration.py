@@ -24,7 +24,8 @@ _HEAD: Final = """\
 
 Environment variables, the same for every command; an option of the command line goes before its
 variable. Made from the declarations by `make docs`. A misspelt `MONITOR_` variable and a value that
-can't work are refused with the reason, and the exit code 2. Secrets are never shown.
+can't work are refused with the reason, and the exit code 2. Secrets are never shown; each can be in a
+file instead: `KAFKA_SASL_PASSWORD_FILE` names the file that holds `KAFKA_SASL_PASSWORD`.
 """
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 import click
 
 from monitor.pools.settings import DatabaseSettings
+from monitor.secret_files import SUFFIX, is_secret
 from monitor.settings import KafkaSettings, MonitorSettings, SettingsError, read_settings
 
 P = ParamSpec("P")
@@ -64,9 +65,11 @@ def settings(**given: Any) -> tuple[KafkaSettings, MonitorSettings]:
 def refuse_misspelt(environment: Mapping[str, str]) -> None:
     """Raise SettingsError for variables of ours that mean nothing: a filter that is not applied."""
     known = {
-        f"{PREFIX}{name}".upper()
+        f"{PREFIX}{name}".upper() + suffix
         for model in (MonitorSettings, DatabaseSettings)
-        for name in model.model_fields
+        for name, field in model.model_fields.items()
+        for suffix in ("", SUFFIX)
+        if not suffix or is_secret(field)
     }
     faults = [
         f"{name} is no setting{_meant(name, known)}"

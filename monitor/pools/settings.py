@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from monitor.pools.address import Address
 from monitor.pools.model import CONSOLE
 from monitor.pools.services import ServiceTarget
+from monitor.secret_files import SettingsWithSecretFiles
 from monitor.settings import SettingsError
 
 PREFIX: Final = "MONITOR_"
 
 
-class DatabaseSettings(BaseSettings):
+class DatabaseSettings(SettingsWithSecretFiles):
     """What of the databases is watched; nothing unless set."""
 
     model_config = SettingsConfigDict(
@@ -90,3 +91,5 @@ def read_database_settings(**given: Any) -> DatabaseSettings:
             for fault in faults
         ]
         raise SettingsError("\n".join(lines)) from None
+    except ValueError as error:  # a file with a secret
+        raise SettingsError(str(error)) from None

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from monitor.pools.settings import DatabaseSettings
+from monitor.commands.options import refuse_misspelt
+from monitor.pools.settings import DatabaseSettings, read_database_settings
 from monitor.settings import (
     KafkaSettings,
     MonitorSettings,
@@ -125,3 +127,31 @@ def test_the_table_of_settings_is_the_declarations() -> None:
 def test_every_setting_says_what_it_is() -> None:
     for model in (KafkaSettings, MonitorSettings, DatabaseSettings):
         assert all(field.description for field in model.model_fields.values())
+
+
+def test_a_secret_may_be_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("hush\n")
+    monkeypatch.setenv("MONITOR_USERNAME", "prometheus")
+    monkeypatch.setenv("MONITOR_PASSWORD_FILE", str(secret))
+    monkeypatch.setenv("MONITOR_DATABASE_URL_FILE", str(secret))
+    assert read_settings()[1].login == ("prometheus", "hush")
+    refuse_misspelt(os.environ)
+    monkeypatch.setenv("MONITOR_PASSWORD", "louder")
+    assert read_settings()[1].login == ("prometheus", "louder")
+
+
+def test_a_file_that_holds_no_secret_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    message = refused(monkeypatch, KAFKA_SASL_PASSWORD_FILE=str(tmp_path / "none"))
+    assert (
+        message
+        == f"KAFKA_SASL_PASSWORD_FILE={tmp_path}/none can't be read: No such file or directory"
+    )
+    (tmp_path / "none").touch()
+    assert "is empty" in refused(monkeypatch)
+    monkeypatch.delenv("KAFKA_SASL_PASSWORD_FILE")
+    monkeypatch.setenv("MONITOR_DATABASE_URL_FILE", str(tmp_path))
+    with pytest.raises(SettingsError, match=r"MONITOR_DATABASE_URL_FILE=.* Is a directory"):
+        read_database_settings()
