@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import IntEnum
+from pathlib import Path
 from types import FrameType
 from typing import Any, Final, NoReturn
 
@@ -85,7 +86,7 @@ class _Range(click.ParamType[Range]):
 
 
 @click.command(cls=_Plugin)
-@options.bootstrap_servers
+@options.connection
 @selecting
 @click.option("-w", "--warning", type=_Range(), default="60", show_default=True, metavar="RANGE",
               help="WARNING where the lag is outside.")  # fmt: skip
@@ -98,6 +99,7 @@ class _Range(click.ParamType[Range]):
 def check(
     *,
     bootstrap_servers: str | None,
+    command_config: Path | None,
     warning: Range,
     critical: Range,
     unit: str,
@@ -110,7 +112,9 @@ def check(
     wrong use. A RANGE is 10 (alert outside 0 to 10), 10:, ~:10, 10:20 or @10:20 (alert inside).
     """
     selection = selection_of(**given)
-    kafka, settings = options.settings(bootstrap_servers=bootstrap_servers)
+    kafka, settings = options.settings(
+        bootstrap_servers=bootstrap_servers, command_config=command_config
+    )
     selection.refuse_left_out(settings)
     try:
         with _time_limit(timeout):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -20,7 +21,7 @@ from monitor.model import Snapshot
 
 
 @click.command()
-@options.bootstrap_servers
+@options.connection
 @selecting
 @click.option(
     "--output", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True
@@ -31,6 +32,7 @@ from monitor.model import Snapshot
 def groups(
     *,
     bootstrap_servers: str | None,
+    command_config: Path | None,
     output: str,
     limit: int,
     fail_above: Amount | None,
@@ -46,7 +48,9 @@ def groups(
     if watch is not None and output != "table":
         raise click.UsageError("--watch goes with --output table only")
     selection = selection_of(**given)
-    kafka, settings = options.settings(bootstrap_servers=bootstrap_servers)
+    kafka, settings = options.settings(
+        bootstrap_servers=bootstrap_servers, command_config=command_config
+    )
     selection.refuse_left_out(settings)
 
     def show(snapshot: Snapshot, chosen: Mapping[str, GroupMeasures]) -> None:

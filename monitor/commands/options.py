@@ -6,10 +6,12 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
 import click
 
+from monitor.client_properties import read_client_properties
 from monitor.pools.settings import DatabaseSettings
 from monitor.secret_files import SUFFIX, is_secret
 from monitor.settings import KafkaSettings, MonitorSettings, SettingsError, read_settings
@@ -28,8 +30,14 @@ class Refusal(click.ClickException):
     exit_code = 2
 
 
-def bootstrap_servers(command: Callable[P, R]) -> Callable[P, R]:
-    """Add --bootstrap-servers."""
+def connection(command: Callable[P, R]) -> Callable[P, R]:
+    """Add what says how to reach the cluster: --bootstrap-servers and --command-config."""
+    command = click.option(
+        "--command-config",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Kafka's client.properties, as its own tools take it; goes before the environment.",
+    )(command)
     return click.option(
         "--bootstrap-servers",
         metavar="HOST:PORT[,...]",
@@ -49,7 +57,9 @@ def watch(command: Callable[P, R]) -> Callable[P, R]:
     )(command)
 
 
-def settings(**given: Any) -> tuple[KafkaSettings, MonitorSettings]:
+def settings(
+    *, command_config: Path | None = None, **given: Any
+) -> tuple[KafkaSettings, MonitorSettings]:
     """Return the settings that all commands share; raises Refusal with what is wrong with them.
 
     They are the same for each command, so that `monitor lag` shows what `monitor serve` would: a
@@ -57,7 +67,9 @@ def settings(**given: Any) -> tuple[KafkaSettings, MonitorSettings]:
     """
     try:
         refuse_misspelt(os.environ)
-        return read_settings(**given)
+        in_file = read_client_properties(command_config) if command_config else {}
+        wanted = {name: value for name, value in given.items() if value is not None}
+        return read_settings(**{**in_file, **wanted})
     except SettingsError as error:
         raise Refusal(str(error)) from None
 

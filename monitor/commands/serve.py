@@ -19,7 +19,7 @@ from monitor.web.server import AddressError, CertificateError, WebServer
 
 
 @click.command()
-@options.bootstrap_servers
+@options.connection
 @click.option("--host", help="Address to listen on. [env: MONITOR_HOST; default: 127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on. [env: MONITOR_PORT; default: 9308]")
 @click.option(
