@@ -14,7 +14,7 @@ from typing import Final, NoReturn
 import click
 
 # Each is the name of a module here that has a click command of the same name.
-COMMANDS: Final = ("check", "groups", "lag", "pools", "serve")
+COMMANDS: Final = ("advise", "check", "groups", "lag", "pools", "serve")
 
 CANT_WRITE: Final = 2
 
