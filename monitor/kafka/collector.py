@@ -77,25 +77,32 @@ class Collector:
         self._metadata_due_at = 0.0
         self._leaderless_since: float | None = None
         self._start_offsets_due_at = 0.0
-        self._questions = OffsetQuestions({})
+        self._questions = OffsetQuestions({}, intervals.request_timeout)
         self._looks = LogLooks()
         self._unknown_topics: frozenset[str] = frozenset()
         self._exchange = Exchange(brokers, intervals.request_timeout, frozenset())
+        self._causes: Mapping[int, str] = {}  # why brokers did not answer in the last poll
         # each with failures of its own
         self._times_exchange = self._exchange.aside()
         self._looks_exchange = self._exchange.aside()
         self._last = Snapshot(None, taken_at=0.0, monotonic_at=0.0)
 
+    def connect(self, timeout_s: float) -> None:
+        """Reach the cluster, so that the first poll need not; raises UnreachableError."""
+        self._take(self._brokers.find_cluster(timeout_s))
+
     def poll(self) -> Snapshot:
         """Ask all brokers and return what they said.
 
         Ends within a few request timeouts, however many brokers hang. Raises UnreachableError when
-        no broker was ever reached.
+        no broker was ever reached; once one was, that none can be is told in the snapshot.
         """
         started = self._monotonic()
         last = self._last
+        self._causes = self._exchange.down
+        suspects = self._causes.keys() - self._brokers.take_recovered()
         exchange = self._exchange = Exchange(
-            self._brokers, self._intervals.request_timeout, frozenset(self._exchange.down), started
+            self._brokers, self._intervals.request_timeout, frozenset(suspects), started
         )
         metadata = self._refresh_metadata(exchange)
         groups = self._groups.collect(exchange, metadata, last.groups)
@@ -143,7 +150,7 @@ class Collector:
         not answered are absent; a broker that failed since the last poll began is not asked, and one
         that fails here, as while it searches remote storage, counts as up.
         """
-        asks = ask_at_times(self._last.topics, wanted)
+        asks = ask_at_times(self._last.topics, wanted, self._intervals.request_timeout)
         self._times_exchange.ask(asks)
         if leader_moved(asks):
             self._metadata_due_at = 0.0
@@ -181,40 +188,44 @@ class Collector:
 
     def _refresh_metadata(self, exchange: Exchange) -> ClusterMetadata:
         known = self._metadata
-        healthy = [] if known is None else exchange.healthy(known.brokers)
-        found: ClusterMetadata | None
-        if known is not None and healthy:
+        if known is None:
+            return self._take(self._brokers.find_cluster(self._intervals.request_timeout))
+        healthy = exchange.healthy(known.brokers)
+        if healthy:
             if self._monotonic() < self._metadata_due_at:
                 return known
             # another broker each time: one that lags behind in metadata is not believed for ever
             ask = Ask(healthy[int(self._monotonic()) % len(healthy)], Metadata())
             exchange.ask([ask])
-            found = ask.answer
-        else:
-            try:
-                found = self._brokers.find_cluster(self._intervals.request_timeout)
-                exchange.suspects = frozenset()
-            except UnreachableError as error:
-                if known is None:
-                    raise
-                exchange.down.update(dict.fromkeys(known.brokers, "no broker answers"))
-                exchange.errors.append(str(error))
-                return known
-        if found is None:
-            assert known is not None  # noqa: S101  # find_cluster returns or raises
+            return known if ask.answer is None else self._take(ask.answer)
+        try:
+            found = self._brokers.find_cluster(self._intervals.request_timeout)
+        except UnreachableError as error:
+            for broker in known.brokers.values():
+                cause = error.causes.get(broker.address) or self._causes.get(broker.id)
+                exchange.down[broker.id] = cause or "no broker answers"
+            exchange.errors.append(str(error))
             return known
+        exchange.suspects = frozenset()
+        return self._take(found)
+
+    def _take(self, found: ClusterMetadata) -> ClusterMetadata:
+        """Have the metadata be what is known from now on; return it as it is kept."""
+        known = self._metadata
         found = replace(found, missing_brokers=_replicas(found.topics) - found.brokers.keys())
         if GROUPS_TOPIC in found.topics:
             found = replace(found, group_partitions=found.topics[GROUPS_TOPIC].partitions)
         if self._wants_topic is not None:
             wanted = {n: topic for n, topic in found.topics.items() if self._wants_topic(n)}
             found = replace(found, topics=wanted)
+        if found.bootstrap is None and known is not None:
+            found = replace(found, bootstrap=known.bootstrap)
         self._plan_metadata(found)
         if known is not None and found.topics == known.topics:
             # the same objects as before: what was made of them (questions, text) is still right
             found = replace(found, topics=known.topics)
         else:
-            self._questions = OffsetQuestions(found.topics)
+            self._questions = OffsetQuestions(found.topics, self._intervals.request_timeout)
             self._start_offsets_due_at = 0.0
         self._metadata = found
         return found

@@ -12,7 +12,7 @@ class Exchange:
     """Asks in rounds; a broker that failed in one round is left out of those that follow.
 
     `suspects` are the brokers that failed in the last poll: they are asked again, but not waited
-    for. `down` has the brokers that did not answer and why, `errors` what else went wrong,
+    for, until they answer. `down` has the brokers that did not answer and why, `errors` what else went wrong,
     `started_at` the moment at which the poll began.
     """
 
@@ -26,13 +26,17 @@ class Exchange:
         self.down: dict[int, str] = {}
         self.errors: list[str] = []
 
-    def ask(self, asks: Iterable[Ask[Any]]) -> None:
-        """Send all at once, then fill in each one's answer or failure."""
+    def ask(self, asks: Iterable[Ask[Any]], *, again: bool = False) -> None:
+        """Send all at once, then fill in each one's answer or failure.
+
+        With `again` the caller asks for less where a reply is too large; it is no error then.
+        """
         asks = [ask for ask in asks if ask.broker not in self.down]
         if asks:
             self._brokers.ask(asks, self._timeout_s, self.suspects)
+        self.suspects -= {ask.broker for ask in asks if ask.failure is None}
         for ask in asks:
-            if ask.failure is None:
+            if ask.failure is None or (again and (ask.failure.too_large or ask.failure.lost)):
                 continue
             if ask.failure.broker_down:
                 self.down.setdefault(ask.broker, ask.failure.cause)

@@ -16,6 +16,8 @@ from monitor.model import Offsets, Topic
 
 # The bound of one reply: past it a question goes out as several.
 MAX_PARTITIONS_PER_LIST: Final = 50_000
+# The share of a question's time that the broker may spend on remote storage.
+SEARCH_SHARE: Final = 0.7
 # Why nobody is asked about a partition.
 NO_LEADER: Final = "no leader"
 # Errors of a partition that pass by themselves, or with newer metadata.
@@ -33,17 +35,26 @@ PASSING: Final = frozenset(
 )
 
 
+def timeout_ms(timeout_s: float) -> int:
+    """Return how long a broker may search remote storage, so that it can still say that it failed.
+
+    Where our own limit is reached first, the answers of all other partitions are lost with it.
+    """
+    return max(1, int(timeout_s * SEARCH_SHARE * 1_000))
+
+
 class OffsetQuestions:
     """The questions about one view of the topics: asked at every poll, built only once."""
 
-    def __init__(self, topics: Mapping[str, Topic]) -> None:
+    def __init__(self, topics: Mapping[str, Topic], timeout_s: float) -> None:
         self._leaders = _by_leader(topics)
+        limit_ms = timeout_ms(timeout_s)
 
         def asked(at: int, *, read_committed: bool = False) -> list[tuple[int, ListOffsets]]:
             # one object for all topics that have the same partitions there: most have
             times_of = lru_cache(maxsize=None)(lambda indexes: dict.fromkeys(indexes, at))
             return [
-                (leader, ListOffsets(batch, read_committed))
+                (leader, ListOffsets(batch, read_committed, limit_ms))
                 for leader, partitions in self._leaders.items()
                 for batch in _batches(
                     {name: times_of(tuple(indexes)) for name, indexes in partitions.items()}
@@ -68,11 +79,11 @@ class OffsetQuestions:
 
 
 def ask_at_times(
-    topics: Mapping[str, Topic], wanted: Mapping[str, Mapping[int, int]]
+    topics: Mapping[str, Topic], wanted: Mapping[str, Mapping[int, int]], timeout_s: float
 ) -> list[Ask[FoundOffsets]]:
     """Ask each leader for its partitions' offsets at these times, in milliseconds."""
     return [
-        Ask(leader, ListOffsets(batch))
+        Ask(leader, ListOffsets(batch, timeout_ms=timeout_ms(timeout_s)))
         for leader, times_of in at_leaders(topics, wanted).items()
         for batch in _batches(times_of)
     ]

@@ -20,6 +20,14 @@ class SlowNameError(Exception):
         super().__init__("its name was not resolved in time")
 
 
+class TooLargeError(Exception):
+    """The reply is larger than kafka-python was told to take, and it closed the connection."""
+
+
+class LostError(Exception):
+    """The connection was closed because of another question's reply."""
+
+
 _SIGNS: Final = (
     ("ECONNREFUSED", "connection refused"),
     ("DNS", "the name does not resolve"),
@@ -64,4 +72,8 @@ def explain(error: BaseException) -> Failure:
         return Failure(str(error))
     if isinstance(error, ThrottledError):
         return Failure("it throttles this client: its quota is used up")
+    if isinstance(error, TooLargeError):
+        return Failure("its reply is too large", too_large=True)
+    if isinstance(error, LostError):
+        return Failure("the reply to another question was too large", lost=True)
     return Failure(cause_of(error), broker_down=True)
