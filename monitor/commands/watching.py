@@ -70,7 +70,6 @@ def collector_of(
             intervals,
             wants_group=_both(settings.wants_group(), wants_group),
             wants_topic=_both(settings.wants_topic(), wants_topic),
-            hide_empty_groups=settings.hide_empty_groups,
             read_committed=settings.read_committed,
         )
         if connect:

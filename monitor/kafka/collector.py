@@ -45,7 +45,7 @@ class Collector:
     """Polls one cluster; remembers between polls what need not be asked again.
 
     `read_committed` adds the last stable offsets. Groups and topics that are not wanted are not
-    asked about, and not in the snapshot; nor are groups without members if they are to be hidden.
+    asked about, and not in the snapshot.
     """
 
     def __init__(
@@ -55,7 +55,6 @@ class Collector:
         *,
         wants_group: Callable[[str], bool] | None = None,
         wants_topic: Callable[[str], bool] | None = None,
-        hide_empty_groups: bool = False,
         read_committed: bool = False,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -64,9 +63,7 @@ class Collector:
         self._intervals = intervals
         self._wants_topic = wants_topic and lru_cache(FILTER_CACHE)(wants_topic)
         self._groups = GroupCollector(
-            wants_group and lru_cache(FILTER_CACHE)(wants_group),
-            self._wants_topic,
-            hide_empty=hide_empty_groups,
+            wants_group and lru_cache(FILTER_CACHE)(wants_group), self._wants_topic
         )
         self._configs = intervals.topic_configs and TopicConfigs(intervals.topic_configs)
         self._log_dirs = intervals.log_sizes and LogDirs(intervals.log_sizes)
@@ -111,7 +108,7 @@ class Collector:
         exchange.ask([*latest, *stable])
         rare = self._ask_rarely(exchange, metadata, started)
         # partitions and groups of a broker that is lost move to others within seconds
-        if leader_moved([*latest, *stable]) or exchange.down or self._groups.missing:
+        if leader_moved([*latest, *stable]) or exchange.down or self._groups.in_doubt:
             self._metadata_due_at = 0.0
         self._notice_unknown_topics(groups, metadata)
         self._times_exchange, self._looks_exchange = exchange.aside(), exchange.aside()

@@ -373,12 +373,11 @@ def _int_or_none(value: str | None) -> int | None:
     return None if value is None else int(value)
 
 
-@lru_cache(maxsize=10_000)
 def decode_assignment(data: bytes) -> Assignment:
     """Decode a classic member's assignment (ConsumerProtocolAssignment, any version).
 
-    Cached: assignments stay the same for thousands of polls. Malformed bytes, which a client of its
-    own making may send, give an empty assignment.
+    Malformed bytes, which a client of its own making may send, give an empty assignment. Not cached:
+    Kafka Streams puts 30 kB into a member's, new at every rebalance.
     """
     assignment: dict[str, tuple[int, ...]] = {}
     try:
@@ -387,7 +386,7 @@ def decode_assignment(data: bytes) -> Assignment:
         for _ in range(topics):
             (length,) = struct.unpack_from(">h", data, position)
             position += 2
-            topic = data[position : position + length].decode()
+            topic = sys.intern(data[position : position + length].decode())
             position += length
             (count,) = struct.unpack_from(">i", data, position)
             position += 4

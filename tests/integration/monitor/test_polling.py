@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.questions import UnreachableError
 from monitor.kafka.wire import KafkaWire
-from monitor.model import Snapshot
+from monitor.model import ANSWERED, Refused, Snapshot
 from monitor.settings import KafkaSettings
 from order_services.local.kafka import EmbeddedKafka
 
@@ -45,7 +46,7 @@ def fill(broker: EmbeddedKafka, topic: str, group: str) -> None:
     commit(broker, group, TopicPartition(topic, 0, 2))
 
 
-def commit(broker: EmbeddedKafka, group: str, wanted: TopicPartition) -> None:
+def commit(broker: EmbeddedKafka, group: str, *wanted: TopicPartition) -> None:
     consumer = Consumer(
         {"bootstrap.servers": broker.bootstrap_servers, "group.id": group, "log_level": 0}
     )
@@ -53,7 +54,7 @@ def commit(broker: EmbeddedKafka, group: str, wanted: TopicPartition) -> None:
     try:
         while True:
             try:
-                consumer.commit(offsets=[wanted], asynchronous=False)
+                consumer.commit(offsets=list(wanted), asynchronous=False)
             except KafkaException:
                 # a new broker is nobody's coordinator for a moment
                 assert time.monotonic() < deadline
@@ -64,10 +65,15 @@ def commit(broker: EmbeddedKafka, group: str, wanted: TopicPartition) -> None:
         consumer.close()
 
 
-def poll_until(collector: Collector, met: Callable[[Snapshot], bool]) -> Snapshot:
+def poll_until(
+    collector: Collector,
+    met: Callable[[Snapshot], bool],
+    always: Callable[[Snapshot], None] = lambda _: None,
+) -> Snapshot:
     deadline = time.monotonic() + 60
     while True:
         snapshot = collector.poll()
+        always(snapshot)
         if met(snapshot):
             return snapshot
         assert time.monotonic() < deadline, snapshot
@@ -132,6 +138,76 @@ def test_a_broker_that_freezes_leaves_stale_numbers_in_bounded_time_and_recovers
             lambda s: not s.broker_errors and "g" in s.groups and not s.groups["g"].is_silent,
         )
         assert back.end_offsets.values["t"] == {0: 5, 1: 5}
+    finally:
+        wire.close()
+
+
+def test_a_broker_that_restarts_deletes_no_group_and_says_so_of_its_lists(
+    own_broker: EmbeddedKafka,
+) -> None:
+    fill(own_broker, "t", "g")
+    wire = KafkaWire(KafkaSettings(bootstrap_servers=(own_broker.bootstrap_servers,)))
+    collector = Collector(wire, Intervals(request_timeout=REQUEST_TIMEOUT_S))
+    try:
+        before = poll_until(collector, lambda s: "g" in s.groups)
+        assert before.groups_complete
+        own_broker.kill()
+        assert collector.poll().groups["g"].is_silent
+        starter = threading.Thread(target=own_broker.start)
+        starter.start()
+        # its list is empty and without an error for a while
+        back = poll_until(collector, lambda s: _is_back(s) and not starter.is_alive(), _has_all)
+        assert not back.groups_complete  # of others nothing is known so soon
+        starter.join()
+        AdminClient({"bootstrap.servers": own_broker.bootstrap_servers}).delete_consumer_groups(
+            ["g"]
+        )["g"].result()
+        poll_until(collector, lambda s: "g" not in s.groups)
+    finally:
+        wire.close()
+
+
+def _is_back(snapshot: Snapshot) -> bool:
+    return not snapshot.broker_errors and not snapshot.groups["g"].is_silent
+
+
+def _has_all(snapshot: Snapshot) -> None:
+    assert snapshot.groups["g"].commits == {"t": {0: 2}}
+
+
+def test_a_reply_that_is_larger_than_a_client_takes_is_asked_for_in_parts(
+    kafka: EmbeddedKafka, unique: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = unique("large")
+    groups = [unique("large") for _ in range(9)]
+    fill(kafka, topic, groups[0])
+    metadata = "m" * 3_000
+    for group in groups[:8]:
+        commit(kafka, group, TopicPartition(topic, 0, 2, metadata))
+    # no client that counts takes the last one
+    commit(
+        kafka, groups[8], *(TopicPartition(topic, index, 2, metadata[:2_900]) for index in (0, 1))
+    )
+    monkeypatch.setattr("monitor.kafka.wire.connecting.MAX_REPLY_BYTES", 5_000)
+    wire = KafkaWire(KafkaSettings(bootstrap_servers=(kafka.bootstrap_servers,)))
+    try:
+        collector = Collector(
+            wire,
+            Intervals(),
+            wants_group=groups.__contains__,
+            wants_topic=topic.__eq__,
+        )
+        requests = []
+        for _ in range(3):
+            snapshot = collector.poll()
+            requests.append(snapshot.requests["OffsetFetch"])
+            assert snapshot.broker_errors == {}
+            for group in groups[:8]:
+                assert snapshot.groups[group].answer == ANSWERED
+                assert snapshot.groups[group].commits == {topic: {0: 2}}
+            too_large = snapshot.groups[groups[8]]
+            assert too_large.answer == Refused("its commits do not fit into one reply")
+        assert requests[0] > requests[1]
     finally:
         wire.close()
 

@@ -120,6 +120,13 @@ class FakeBrokers:
             del self.late[broker]
         return recovered
 
+    def delete_group(self, group: str) -> None:
+        """Delete a group with its commits, wherever it is."""
+        for broker, listed in self.groups.items():
+            self.groups[broker] = [known for known in listed if known.id != group]
+        self.commits.pop(group, None)
+        self.described.pop(group, None)
+
     def take_request_counts(self) -> dict[str, int]:
         counts, self.counts = self.counts, Counter()
         return dict(counts)
