@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from monitor.kafka.exchange import Exchange
 from monitor.kafka.questions import Ask
@@ -53,14 +53,15 @@ class Batches:
         self._sizes[group] = size
 
     def halve(self, batch: Collection[str]) -> None:
-        """Have these groups asked about in batches of half as many, one that is alone not at all."""
+        """Have these groups asked about in batches of half as many."""
         share = 2 * MEANT_BYTES // len(batch) + 1
-        if len(batch) > 1:
-            self._sizes.update((g, max(share, self._sizes.get(g, 0))) for g in batch)
-            return
-        # it was the one that made all others' batches small
-        self._sizes = dict.fromkeys(batch, share)
-        self.oversized.update(batch)
+        self._sizes.update((group, max(share, self._sizes.get(group, 0))) for group in batch)
+
+    def leave_out(self, group: str) -> None:
+        """Have a group not asked about: alone it is too large."""
+        # it was the one that made the others' batches small
+        self._sizes = {group: MEANT_BYTES}
+        self.oversized.add(group)
 
     def try_oversized_again(self) -> None:
         """Ask once more about groups that did not fit: they may have become smaller."""
@@ -83,35 +84,55 @@ class Part:
     groups: Sequence[str]
 
 
-def ask_in_batches(
-    exchange: Exchange,
-    parts: Sequence[Part],
-    take: Callable[[Part, Mapping[str, Any], float], None],
-) -> None:
-    """Ask all, and have the answers taken; ask again in smaller batches where a reply is too large."""
+Take: TypeAlias = Callable[[Part, Mapping[str, Any], float], None]
+"""What takes in an answer, and when it came."""
+
+
+def ask_in_batches(exchange: Exchange, parts: Sequence[Part], take: Take) -> None:
+    """Ask all, and have the answers taken; ask again in smaller batches where a reply is too large.
+
+    Replies that came just before one that is too large are lost with it, and may be blamed for it:
+    what can't be halved any more is asked for once more alone.
+    """
+    alone: list[Part] = []
     for _ in range(MAX_HALVINGS):
         asks = [
-            (part, batch, Ask(part.broker, part.question(batch)))
+            (replace(part, groups=batch), Ask(part.broker, part.question(batch)))
             for part in parts
             for batch in part.batches.cut(part.groups)
         ]
-        exchange.ask([ask for *_, ask in asks], again=True)
-        blamed = {
-            (part.broker, part.batches): len(batch)
-            for part, batch, ask in asks
-            if ask.failure is not None and ask.failure.too_large
-        }
-        again = []
-        for part, batch, ask in asks:
-            if ask.answer is not None:
-                take(part, ask.answer, ask.answered_at)
-            elif ask.failure is not None and (ask.failure.too_large or ask.failure.lost):
-                # only one on each connection is found out; what was lost with it and asks for as
-                # much may be as large
-                largest = blamed.get((part.broker, part.batches), 0)
-                if ask.failure.too_large or 1 < largest <= len(batch):
-                    part.batches.halve(batch)
-                again.append(replace(part, groups=batch))
-        if not again:
-            return
-        parts = again
+        exchange.ask([ask for _, ask in asks], again=True)
+        parts = _again(asks, take, alone)
+        if not parts:
+            break
+    for part in alone:
+        ask = Ask(part.broker, part.question(part.groups))
+        exchange.ask([ask], again=True)
+        if ask.answer is not None:
+            take(part, ask.answer, ask.answered_at)
+        elif ask.failure is not None and ask.failure.too_large:
+            part.batches.leave_out(part.groups[0])
+
+
+def _again(asks: Sequence[tuple[Part, Ask[Any]]], take: Take, alone: list[Part]) -> list[Part]:
+    """Have what was answered taken; return what is to be asked again, or put it to `alone`."""
+    blamed = {
+        (part.broker, part.batches): len(part.groups)
+        for part, ask in asks
+        if ask.failure is not None and ask.failure.too_large
+    }
+    again = []
+    for part, ask in asks:
+        if ask.answer is not None:
+            take(part, ask.answer, ask.answered_at)
+        if ask.failure is None or not (ask.failure.too_large or ask.failure.lost):
+            continue
+        if ask.failure.too_large and len(part.groups) == 1:
+            alone.append(part)
+            continue
+        # what was lost with it and asks for as much may be as large
+        largest = blamed.get((part.broker, part.batches), 0)
+        if ask.failure.too_large or 1 < largest <= len(part.groups):
+            part.batches.halve(part.groups)
+        again.append(part)
+    return again

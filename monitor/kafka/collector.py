@@ -10,7 +10,7 @@ it. What it last said is kept, marked stale, with the time at which it was seen.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
@@ -20,7 +20,14 @@ from monitor.kafka.details import LogDirs, TopicConfigs
 from monitor.kafka.exchange import Exchange
 from monitor.kafka.groups import GroupCollector
 from monitor.kafka.looks import LogLooks
-from monitor.kafka.offsets import OffsetQuestions, ask_at_times, join, leader_moved
+from monitor.kafka.offsets import (
+    OffsetQuestions,
+    ask_at_times,
+    created_anew,
+    join,
+    leader_moved,
+    without,
+)
 from monitor.kafka.questions import Ask, Brokers, ClusterMetadata, Metadata, UnreachableError
 from monitor.model import Group, LogLook, Offsets, Snapshot, Topic
 
@@ -76,6 +83,7 @@ class Collector:
         self._start_offsets_due_at = 0.0
         self._questions = OffsetQuestions({}, intervals.request_timeout)
         self._looks = LogLooks()
+        self._reached = False  # whether a broker ever answered at the address that it advertises
         self._unknown_topics: frozenset[str] = frozenset()
         self._exchange = Exchange(brokers, intervals.request_timeout, frozenset())
         self._causes: Mapping[int, str] = {}  # why brokers did not answer in the last poll
@@ -95,18 +103,19 @@ class Collector:
         no broker was ever reached; once one was, that none can be is told in the snapshot.
         """
         started = self._monotonic()
-        last = self._last
         self._causes = self._exchange.down
         suspects = self._causes.keys() - self._brokers.take_recovered()
         exchange = self._exchange = Exchange(
             self._brokers, self._intervals.request_timeout, frozenset(suspects), started
         )
         metadata = self._refresh_metadata(exchange)
+        last = self._last
         groups = self._groups.collect(exchange, metadata, last.groups)
         latest = self._questions.latest()
         stable = self._questions.stable() if self._read_committed else []
         exchange.ask([*latest, *stable])
-        rare = self._ask_rarely(exchange, metadata, started)
+        ends = join(latest, last.end_offsets, metadata.topics)
+        starts = self._ask_rarely(exchange, metadata, started, ends)
         # partitions and groups of a broker that is lost move to others within seconds
         if leader_moved([*latest, *stable]) or exchange.down or self._groups.in_doubt:
             self._metadata_due_at = 0.0
@@ -120,18 +129,18 @@ class Collector:
             duration_seconds=ended - started,
             controller=metadata.controller,
             brokers=metadata.brokers,
-            broker_errors=dict(exchange.down),
+            broker_errors=self._told(exchange, metadata),
             missing_brokers=metadata.missing_brokers,
             topics=metadata.topics,
-            start_offsets=rare,
-            end_offsets=join(latest, last.end_offsets, metadata.topics),
+            start_offsets=starts,
+            end_offsets=ends,
             stable_offsets=join(stable, last.stable_offsets, metadata.topics)
             if self._read_committed
             else last.stable_offsets,
             groups=groups,
             groups_complete=self._groups.complete,
             requests=self._brokers.take_request_counts(),
-            errors=tuple(exchange.errors),
+            errors=(*exchange.errors, *_shared_addresses(metadata)),
             topic_configs=self._configs.latest if self._configs else {},
             log_sizes=self._log_dirs.latest if self._log_dirs else {},
         )
@@ -202,7 +211,8 @@ class Collector:
                 cause = error.causes.get(broker.address) or self._causes.get(broker.id)
                 exchange.down[broker.id] = cause or "no broker answers"
             exchange.errors.append(str(error))
-            return known
+            self._metadata = replace(known, bootstrap=None)  # it answers no more
+            return self._metadata
         exchange.suspects = frozenset()
         return self._take(found)
 
@@ -218,6 +228,8 @@ class Collector:
         if found.bootstrap is None and known is not None:
             found = replace(found, bootstrap=known.bootstrap)
         self._plan_metadata(found)
+        if known is not None:
+            self._forget_replaced(found, known)
         if known is not None and found.topics == known.topics:
             # the same objects as before: what was made of them (questions, text) is still right
             found = replace(found, topics=known.topics)
@@ -244,9 +256,15 @@ class Collector:
             wait = min(wait, now - self._leaderless_since)
         self._metadata_due_at = now + wait
 
-    def _ask_rarely(self, exchange: Exchange, metadata: ClusterMetadata, now: float) -> Offsets:
+    def _ask_rarely(
+        self, exchange: Exchange, metadata: ClusterMetadata, now: float, ends: Offsets
+    ) -> Offsets:
         """Ask in one round for all that is due; return the start offsets, old or new."""
         topics, brokers = metadata.topics, metadata.brokers
+        last = self._last
+        anew = created_anew(ends, last.end_offsets, last.start_offsets)
+        if anew:
+            self._start_offsets_due_at = self._metadata_due_at = 0.0
         due = now >= self._start_offsets_due_at
         earliest = self._questions.earliest() if due else []
         configs = self._configs and self._configs.asks(now, topics, exchange.healthy(brokers))
@@ -257,12 +275,49 @@ class Collector:
         if self._log_dirs:
             self._log_dirs.take(now, brokers)
         if not due:
-            return self._last.start_offsets
+            return last.start_offsets
         if all(ask.answer is not None for ask in earliest):
             self._start_offsets_due_at = now + self._intervals.start_offsets
         if leader_moved(earliest):
             self._metadata_due_at = 0.0
-        return join(earliest, self._last.start_offsets, topics)
+        starts = join(earliest, without(last.start_offsets, anew), topics)
+        if still := created_anew(ends, ends, starts):
+            # created anew after its end was read, or emptied: it is read again
+            self._start_offsets_due_at = self._metadata_due_at = 0.0
+        return without(starts, still)
+
+    def _forget_replaced(self, found: ClusterMetadata, known: ClusterMetadata) -> None:
+        """Forget the offsets of topics that the metadata say were created anew."""
+        anew = frozenset(
+            name
+            for name, topic in found.topics.items()
+            if (before := known.topics.get(name)) is not None
+            and topic is not before
+            # brokers before 2.8 tell no ids, but partitions never become fewer
+            and (topic.id != before.id or len(topic.partitions) < len(before.partitions))
+        )
+        self._last = replace(
+            self._last,
+            start_offsets=without(self._last.start_offsets, anew),
+            end_offsets=without(self._last.end_offsets, anew),
+            stable_offsets=without(self._last.stable_offsets, anew),
+        )
+
+    def _told(self, exchange: Exchange, metadata: ClusterMetadata) -> dict[int, str]:
+        """Return why brokers did not answer.
+
+        Where none ever did at its own address and a bootstrap server does, the addresses are wrong.
+        """
+        self._reached = self._reached or bool(exchange.answered)
+        told = dict(exchange.down)
+        for broker in exchange.down.keys() & metadata.brokers.keys() - exchange.refused:
+            address = metadata.brokers[broker].address
+            if metadata.bootstrap not in {None, address} and not self._reached:
+                told[broker] += (
+                    f"; the bootstrap server {metadata.bootstrap} answers, and says that this broker "
+                    f"is at {address}, which can't be reached from here: see advertised.listeners"
+                )
+        return told
 
     def _notice_unknown_topics(
         self, groups: Mapping[str, Group], metadata: ClusterMetadata
@@ -280,6 +335,19 @@ class Collector:
         if unknown - self._unknown_topics:
             self._metadata_due_at = 0.0
         self._unknown_topics = unknown
+
+
+def _shared_addresses(metadata: ClusterMetadata) -> Iterator[str]:
+    """Tell of brokers that are all at one address, where any of them may answer for another."""
+    at: dict[str, list[int]] = {}
+    for broker in metadata.brokers.values():
+        at.setdefault(broker.address, []).append(broker.id)
+    for address, brokers in at.items():
+        if len(brokers) > 1:
+            yield (
+                f"brokers {', '.join(map(str, sorted(brokers)))} are all said to be at {address}: "
+                "what one of them is asked another may answer; see advertised.listeners"
+            )
 
 
 def _replicas(topics: Mapping[str, Topic]) -> frozenset[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
@@ -115,6 +116,42 @@ def join(asks: Iterable[Ask[FoundOffsets]], last: Offsets, topics: Mapping[str, 
     refused = _refused([answer for _, answer in answered], topics)
     silent = _keep_unanswered(values, last, topics, refused)
     return Offsets(last.values if values == last.values else values, seen_at, silent, refused)
+
+
+def created_anew(ends: Offsets, last_ends: Offsets, starts: Offsets) -> frozenset[str]:
+    """Return the topics of which an end went back, or a start is past its end.
+
+    They were deleted and created anew (or cut off by an unclean election): what was known of their
+    logs is of others.
+    """
+    return frozenset(
+        topic
+        for topic, now in ends.values.items()
+        if _went_back(now, last_ends.values.get(topic)) or _is_past(starts.values.get(topic), now)
+    )
+
+
+def without(offsets: Offsets, topics: frozenset[str]) -> Offsets:
+    """Return the offsets of all other topics."""
+    if topics.isdisjoint(offsets.values) and topics.isdisjoint(offsets.silent):
+        return offsets
+    return replace(
+        offsets,
+        values={name: of for name, of in offsets.values.items() if name not in topics},
+        silent={name: of for name, of in offsets.silent.items() if name not in topics},
+    )
+
+
+def _went_back(now: Mapping[int, int], before: Mapping[int, int] | None) -> bool:
+    if before is None or now is before:
+        return False
+    return any(end < before.get(index, end) for index, end in now.items())
+
+
+def _is_past(starts: Mapping[int, int] | None, ends: Mapping[int, int]) -> bool:
+    if starts is None:
+        return False
+    return any(start > ends.get(index, start) for index, start in starts.items())
 
 
 def leader_moved(asks: Iterable[Ask[FoundOffsets]]) -> bool:

@@ -42,12 +42,13 @@ class UnreachableError(Exception):
 class Failure:
     """Why a question has no answer; `broker_down` when the broker itself did not answer.
 
-    `too_large` is a reply that is larger than one may be: less is to be asked for at once. It costs
+    `refused` says that it could be reached, and refused our login or our certificate. `too_large` is a reply that is larger than one may be: less is to be asked for at once. It costs
     the connection, and so the questions that were under way on it: they are `lost`.
     """
 
     cause: str
     broker_down: bool = False
+    refused: bool = False
     too_large: bool = False
     lost: bool = False
 

@@ -7,6 +7,7 @@ from typing import Final
 from kafka import errors
 
 from monitor.kafka.questions import Failure
+from monitor.kafka.wire.logins import is_refusal
 
 
 class ThrottledError(Exception):
@@ -76,4 +77,4 @@ def explain(error: BaseException) -> Failure:
         return Failure("its reply is too large", too_large=True)
     if isinstance(error, LostError):
         return Failure("the reply to another question was too large", lost=True)
-    return Failure(cause_of(error), broker_down=True)
+    return Failure(cause_of(error), broker_down=True, refused=is_refusal(error))

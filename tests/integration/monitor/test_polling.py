@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from monitor.kafka.wire import KafkaWire
 from monitor.model import ANSWERED, Refused, Snapshot
 from monitor.settings import KafkaSettings
 from order_services.local.kafka import EmbeddedKafka
+from tests.support.waiting import wait_for
 
 REQUEST_TIMEOUT_S = 2.0
 
@@ -65,15 +67,10 @@ def commit(broker: EmbeddedKafka, group: str, *wanted: TopicPartition) -> None:
         consumer.close()
 
 
-def poll_until(
-    collector: Collector,
-    met: Callable[[Snapshot], bool],
-    always: Callable[[Snapshot], None] = lambda _: None,
-) -> Snapshot:
+def poll_until(collector: Collector, met: Callable[[Snapshot], bool]) -> Snapshot:
     deadline = time.monotonic() + 60
     while True:
         snapshot = collector.poll()
-        always(snapshot)
         if met(snapshot):
             return snapshot
         assert time.monotonic() < deadline, snapshot
@@ -153,12 +150,12 @@ def test_a_broker_that_restarts_deletes_no_group_and_says_so_of_its_lists(
         assert before.groups_complete
         own_broker.kill()
         assert collector.poll().groups["g"].is_silent
-        starter = threading.Thread(target=own_broker.start)
-        starter.start()
-        # its list is empty and without an error for a while
-        back = poll_until(collector, lambda s: _is_back(s) and not starter.is_alive(), _has_all)
-        assert not back.groups_complete  # of others nothing is known so soon
-        starter.join()
+        # its list is empty and without an error for a while after it has started
+        with polled(collector) as snapshots:
+            own_broker.start()
+            wait_for("group", lambda: not snapshots[-1].groups["g"].is_silent)
+        assert all(s.groups["g"].commits == {"t": {0: 2}} for s in snapshots)
+        assert not snapshots[-1].groups_complete  # of others nothing is known so soon
         AdminClient({"bootstrap.servers": own_broker.bootstrap_servers}).delete_consumer_groups(
             ["g"]
         )["g"].result()
@@ -167,12 +164,23 @@ def test_a_broker_that_restarts_deletes_no_group_and_says_so_of_its_lists(
         wire.close()
 
 
-def _is_back(snapshot: Snapshot) -> bool:
-    return not snapshot.broker_errors and not snapshot.groups["g"].is_silent
+@contextmanager
+def polled(collector: Collector) -> Iterator[list[Snapshot]]:
+    """Poll in the background, again and again, and collect the snapshots."""
+    snapshots = [collector.poll()]
+    ended = threading.Event()
 
+    def poll() -> None:
+        while not ended.wait(0.1):
+            snapshots.append(collector.poll())
 
-def _has_all(snapshot: Snapshot) -> None:
-    assert snapshot.groups["g"].commits == {"t": {0: 2}}
+    thread = threading.Thread(target=poll)
+    thread.start()
+    try:
+        yield snapshots
+    finally:
+        ended.set()
+        thread.join()
 
 
 def test_a_reply_that_is_larger_than_a_client_takes_is_asked_for_in_parts(

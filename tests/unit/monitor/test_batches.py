@@ -27,7 +27,10 @@ LIMIT = 10 * MEANT_BYTES  # of a reply
 
 @dataclass
 class Limited(FakeBrokers):
-    """Closes the connection where a reply would be larger than LIMIT: all questions on it fail."""
+    """Closes the connection where a reply would be larger than LIMIT: all questions on it fail.
+
+    The one that is blamed is the one before, as its reply is lost too.
+    """
 
     bytes_of: dict[str, int] = field(default_factory=dict)
     members_bytes_of: dict[str, int] = field(default_factory=dict)
@@ -38,6 +41,7 @@ class Limited(FakeBrokers):
     ) -> None:
         super().ask(asks, timeout_s, not_awaited)
         closed: set[int] = set()
+        before: dict[int, Ask[Any]] = {}
         for ask in asks:
             match ask.question:
                 case FetchCommits(asked):
@@ -51,7 +55,10 @@ class Limited(FakeBrokers):
                 ask.answer, ask.failure = None, Failure("lost", lost=True)
             elif size > LIMIT:
                 closed.add(ask.broker)
-                ask.answer, ask.failure = None, Failure("too large", too_large=True)
+                ask.answer, ask.failure = None, Failure("lost", lost=True)
+                blamed = before.get(ask.broker, ask)
+                blamed.answer, blamed.failure = None, Failure("too large", too_large=True)
+            before[ask.broker] = ask
 
 
 def groups(count: int, **sizes: int) -> Limited:
