@@ -156,9 +156,8 @@ def test_a_broker_that_restarts_deletes_no_group_and_says_so_of_its_lists(
             wait_for("group", lambda: not snapshots[-1].groups["g"].is_silent)
         assert all(s.groups["g"].commits == {"t": {0: 2}} for s in snapshots)
         assert not snapshots[-1].groups_complete  # of others nothing is known so soon
-        AdminClient({"bootstrap.servers": own_broker.bootstrap_servers}).delete_consumer_groups(
-            ["g"]
-        )["g"].result()
+        admin = AdminClient({"bootstrap.servers": own_broker.bootstrap_servers, "log_level": 0})
+        admin.delete_consumer_groups(["g"])["g"].result(60)
         poll_until(collector, lambda s: "g" not in s.groups)
     finally:
         wire.close()
