@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from monitor.kafka.coordinators import leader_of
@@ -22,6 +22,8 @@ from monitor.model import Group
 EMPTY: Final = "Empty"
 DEAD: Final = "Dead"
 MEMBERLESS_STATES: Final = frozenset({EMPTY, DEAD})
+# The number of no broker.
+NOBODY: Final = -1
 # So many coordinators are asked for in a poll: brokers before 3.0 take one request for each.
 MAX_SOUGHT: Final = 500
 
@@ -30,8 +32,9 @@ MAX_SOUGHT: Final = 500
 class Listings:
     """The groups that are to be read, and who is asked for each.
 
-    `by_name` are those of the last poll that nobody lists now, and whose coordinator can be asked;
-    `away` are those whose coordinator is silent or not known. `heard` are the lists by broker.
+    `by_name` are those that their coordinator, which can be asked, does not list; `away` are those
+    of the last poll whose coordinator is silent or not known. `heard` has the lists of groups that
+    several brokers list, by broker.
     """
 
     groups: dict[str, ListedGroup] = field(default_factory=dict)
@@ -40,18 +43,33 @@ class Listings:
     away: set[str] = field(default_factory=set)
     heard: dict[str, dict[int, ListedGroup]] = field(default_factory=dict)
 
-    def take(self, heard: Mapping[int, ListedGroup], coordinator: int) -> None:
-        """Have one of those who list a group speak for it."""
-        group = heard[coordinator]
-        self.groups[group.id] = group
-        self.coordinators[group.id] = coordinator
+    def hear(self, broker: int, group: ListedGroup) -> None:
+        """Take in that a broker lists a group."""
+        before = self.coordinators.setdefault(group.id, broker)
+        if before == broker:
+            self.groups[group.id] = group
+        else:
+            self.heard.setdefault(group.id, {before: self.groups[group.id]})[broker] = group
+
+    def lists_of(self, group_id: str) -> Mapping[int, ListedGroup]:
+        """Return what each broker that lists a group says of it."""
+        known = {self.coordinators[group_id]: self.groups[group_id]}
+        return self.heard.get(group_id, known)
 
     def move(self, group_id: str, coordinator: int) -> None:
-        """Have another broker speak for a group; what it does not list it tells by name."""
+        """Have a broker speak for a group; what it does not list it is asked for by name."""
+        listed = self.lists_of(group_id).get(coordinator)
+        if listed is None:
+            self.by_name.add(group_id)
+            listed = replace(self.groups[group_id], state=None)
         self.coordinators[group_id] = coordinator
-        now = self.groups[group_id]
-        unknown = ListedGroup(group_id, now.type, None, now.protocol_type)
-        self.groups[group_id] = self.heard.get(group_id, {}).get(coordinator, unknown)
+        self.groups[group_id] = listed
+
+    def set_away(self, group_id: str) -> None:
+        """Have nobody speak for a group."""
+        self.groups.pop(group_id, None)
+        self.coordinators.pop(group_id, None)
+        self.away.add(group_id)
 
 
 def read_lists(
@@ -65,57 +83,55 @@ def read_lists(
 
     `refused` are unlisted groups that need not be asked for again now.
     """
-    found = Listings()
+    found = Listings(away=set(refused))
     for ask in lists:
         for group in ask.answer or ():
-            found.heard.setdefault(group.id, {})[ask.broker] = group
+            found.hear(ask.broker, group)
+    unlisted = last.keys() - found.groups.keys() - refused
     contested = _choose(found, exchange, metadata, last)
-    unlisted = last.keys() - found.heard.keys() - refused
-    found.away |= refused
-    leaders = {
-        group_id: leader_of(group_id, metadata.group_partitions)
-        if metadata.group_partitions
-        else last[group_id].coordinator
-        for group_id in unlisted
-    }
-    reachable = metadata.brokers.keys() - exchange.down.keys()
-    sought = sorted(group_id for group_id, leader in leaders.items() if leader not in reachable)
-    told = find_coordinators([*contested, *_in_turn(sought, exchange)], exchange, metadata)
-    for group_id in contested:
-        heard = found.heard[group_id]
-        # a former coordinator mostly has no members left
-        likely = max(heard, key=lambda broker: heard[broker].state not in MEMBERLESS_STATES)
-        told_of = told.get(group_id)
-        found.take(heard, told_of if told_of in heard else likely)
     for group_id in unlisted:
-        coordinator = told.get(group_id, leaders[group_id])
-        if coordinator is None or coordinator not in reachable:
-            found.away.add(group_id)
-            continue
         before = last[group_id]
-        unknown = ListedGroup(group_id, before.type, None, before.protocol_type)
-        found.take({coordinator: unknown}, coordinator)
+        leader = leader_of(group_id, metadata.group_partitions)
+        coordinator = leader if metadata.group_partitions else before.coordinator
+        found.groups[group_id] = ListedGroup(group_id, before.type, None, before.protocol_type)
+        found.coordinators[group_id] = NOBODY if coordinator is None else coordinator
         found.by_name.add(group_id)
+    reachable = metadata.brokers.keys() - exchange.down.keys()
+    sought = [g for g in sorted(unlisted) if found.coordinators[g] not in reachable]
+    told = find_coordinators(_in_turn([*contested, *sought], exchange), exchange, metadata)
+    for group_id in contested:
+        coordinator = told.get(group_id)
+        if coordinator is None or (coordinator not in reachable and group_id not in last):
+            # one that has members is likelier to be right than one that has none left
+            heard = found.lists_of(group_id)
+            coordinator = max(heard, key=lambda b: heard[b].state not in MEMBERLESS_STATES)
+        found.move(group_id, coordinator)
+    for group_id in sought:
+        found.coordinators[group_id] = told.get(group_id, NOBODY)
+    for group_id in (*contested, *sought):
+        if found.coordinators[group_id] not in reachable:
+            found.by_name.discard(group_id)
+            found.set_away(group_id)
     return found
 
 
 def _choose(
     found: Listings, exchange: Exchange, metadata: ClusterMetadata, last: Mapping[str, Group]
 ) -> list[str]:
-    """Take in the groups of which it is clear who speaks for them; return the others."""
+    """Have those speak for groups of whom it is clear; return the groups that are contested."""
     contested = []
-    for group_id, heard in found.heard.items():
-        if len(heard) == 1:
-            (lister,) = heard
-            if _is_former(group_id, lister, exchange, metadata, last):
-                found.away.add(group_id)
-            else:
-                found.take(heard, lister)
-            continue
+    for group_id, lister in list(found.coordinators.items()):
+        before = last.get(group_id)
+        former = None if before is None else before.coordinator
+        if lister == former and group_id not in found.heard:
+            continue  # nothing is new, as for nearly all
         leader = leader_of(group_id, metadata.group_partitions)
-        if leader in heard:
-            found.take(heard, leader)
-        else:
+        if leader is not None and leader in found.lists_of(group_id):
+            found.move(group_id, leader)
+        elif leader is not None and leader == former and leader in exchange.down:
+            # another broker speaks in its place; if it has taken over, the next metadata say so
+            found.set_away(group_id)
+        elif leader is not None or group_id in found.heard:
             contested.append(group_id)
     return contested
 
@@ -131,23 +147,6 @@ def find_coordinators(
     exchange.ask([ask])
     told = ask.answer or {}
     return {group_id: broker for group_id, broker in told.items() if broker in metadata.brokers}
-
-
-def _is_former(
-    group_id: str,
-    lister: int,
-    exchange: Exchange,
-    metadata: ClusterMetadata,
-    last: Mapping[str, Group],
-) -> bool:
-    """Say whether the coordinator is silent, and another broker speaks in its place.
-
-    If that one has taken over, the next metadata say so.
-    """
-    before = last.get(group_id)
-    if before is None or before.coordinator == lister or before.coordinator not in exchange.down:
-        return False
-    return leader_of(group_id, metadata.group_partitions) == before.coordinator
 
 
 def _in_turn(groups: list[str], exchange: Exchange) -> list[str]:

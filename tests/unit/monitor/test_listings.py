@@ -7,10 +7,21 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from monitor.kafka.collector import Collector, Intervals
+from monitor.kafka.exchange import Exchange
 from monitor.kafka.groups import STARTING_S
-from monitor.kafka.questions import ClusterMetadata, DescribedGroup, GroupCommits, ListedGroup
+from monitor.kafka.listings import read_lists
+from monitor.kafka.questions import (
+    Ask,
+    ClusterMetadata,
+    DescribedGroup,
+    GroupCommits,
+    ListedGroup,
+    ListGroups,
+)
 from monitor.model import (
     ANSWERED,
     CLASSIC,
@@ -164,6 +175,47 @@ def test_all_that_is_told_of_a_group_that_moved_is_from_its_new_coordinator() ->
     group = watched.poll()["b"]
     assert (group.state, group.members, group.coordinator) == ("Stable", TWO, 2)
     assert group.commits == {"t": {1: 15}}
+
+
+def test_a_group_that_only_a_former_coordinator_lists_is_gone() -> None:
+    watched, brokers = two_lists((1, 2), groups_topic=True)
+    brokers.old_commits = GroupCommits({"t": {1: 4}})
+    watched.poll()
+    listed = brokers.groups[1]
+    brokers.delete_group("b")
+    brokers.groups[1] = listed
+    brokers.coordinators = {"b": 2}
+    for _ in range(3):
+        assert set(watched.poll()) == {"a"}
+
+
+def test_a_former_coordinator_that_a_new_monitor_meets_alone_is_not_believed() -> None:
+    watched, brokers = two_lists((1, 2), groups_topic=True)
+    brokers.old_commits = GroupCommits({"t": {1: 4}})
+    brokers.groups[2] = []
+    brokers.coordinators = {"b": 2}
+    group = watched.poll()["b"]  # the coordinator knows it, and does not list it yet
+    assert (group.members, group.commits, group.coordinator) == (TWO, {"t": {1: 15}}, 2)
+
+
+def test_brokers_that_list_what_they_coordinate_cost_no_question_about_it() -> None:
+    watched = Watched()
+    for _ in range(3):
+        watched.poll()
+        assert watched.asked("FindCoordinators") == 0
+    assert watched.asked("DescribeClassicGroups") == 1
+
+
+def test_another_hash_costs_one_question_once() -> None:
+    watched = Watched()
+    watched.brokers.groups = {1: watched.brokers.groups[2], 2: watched.brokers.groups[1]}
+    watched.brokers.coordinators = {"b": 1, "a": 2}
+    asked = []
+    for _ in range(4):
+        groups = watched.poll()
+        assert (groups["b"].coordinator, groups["a"].coordinator) == (1, 2)
+        asked.append(watched.asked("FindCoordinators"))
+    assert asked == [1, 0, 0, 0]
 
 
 # -- nobody lists a group --------------------------------------------------------------------------
@@ -368,3 +420,66 @@ def test_a_group_that_may_no_longer_be_seen_is_refused_and_seldom_asked_for() ->
         assert group.commits == {}
         described += watched.asked("DescribeClassicGroups")
     assert described <= 3
+
+
+# -- any mixture -----------------------------------------------------------------------------------
+
+NAMES = ["a", "b", "c", "d"]
+BROKERS = [1, 2]
+
+
+@given(
+    lists=st.dictionaries(
+        st.sampled_from(BROKERS),
+        st.dictionaries(st.sampled_from(NAMES), st.sampled_from(["Stable", "Empty"])),
+    ),
+    known=st.dictionaries(st.sampled_from(NAMES), st.sampled_from([1, 2, 3])),
+    leaders=st.lists(st.sampled_from([1, 2, 3, None]), max_size=3),
+    down=st.sets(st.sampled_from(BROKERS)),
+    coordinators=st.dictionaries(st.sampled_from(NAMES), st.sampled_from([1, 2, 3])),
+    refused=st.sets(st.sampled_from(NAMES)),
+)
+def test_whatever_is_listed_each_group_has_one_broker_that_can_be_asked_or_is_away(
+    *,
+    lists: dict[int, dict[str, str]],
+    known: dict[str, int],
+    leaders: list[int | None],
+    down: set[int],
+    coordinators: dict[str, int],
+    refused: set[str],
+) -> None:
+    brokers = FakeBrokers(down=down, coordinators=coordinators)
+    partitions = {index: Partition(leader) for index, leader in enumerate(leaders)}
+    if partitions:
+        brokers.topics["__consumer_offsets"] = Topic("__consumer_offsets", partitions)
+    metadata = replace(brokers._metadata(), group_partitions=partitions)
+    last = {name: Group(name, coordinator=broker) for name, broker in known.items()}
+    refused &= last.keys() - {name for of in lists.values() for name in of}
+    outcomes = []
+    for order in (BROKERS, BROKERS[::-1]):
+        exchange = Exchange(brokers, 1, frozenset())
+        asks = [
+            Ask(
+                broker,
+                ListGroups(),
+                answer=None
+                if broker in down
+                else [
+                    ListedGroup(name, CLASSIC, state, "consumer")
+                    for name, state in lists.get(broker, {}).items()
+                ],
+            )
+            for broker in order
+        ]
+        exchange.down = dict.fromkeys(down, "timed out")
+        found = read_lists(asks, exchange, metadata, last, refused)
+        assert found.groups.keys() == found.coordinators.keys()
+        assert found.groups.keys().isdisjoint(found.away)
+        assert last.keys() <= found.groups.keys() | found.away
+        assert found.by_name <= found.groups.keys()
+        assert set(found.coordinators.values()) <= metadata.brokers.keys() - down
+        assert refused <= found.away
+        outcomes.append((found.groups, found.coordinators, found.by_name, found.away))
+    # without a coordinator, and with as many members, either of two that list it may speak
+    if leaders and None not in leaders:
+        assert outcomes[0] == outcomes[1]
