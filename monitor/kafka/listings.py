@@ -102,9 +102,7 @@ def read_lists(
     for group_id in contested:
         coordinator = told.get(group_id)
         if coordinator is None or (coordinator not in reachable and group_id not in last):
-            # one that has members is likelier to be right than one that has none left
-            heard = found.lists_of(group_id)
-            coordinator = max(heard, key=lambda b: heard[b].state not in MEMBERLESS_STATES)
+            coordinator = _likeliest(found.lists_of(group_id), last.get(group_id))
         found.move(group_id, coordinator)
     for group_id in sought:
         found.coordinators[group_id] = told.get(group_id, NOBODY)
@@ -147,6 +145,18 @@ def find_coordinators(
     exchange.ask([ask])
     told = ask.answer or {}
     return {group_id: broker for group_id, broker in told.items() if broker in metadata.brokers}
+
+
+def _likeliest(heard: Mapping[int, ListedGroup], before: Group | None) -> int:
+    """Return a broker that lists a group: a former coordinator mostly has no members left."""
+    return max(
+        heard,
+        key=lambda broker: (
+            heard[broker].state not in MEMBERLESS_STATES,
+            before is not None and broker == before.coordinator,
+            -broker,
+        ),
+    )
 
 
 def _in_turn(groups: list[str], exchange: Exchange) -> list[str]:
