@@ -36,10 +36,11 @@ class Batches:
         """Yield the groups in batches."""
         batch: list[str] = []
         size = 0
-        for group in groups:
-            if group in self.oversized:
-                continue
-            expected = self._sizes.get(group, self._unknown)
+        sizes, unknown = self._sizes, self._unknown
+        for group in (
+            groups if not self.oversized else [g for g in groups if g not in self.oversized]
+        ):
+            expected = sizes.get(group, unknown)
             if batch and (size + expected > MEANT_BYTES or len(batch) >= MAX_GROUPS):
                 yield batch
                 batch, size = [], 0
@@ -48,9 +49,9 @@ class Batches:
         if batch:
             yield batch
 
-    def learn(self, group: str, size: int) -> None:
-        """Take in how many bytes a group took."""
-        self._sizes[group] = size
+    def learn(self, sizes: Mapping[str, int]) -> None:
+        """Take in how many bytes each group took."""
+        self._sizes |= sizes
 
     def halve(self, batch: Collection[str]) -> None:
         """Have these groups asked about in batches of half as many."""

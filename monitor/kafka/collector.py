@@ -114,10 +114,11 @@ class Collector:
         latest = self._questions.latest()
         stable = self._questions.stable() if self._read_committed else []
         exchange.ask([*latest, *stable])
-        ends = join(latest, last.end_offsets, metadata.topics)
+        leaderless = self._questions.leaderless
+        ends = join(latest, last.end_offsets, metadata.topics, leaderless)
         starts = self._ask_rarely(exchange, metadata, started, ends)
         # partitions and groups of a broker that is lost move to others within seconds
-        if leader_moved([*latest, *stable]) or exchange.down or self._groups.in_doubt:
+        if leader_moved([*latest, *stable]) or exchange.down or self._groups.moving:
             self._metadata_due_at = 0.0
         self._notice_unknown_topics(groups, metadata)
         self._times_exchange, self._looks_exchange = exchange.aside(), exchange.aside()
@@ -134,7 +135,7 @@ class Collector:
             topics=metadata.topics,
             start_offsets=starts,
             end_offsets=ends,
-            stable_offsets=join(stable, last.stable_offsets, metadata.topics)
+            stable_offsets=join(stable, last.stable_offsets, metadata.topics, leaderless)
             if self._read_committed
             else last.stable_offsets,
             groups=groups,
@@ -280,8 +281,9 @@ class Collector:
             self._start_offsets_due_at = now + self._intervals.start_offsets
         if leader_moved(earliest):
             self._metadata_due_at = 0.0
-        starts = join(earliest, without(last.start_offsets, anew), topics)
-        if still := created_anew(ends, ends, starts):
+        leaderless = self._questions.leaderless
+        starts = join(earliest, without(last.start_offsets, anew), topics, leaderless)
+        if still := created_anew(ends, Offsets(), starts):
             # created anew after its end was read, or emptied: it is read again
             self._start_offsets_due_at = self._metadata_due_at = 0.0
         return without(starts, still)

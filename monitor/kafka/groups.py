@@ -109,8 +109,8 @@ class _Found:
 class GroupCollector:
     """Reads the groups that are wanted, and of their commits the topics that are.
 
-    After a poll `in_doubt` says that it is not known of some whether they are there, `complete` that
-    there are no others.
+    After a poll `complete` says that there are no others, `moving` that some are listed by nobody
+    although the broker that should be their coordinator answers.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class GroupCollector:
         self._member_batches = Batches(UNKNOWN_MEMBERS_BYTES)
         self._answering_since: dict[int, float] | None = None  # brokers that sent their lists
         self._unlisted: frozenset[str] = frozenset()  # of the last poll, asked by name
-        self.in_doubt = False
+        self.moving = False
         self.complete = False
 
     def collect(
@@ -182,7 +182,8 @@ class GroupCollector:
     ) -> None:
         """Find out what may be concluded from absence, and forget what is gone."""
         self._unlisted = frozenset((listings.by_name | listings.away) & groups.keys())
-        self.in_doubt = any(groups[group_id].is_silent for group_id in self._unlisted)
+        silent = {group_id for group_id in self._unlisted if groups[group_id].is_silent}
+        self.moving = not silent.isdisjoint(listings.by_name)
         now = exchange.started_at
         before = self._answering_since
         answered = [ask.broker for ask in lists if ask.answer is not None]
@@ -191,7 +192,7 @@ class GroupCollector:
             for broker in answered
         }
         self.complete = (
-            not self.in_doubt
+            not silent
             and len(answered) == len(lists)
             and all(now - since >= STARTING_S for since in self._answering_since.values())
             and all(p.leader in self._answering_since for p in metadata.group_partitions.values())
@@ -247,11 +248,9 @@ class GroupCollector:
                 found.described.update(answer)
             else:
                 found.commits.update(answer)
-                for group_id, of in answer.items():
-                    count = sum(map(len, of.offsets.values()))
-                    part.batches.learn(group_id, of.size or COMMIT_BYTES * (count + 1))
-            for group_id in answer:
-                found.seen_at.setdefault(group_id, answered_at)
+                part.batches.learn({name: of.size or _guessed(of) for name, of in answer.items()})
+            # what was told first counts: the other part is newer at least
+            found.seen_at = dict.fromkeys(answer, answered_at) | found.seen_at
 
         ask_in_batches(exchange, [*commits, *members], take)
         for part in members:
@@ -366,6 +365,11 @@ def _epoch(listed: ListedGroup, described: DescribedGroup | None, last: Group | 
     if epoch is None and last is not None and last.type == listed.type:
         return last.epoch
     return epoch
+
+
+def _guessed(commits: GroupCommits) -> int:
+    """Return how many bytes a group's commits take of a reply, roughly."""
+    return COMMIT_BYTES * (1 + sum(map(len, commits.offsets.values())))
 
 
 def _passes(error: str) -> bool:

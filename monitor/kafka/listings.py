@@ -43,13 +43,14 @@ class Listings:
     away: set[str] = field(default_factory=set)
     heard: dict[str, dict[int, ListedGroup]] = field(default_factory=dict)
 
-    def hear(self, broker: int, group: ListedGroup) -> None:
-        """Take in that a broker lists a group."""
-        before = self.coordinators.setdefault(group.id, broker)
-        if before == broker:
-            self.groups[group.id] = group
-        else:
-            self.heard.setdefault(group.id, {before: self.groups[group.id]})[broker] = group
+    def hear(self, broker: int, groups: Iterable[ListedGroup]) -> None:
+        """Take in a broker's list."""
+        listed = {group.id: group for group in groups}
+        for group_id in self.groups.keys() & listed.keys():
+            before = {self.coordinators[group_id]: self.groups[group_id]}
+            self.heard.setdefault(group_id, before)[broker] = listed[group_id]
+        self.groups |= listed
+        self.coordinators |= dict.fromkeys(listed, broker)
 
     def lists_of(self, group_id: str) -> Mapping[int, ListedGroup]:
         """Return what each broker that lists a group says of it."""
@@ -85,8 +86,7 @@ def read_lists(
     """
     found = Listings(away=set(refused))
     for ask in lists:
-        for group in ask.answer or ():
-            found.hear(ask.broker, group)
+        found.hear(ask.broker, ask.answer or ())
     unlisted = last.keys() - found.groups.keys() - refused
     contested = _choose(found, exchange, metadata, last)
     for group_id in unlisted:
@@ -118,11 +118,11 @@ def _choose(
 ) -> list[str]:
     """Have those speak for groups of whom it is clear; return the groups that are contested."""
     contested = []
-    for group_id, lister in list(found.coordinators.items()):
-        before = last.get(group_id)
-        former = None if before is None else before.coordinator
-        if lister == former and group_id not in found.heard:
-            continue  # nothing is new, as for nearly all
+    formers = {group_id: group.coordinator for group_id, group in last.items()}
+    # nothing is new of nearly all
+    new = {group_id for group_id, _ in found.coordinators.items() - formers.items()}
+    for group_id in sorted(new | found.heard.keys()):
+        former = formers.get(group_id)
         leader = leader_of(group_id, metadata.group_partitions)
         if leader is not None and leader in found.lists_of(group_id):
             found.move(group_id, leader)

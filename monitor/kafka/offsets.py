@@ -45,7 +45,10 @@ def timeout_ms(timeout_s: float) -> int:
 
 
 class OffsetQuestions:
-    """The questions about one view of the topics: asked at every poll, built only once."""
+    """The questions about one view of the topics: asked at every poll, built only once.
+
+    `leaderless` has the partitions that nobody is asked about, as `join` takes them.
+    """
 
     def __init__(self, topics: Mapping[str, Topic], timeout_s: float) -> None:
         self._leaders = _by_leader(topics)
@@ -62,6 +65,15 @@ class OffsetQuestions:
                 )
             ]
 
+        self.leaderless = {
+            name: leaderless
+            for name, topic in topics.items()
+            if (
+                leaderless := {
+                    i: NO_LEADER for i, of in topic.partitions.items() if of.leader is None
+                }
+            )
+        }
         self._latest = asked(LATEST)
         self._earliest = asked(EARLIEST)
         self._stable = asked(LATEST, read_committed=True)
@@ -104,7 +116,12 @@ def at_leaders(
     return leaders
 
 
-def join(asks: Iterable[Ask[FoundOffsets]], last: Offsets, topics: Mapping[str, Topic]) -> Offsets:
+def join(
+    asks: Iterable[Ask[FoundOffsets]],
+    last: Offsets,
+    topics: Mapping[str, Topic],
+    leaderless: Mapping[str, Mapping[int, str]],
+) -> Offsets:
     """Join what the leaders said with the last value of each partition whose leader did not."""
     answered = [(ask, ask.answer) for ask in asks if ask.answer is not None]
     # the same objects as before where nothing changed: what was made of them is still right
@@ -113,7 +130,7 @@ def join(asks: Iterable[Ask[FoundOffsets]], last: Offsets, topics: Mapping[str, 
         for topic, offsets in _merge([answer for _, answer in answered]).items()
     }
     seen_at = min((ask.answered_at for ask, _ in answered), default=last.seen_at)
-    refused = _refused([answer for _, answer in answered], topics)
+    refused = _refused([answer for _, answer in answered], leaderless)
     silent = _keep_unanswered(values, last, topics, refused)
     return Offsets(last.values if values == last.values else values, seen_at, silent, refused)
 
@@ -127,7 +144,9 @@ def created_anew(ends: Offsets, last_ends: Offsets, starts: Offsets) -> frozense
     return frozenset(
         topic
         for topic, now in ends.values.items()
-        if _went_back(now, last_ends.values.get(topic)) or _is_past(starts.values.get(topic), now)
+        # the same object says that nothing changed, as for most
+        if now is not (before := last_ends.values.get(topic))
+        and (_went_back(now, before) or _is_past(starts.values.get(topic), now))
     )
 
 
@@ -143,7 +162,7 @@ def without(offsets: Offsets, topics: frozenset[str]) -> Offsets:
 
 
 def _went_back(now: Mapping[int, int], before: Mapping[int, int] | None) -> bool:
-    if before is None or now is before:
+    if before is None:
         return False
     return any(end < before.get(index, end) for index, end in now.items())
 
@@ -193,20 +212,19 @@ def _merge(answers: Sequence[FoundOffsets]) -> dict[str, dict[int, int]]:
 
 
 def _refused(
-    answers: Iterable[FoundOffsets], topics: Mapping[str, Topic]
-) -> dict[str, dict[int, str]]:
+    answers: Iterable[FoundOffsets], leaderless: Mapping[str, Mapping[int, str]]
+) -> Mapping[str, Mapping[int, str]]:
     """Return why partitions have no offset; errors that pass by themselves are not among them."""
-    refused: dict[str, dict[int, str]] = {
-        name: {index: NO_LEADER for index, of in topic.partitions.items() if of.leader is None}
-        for name, topic in topics.items()
-        if any(of.leader is None for of in topic.partitions.values())
-    }
+    lasting: dict[str, dict[int, str]] = {}
     for answer in answers:
         for topic, errors in answer.errors.items():
-            lasting = {index: error for index, error in errors.items() if error not in PASSING}
-            if lasting:
-                refused.setdefault(topic, {}).update(lasting)
-    return refused
+            for index, error in errors.items():
+                if error not in PASSING:
+                    lasting.setdefault(topic, {})[index] = error
+    return {
+        topic: {**leaderless.get(topic, {}), **lasting.get(topic, {})}
+        for topic in (*leaderless, *lasting)
+    }
 
 
 def _keep_unanswered(

@@ -156,8 +156,7 @@ def test_halving_ends_at_one_group(count: int) -> None:
 
 def test_batches_are_bounded_in_bytes() -> None:
     batches = Batches(1)
-    for number in range(100):
-        batches.learn(str(number), MEANT_BYTES // 10)
+    batches.learn({str(number): MEANT_BYTES // 10 for number in range(100)})
     assert {len(batch) for batch in batches.cut(map(str, range(100)))} == {10}
 
 

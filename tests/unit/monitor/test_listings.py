@@ -359,6 +359,17 @@ def test_a_group_that_was_deleted_while_the_broker_of_its_hash_is_away_goes() ->
     assert set(watched.poll()) == {"a"}
 
 
+def test_groups_whose_coordinator_is_lost_for_good_cost_no_metadata_at_every_poll() -> None:
+    watched = Watched(metadata=600.0)
+    watched.poll()
+    watched.brokers.fenced = watched.brokers.down = {2}
+    asked = []
+    for _ in range(20):
+        assert watched.poll()["b"].is_silent
+        asked.append(watched.asked("Metadata"))
+    assert sum(asked[6:]) <= 3
+
+
 # -- services that list only groups that run -------------------------------------------------------
 
 
