@@ -369,6 +369,10 @@ def read_log_dirs(reply: Any) -> dict[str, dict[int, int]] | Failure:
     return sizes if reply.results else Failure("DescribeLogDirs: refused, or it has none")
 
 
+# The longest assignment that is cached: 4,096 of them take 2 MB.
+CACHED_BYTES: Final = 512
+
+
 def _int_or_none(value: str | None) -> int | None:
     return None if value is None else int(value)
 
@@ -376,9 +380,19 @@ def _int_or_none(value: str | None) -> int | None:
 def decode_assignment(data: bytes) -> Assignment:
     """Decode a classic member's assignment (ConsumerProtocolAssignment, any version).
 
-    Malformed bytes, which a client of its own making may send, give an empty assignment. Not cached:
-    Kafka Streams puts 30 kB into a member's, new at every rebalance.
+    Malformed bytes, which a client of its own making may send, give an empty assignment. Short ones
+    are cached, as they stay the same for thousands of polls; Kafka Streams puts 30 kB into a
+    member's, new at every rebalance.
     """
+    return _cached_assignment(data) if len(data) <= CACHED_BYTES else _decode_assignment(data)
+
+
+@lru_cache(maxsize=4_096)
+def _cached_assignment(data: bytes) -> Assignment:
+    return _decode_assignment(data)
+
+
+def _decode_assignment(data: bytes) -> Assignment:
     assignment: dict[str, tuple[int, ...]] = {}
     try:
         (topics,) = struct.unpack_from(">i", data, 2)  # after the version

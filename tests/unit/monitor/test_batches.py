@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import tracemalloc
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +21,8 @@ from monitor.kafka.questions import (
     GroupCommits,
     ListedGroup,
 )
-from monitor.model import ANSWERED, CLASSIC, Member, Refused
+from monitor.kafka.replies import decode_assignment
+from monitor.model import ANSWERED, CLASSIC, Refused
 from tests.unit.monitor.fake_brokers import FakeBrokers
 
 LIMIT = 10 * MEANT_BYTES  # of a reply
@@ -160,9 +163,16 @@ def test_batches_are_bounded_in_bytes() -> None:
     assert {len(batch) for batch in batches.cut(map(str, range(100)))} == {10}
 
 
-def test_members_are_not_kept_in_a_cache_by_their_bytes() -> None:
+def test_assignments_are_not_kept_by_the_bytes_that_members_put_into_them() -> None:
     """Kafka Streams puts 30 kB into each member's assignment, new at every rebalance."""
-    from monitor.kafka.replies import decode_assignment  # noqa: PLC0415
-
-    assert not hasattr(decode_assignment, "cache_info")
-    assert isinstance(Member("m", "c", "/h", decode_assignment(b"")).assignment, dict)
+    topics = struct.pack(">hih1sii", 0, 1, 1, b"t", 1, 7)
+    tracemalloc.start()
+    try:
+        for number in range(1_000):
+            user_data = struct.pack(">ii", 30_000, number) + bytes(30_000)
+            assert decode_assignment(topics + user_data) == {"t": (7,)}
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 1_000_000
+    assert decode_assignment(topics) is decode_assignment(bytes(topics))
