@@ -16,12 +16,13 @@ from typing import Protocol
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from monitor.analysis.measures import Analyst, Found, Times
+from monitor.analysis.measures import Analyst, Found, GroupMeasures, Times
 from monitor.analysis.status import DEFAULT_RULES, StatusRules
 from monitor.exposition.catalogue import ALWAYS, DEFAULT_FAMILIES
 from monitor.exposition.render import Page, Renderer
 from monitor.exposition.samples import Choice, blocks
 from monitor.exposition.series import Block, Level
+from monitor.idle import without_idle_groups
 from monitor.kafka.questions import UnreachableError
 from monitor.memory import GarbageCollection
 from monitor.model import LogLook, Snapshot
@@ -72,6 +73,7 @@ class Poller:
         families: Collection[str] = DEFAULT_FAMILIES,
         level: Level = Level.PARTITION,
         members: bool = True,
+        hide_empty_groups: bool = False,
         rules: StatusRules = DEFAULT_RULES,
         more_blocks: Callable[[], Iterable[Block]] = tuple,
         clock: Callable[[], float] = time.time,
@@ -83,6 +85,7 @@ class Poller:
         self._clock = clock
         self._monotonic = monotonic
         self._analyst = Analyst(source.offsets_for_times, rules=rules)
+        self._hide_empty_groups = hide_empty_groups
         self._choice = Choice(stale_after_s, level, families, members)
         self._more_blocks = more_blocks
         self._renderer = Renderer({*families, *ALWAYS})
@@ -149,10 +152,12 @@ class Poller:
             return replace(
                 last, polled_at=self._clock(), monotonic_at=self._monotonic(), error=str(error)
             )
-        groups = self._analyst.measure(snapshot)
+        groups: Mapping[str, GroupMeasures] = self._analyst.measure(snapshot)
         asked = Counter(snapshot.requests)
         asked.update(self._source.take_request_counts())
         snapshot = replace(snapshot, requests=dict(asked))
+        if self._hide_empty_groups:
+            snapshot, groups = without_idle_groups(snapshot, groups)
         now = self._clock()
         reached = any(broker not in snapshot.broker_errors for broker in snapshot.brokers)
         return State(

@@ -53,6 +53,7 @@ def serve(*, wait: bool, **given: Any) -> None:
             families=settings.families,
             level=settings.level,
             members=settings.member_metrics,
+            hide_empty_groups=settings.hide_empty_groups,
             rules=rules_of(settings),
             more_blocks=lambda: (*databases.blocks(), process.block()),
         )
