@@ -72,6 +72,7 @@ class Poller:
         families: Collection[str] = DEFAULT_FAMILIES,
         level: Level = Level.PARTITION,
         members: bool = True,
+        hide_empty_groups: bool = False,
         rules: StatusRules = DEFAULT_RULES,
         more_blocks: Callable[[], Iterable[Block]] = tuple,
         clock: Callable[[], float] = time.time,
@@ -82,8 +83,8 @@ class Poller:
         self._stale_after_s = stale_after_s
         self._clock = clock
         self._monotonic = monotonic
-        self._analyst = Analyst(source.offsets_for_times, rules=rules)
-        self._choice = Choice(stale_after_s, level, families, members)
+        self._analyst = Analyst(source.offsets_for_times, source.look_at_logs, rules=rules)
+        self._choice = Choice(stale_after_s, level, families, members, hide_empty_groups)
         self._more_blocks = more_blocks
         self._renderer = Renderer({*families, *ALWAYS})
         self._garbage = GarbageCollection()
@@ -160,6 +161,7 @@ class Poller:
             polled_at=now,
             snapshot=snapshot,
             groups=groups,
+            findings=self._analyst.findings,
             error=None if reached else "; ".join(snapshot.errors) or "no broker answers",
             succeeded_at=now if reached else last.succeeded_at,
             duration_seconds=self._monotonic() - started,

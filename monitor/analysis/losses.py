@@ -79,7 +79,9 @@ class Losses:
             lost += max(0, start - max(offset, last))
         if before is not None:
             for partition, last in before.items():
-                if partition not in starts:  # its broker told none: losses count from where they did
+                if (
+                    partition not in starts
+                ):  # its broker told none: losses count from where they did
                     counted[partition] = last
         self._counted_to[group][topic] = starts if counted == starts else counted
         if lost:

@@ -610,9 +610,7 @@ class Analyst:
                     ages.setdefault(topic, {})[partition] = max(wall - stamp, waited)
         return retention_risks(poll.snapshot, group, lag, ages, poll.log_bytes, poll.produced)
 
-    def _lost(
-        self, poll: _Poll, group: Group
-    ) -> tuple[Mapping[str, int], Mapping[str, int]]:
+    def _lost(self, poll: _Poll, group: Group) -> tuple[Mapping[str, int], Mapping[str, int]]:
         """Return, by topic, what was lost since the first look and what stands unread and deleted."""
         starts, ends = poll.snapshot.start_offsets.values, poll.snapshot.end_offsets.values
         name = group.id

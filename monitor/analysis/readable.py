@@ -111,9 +111,7 @@ class ReadableLogs:
         asked: dict[str, dict[int, int]] = {}
         for (topic, partition), positions in self._pending.items():
             # the lowest: what it tells may serve the others
-            asked.setdefault(topic, {})[partition] = self._from(
-                (topic, partition), min(positions)
-            )
+            asked.setdefault(topic, {})[partition] = self._from((topic, partition), min(positions))
         return asked
 
     def _from(self, key: TopicPartition, position: int) -> int:

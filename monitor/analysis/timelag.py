@@ -404,7 +404,9 @@ class TimeLag:
     ) -> bool:
         """Tell whether the reply's timestamps can't be append times, by what the polls saw."""
         newest = log.ends[-1]
-        if time < FIRST_APPEND or (offset >= newest and question < FIRST_APPEND):
+        is_clock_set = self._now + self._wall_offset > FIRST_APPEND  # ours, at that
+        asked_for_all = offset >= newest and question < FIRST_APPEND
+        if is_clock_set and (time < FIRST_APPEND or asked_for_all):
             return True  # nobody's clock, or records without a time
         if offset < newest:
             low, high = log.polled(offset, self._wall_offset)

@@ -30,7 +30,7 @@ from monitor.exposition.series import (
     Values,
 )
 from monitor.exposition.version import VERSION
-from monitor.model import Group, Offsets, Snapshot, Topic
+from monitor.model import Group, Offsets, Refused, Snapshot, Topic
 from monitor.state import State
 
 # A group that wakes has the text of its block's others rendered again: a block is a part of them.
@@ -45,12 +45,16 @@ _OTHER_FAMILIES: Final[Mapping[str, Callable[[State, float], Samples]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What of a state is shown: `families` of other monitors, and how far down groups go."""
+    """What of a state is shown: `families` of other monitors, and how far down groups go.
+
+    `hide_empty_groups` leaves out groups without members whose commits do not move.
+    """
 
     stale_after_s: float
     level: Level = Level.PARTITION
     families: Collection[str] = ()
     members: bool = True
+    hide_empty_groups: bool = False
 
 
 def blocks(state: State, choice: Choice) -> Iterator[Block]:
@@ -161,7 +165,10 @@ def _partitions(state: State, snapshot: Snapshot) -> Samples:
             {(topic,): {p: each.records for p, each in of.items()} for topic, of in held}
         ),
         m.PARTITION_HELD_SECONDS: ByPartition(
-            {(topic,): {p: round(now - each.since, 3) for p, each in of.items()} for topic, of in held}
+            {
+                (topic,): {p: round(now - each.since, 3) for p, each in of.items()}
+                for topic, of in held
+            }
         ),
     }
 
@@ -172,10 +179,13 @@ def _group_blocks(state: State, snapshot: Snapshot, choice: Choice) -> Iterator[
     steady: defaultdict[int, list[Group]] = defaultdict(list)
     shown: list[Group] = []
     for group_id, group in snapshot.groups.items():
-        if state.is_too_old(group, choice.stale_after_s):
+        measures = state.groups[group_id]
+        if state.is_too_old(group, choice.stale_after_s) or (
+            choice.hide_empty_groups and measures.is_empty
+        ):
             continue
         shown.append(group)
-        if state.groups[group_id].steady and not group.is_silent:
+        if measures.steady and not group.is_silent:
             steady[crc32(group_id.encode()) % _STEADY_BLOCKS].append(group)
         else:
             awake.append(group)
