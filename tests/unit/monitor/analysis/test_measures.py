@@ -148,7 +148,7 @@ def test_status_is_ok_until_ten_polls_were_seen_and_then_burrows() -> None:
     for _ in range(3):
         cluster.commits[0] += 1
         measure(analyst, cluster)
-    assert measure(analyst, cluster, polls=12).status.status is Status.ERR
+    assert measure(analyst, cluster, polls=14).status.status is Status.ERR
     found = measure(analyst, cluster).status
     assert [(p.partition, p.status) for p in found.partitions] == [(0, Status.STOP)]
 
