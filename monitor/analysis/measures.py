@@ -204,7 +204,9 @@ class Analyst:
         readable = self._look(snapshot, stands)
         for group_id, found in readable.items():
             group, lag = snapshot.groups[group_id], lags[group_id]
-            if unread := self._guard.attempt("looks", group_id, unread_of, group, lag, ends, found):
+            if unread := self._guard.attempt(
+                "looks", group_id, unread_of, snapshot, group, lag, found
+            ):
                 lags[group_id] = replace(lag, unread=unread)
         self._find_times(snapshot, ends, readable)
         poll = _Poll(
@@ -309,7 +311,7 @@ class Analyst:
                 found = self._guard.attempt(
                     "positions", group_id, self._positions, snapshot, group, lag, ends, before
                 )
-                if found:
+                if found is not None:
                     stands[group_id] = found
         return lags, stands
 

@@ -87,23 +87,27 @@ def with_readable_ends(
 
 
 def unread_of(
-    group: Group, lag: GroupLag, ends: PartitionOffsets, found: Mapping[str, Mapping[int, Readable]]
+    snapshot: Snapshot,
+    group: Group,
+    lag: GroupLag,
+    found: Mapping[str, Mapping[int, Readable]],
 ) -> PartitionOffsets:
-    """Return what can be read of each topic of which that is not the whole lag."""
+    """Return what can be read of each topic of which that is not all up to the log end."""
+    stable, silent = snapshot.stable_offsets.values, snapshot.end_offsets.silent
     unread = {}
     for topic, lags in lag.partitions.items():
-        if not lag.topics[topic]:
+        if not (lag.topics[topic] or topic in stable):
             continue
-        answered, told = ends.get(topic, nothing()), group.lags.get(topic, nothing())
+        missed, told = silent.get(topic, nothing()), group.lags.get(topic, nothing())
         known = found.get(topic, nothing())
         readable = {}
         for partition, messages in lags.items():
-            if partition not in answered or partition in told:
+            if partition in missed or partition in told:
                 readable[partition] = messages
             else:
                 of = known.get(partition)
                 readable[partition] = 0 if of is None else min(of.messages, messages)
-        if readable != lags:
+        if readable != lags or topic in stable:
             unread[topic] = readable
     return unread or nothing()
 

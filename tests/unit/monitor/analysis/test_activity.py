@@ -75,7 +75,9 @@ def test_a_commit_of_members_that_are_gone_makes_no_consumer_without_members() -
     assert (found.by_members, found.by_commits) == (False, None)
 
 
-def test_one_who_commits_without_members_and_has_nothing_to_read_is_waited_for_when_it_has() -> None:
+def test_one_who_commits_without_members_and_has_nothing_to_read_is_waited_for_when_it_has() -> (
+    None
+):
     watch = Watch()
     for committed in range(4):
         watch.see(committed, members=0)

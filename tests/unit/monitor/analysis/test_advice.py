@@ -189,7 +189,9 @@ def test_what_is_within_limits_is_not_mentioned(quiet: GroupPicture) -> None:
 
 def test_the_worst_comes_first_and_the_order_is_stable() -> None:
     group = replace(
-        with_topic(lag=90, production_excess=2.0, hottest=(3, 0.6), unread_deleted=1, loss_age_seconds=9.0),
+        with_topic(
+            lag=90, production_excess=2.0, hottest=(3, 0.6), unread_deleted=1, loss_age_seconds=9.0
+        ),
         members=8,
         idle=2,
     )

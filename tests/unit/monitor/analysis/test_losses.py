@@ -39,7 +39,9 @@ def test_what_was_lost_before_the_first_look_is_not_counted_but_stands_in_the_ga
     assert watch.see(900, 1_020, 1_020) == 20
 
 
-def test_what_came_and_was_deleted_between_two_looks_at_a_group_at_the_end_is_counted_from_0() -> None:
+def test_what_came_and_was_deleted_between_two_looks_at_a_group_at_the_end_is_counted_from_0() -> (
+    None
+):
     watch = Watch()
     assert watch.see(10, 0, 10) == 0
     assert watch.see(10, 5_010, 10_010) == 5_000

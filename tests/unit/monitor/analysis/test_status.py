@@ -113,7 +113,9 @@ CASES = [
     Case("STALL too while the lag stands", ((1, 5, 9), (2, 5, 9), (3, 5, 9)), 3, Status.STALL),
     # patience
     Case("one commit tells of no rhythm", ((100, 1000, 50),), 160, Status.OK, patience=60),
-    Case("one commit is STOP beyond the patience", ((100, 1000, 50),), 161, Status.STOP, patience=60),
+    Case(
+        "one commit is STOP beyond the patience", ((100, 1000, 50),), 161, Status.STOP, patience=60
+    ),
     Case("silence that is usual is not STOP", GROWING, 1200, Status.WARN, patience=700),
     Case("silence that is not usual is", GROWING, 1201, Status.STOP, patience=700),
     Case("patience shorter than the window is nothing", GROWING, 901, Status.STOP, patience=60),
