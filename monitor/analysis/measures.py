@@ -466,15 +466,14 @@ class Analyst:
         last = self._last.get(name)
         changed = {topic: self._commits.changed_at(name, topic) for topic in group.commits}
         changed_at = {topic: at for topic, at in changed.items() if at is not None}
-        window = poll.interval * self._rules.intervals
-        recent = poll.now - window
+        recent = self._poll_times[0]  # when the window's oldest poll was
         left = guard.attempt(
             "activity", name, topics_not_consumed, group, facts, self._moved_at(name, changed_at),
             recent, frozenset() if last is None else last.not_consumed,
         ) or frozenset()  # fmt: skip
         activity = guard.attempt(
             "activity", name, self._activities.observe,
-            name, group.commits, _unread(lag, left), facts.members, window=window,
+            name, group.commits, _unread(lag, left), facts.members, window=poll.now - recent,
         )  # fmt: skip
         if activity is None:
             self._activities.forget_group(name)
