@@ -72,7 +72,6 @@ class Poller:
         families: Collection[str] = DEFAULT_FAMILIES,
         level: Level = Level.PARTITION,
         members: bool = True,
-        hide_empty_groups: bool = False,
         rules: StatusRules = DEFAULT_RULES,
         more_blocks: Callable[[], Iterable[Block]] = tuple,
         clock: Callable[[], float] = time.time,
@@ -84,7 +83,7 @@ class Poller:
         self._clock = clock
         self._monotonic = monotonic
         self._analyst = Analyst(source.offsets_for_times, source.look_at_logs, rules=rules)
-        self._choice = Choice(stale_after_s, level, families, members, hide_empty_groups)
+        self._choice = Choice(stale_after_s, level, families, members)
         self._more_blocks = more_blocks
         self._renderer = Renderer({*families, *ALWAYS})
         self._garbage = GarbageCollection()

@@ -182,7 +182,7 @@ def _about_topic(group: GroupPicture, topic: TopicPicture) -> Iterator[Advice]:
 
 
 def _about_log(topic: TopicPicture) -> Iterator[Advice]:
-    """What is deleted, and what will be."""
+    """Tell what is deleted, and what will be."""
     name = topic.topic
     age = topic.loss_age_seconds
     if topic.unread_deleted and age is not None and age <= LOSS_TOLD_SECONDS:
@@ -213,7 +213,7 @@ def _about_log(topic: TopicPicture) -> Iterator[Advice]:
 
 
 def _about_commits(topic: TopicPicture) -> Iterator[Advice]:
-    """Commits that are where none helps, or are missing."""
+    """Tell of commits that are where none helps, or are missing."""
     name = topic.topic
     if topic.past_end:
         yield Advice(

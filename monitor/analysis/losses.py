@@ -45,50 +45,25 @@ class Losses:
             before = counted.get(topic)
             if not found or found is before:
                 continue
-            if before is None or before.keys() - found.keys() or before != found:
-                self._count(group, topic, committed, before, found, ends.get(topic, {}), now)
-            else:
+            if found == before:
                 counted[topic] = found
+                continue
+            known = {p: s for p, s in found.items() if s <= ends.get(topic, nothing()).get(p, s)}
+            lost = _lost(committed, before or nothing(), known)
+            if lost:
+                of_group = self._lost.setdefault(group, {})
+                of_group[topic] = of_group.get(topic, 0) + lost
+            stands_before = before is None and any(
+                committed.get(partition, start) < start for partition, start in known.items()
+            )
+            if lost or stands_before:
+                self._lost_at.setdefault(group, {})[topic] = now
+            # of a start that was not told, losses count from where they did; one past its end is an
+            # older log's, and nothing is known of this one
+            kept = {p: s for p, s in (before or nothing()).items() if p not in found}
+            counted[topic] = found if len(known) == len(found) and not kept else {**kept, **known}
         for topic in counted.keys() - commits.keys():
             del counted[topic]
-
-    def _count(
-        self,
-        group: str,
-        topic: str,
-        committed: Mapping[int, int],
-        before: Mapping[int, int] | None,
-        starts: Mapping[int, int],
-        ends: Mapping[int, int],
-        now: float,
-    ) -> None:
-        counted = dict(starts)
-        lost = 0
-        is_behind = before is None and any(
-            committed.get(partition, start) < start for partition, start in starts.items()
-        )
-        for partition, start in starts.items():
-            if partition in ends and start > ends[partition]:
-                # the log is another one, and this start is the old one's: nothing is known of it
-                del counted[partition]
-                continue
-            last = None if before is None else before.get(partition)
-            offset = committed.get(partition)
-            if last is None or offset is None or start < last:
-                continue  # a first look, or another log
-            lost += max(0, start - max(offset, last))
-        if before is not None:
-            for partition, last in before.items():
-                if (
-                    partition not in starts
-                ):  # its broker told none: losses count from where they did
-                    counted[partition] = last
-        self._counted_to[group][topic] = starts if counted == starts else counted
-        if lost:
-            of_group = self._lost.setdefault(group, {})
-            of_group[topic] = of_group.get(topic, 0) + lost
-        if lost or is_behind:
-            self._lost_at.setdefault(group, {})[topic] = now
 
     def retain(self, groups: Collection[str]) -> None:
         """Forget the groups that exist no more."""
@@ -115,6 +90,20 @@ class Losses:
     def lost_at(self, group: str, topic: str) -> float | None:
         """Return when a loss on the topic was last seen, in monotonic seconds; None if none was."""
         return self._lost_at.get(group, nothing()).get(topic)
+
+
+def _lost(
+    committed: Mapping[int, int], before: Mapping[int, int], starts: Mapping[int, int]
+) -> int:
+    """Return what was deleted unread since losses were counted up to the starts before.
+
+    Nothing at a first look at a partition, nor where the start moved back: that log is another one.
+    """
+    return sum(
+        max(0, start - max(committed[partition], before[partition]))
+        for partition, start in starts.items()
+        if partition in committed and partition in before and start >= before[partition]
+    )
 
 
 def unread_deleted(

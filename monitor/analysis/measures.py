@@ -331,7 +331,9 @@ class Analyst:
         ends: PartitionOffsets,
         before: PartitionOffsets,
     ) -> list[Position]:
-        return list(positions(snapshot, group, lag, ends, before, self._commits))
+        return list(
+            positions(snapshot, group, lag, ends=ends, before=before, windows=self._commits)
+        )
 
     def _look(
         self, snapshot: Snapshot, stands: Mapping[str, list[Position]]
@@ -609,7 +611,10 @@ class Analyst:
                 if stamp is not None:
                     waited = seconds.get(topic, nothing()).get(partition, 0.0)
                     ages.setdefault(topic, {})[partition] = max(wall - stamp, waited)
-        return retention_risks(poll.snapshot, group, lag, ages, poll.log_bytes, poll.produced)
+        return retention_risks(
+            poll.snapshot, group, lag,
+            record_ages=ages, log_bytes=poll.log_bytes, produced=poll.produced,
+        )  # fmt: skip
 
     def _lost(self, poll: _Poll, group: Group) -> tuple[Mapping[str, int], Mapping[str, int]]:
         """Return, by topic, what was lost since the first look and what stands unread and deleted."""
@@ -640,7 +645,9 @@ class Analyst:
         found = {}
         for topic in sorted({*facts.per_topic, *close}):
             produced = self._messages(poll, topic).values()
-            excess = imbalance_of(topic, lag, facts, rates.get(topic), produced, poll.interval)
+            excess = imbalance_of(
+                topic, lag, facts, rates.get(topic), produced=produced, interval=poll.interval
+            )
             if excess:
                 found[topic] = excess
         return found

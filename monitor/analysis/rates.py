@@ -81,7 +81,7 @@ def group_rates(
             commit_windows.packed(group, topic),
             end_windows.packed(topic),
             produced.get(topic, {}),
-            unread.get(topic, {}),
+            unread=unread.get(topic, {}),
             now_ms=now_ms,
         )
         for topic, partitions in commits.items()
@@ -95,8 +95,8 @@ def _topic_rates(
     windows: Mapping[int, array[int]],
     end_windows: Mapping[int, array[int]],
     produced: Mapping[int, float],
-    unread: Mapping[int, int],
     *,
+    unread: Mapping[int, int],
     now_ms: int,
 ) -> TopicRates:
     sum_produced = sum_consumed = commit_rate = velocity = 0.0

@@ -102,12 +102,10 @@ def window_status(
         window.offsets, broker_offsets
     ):
         return Status.STOP
-    if len(window.offsets) == 1:
-        return Status.OK
     if _rewound(window.offsets):
         return Status.REWIND
     known = [lag for lag in window.lags if lag != NO_LAG_KNOWN]
-    if any(lag <= allowed_lag for lag in known):
+    if len(window.offsets) == 1 or any(lag <= allowed_lag for lag in known):
         return Status.OK
     if all(offset == window.offsets[0] for offset in window.offsets):
         return Status.STALL

@@ -31,6 +31,7 @@ def positions(
     snapshot: Snapshot,
     group: Group,
     lag: GroupLag,
+    *,
     ends: PartitionOffsets,
     before: PartitionOffsets,
     windows: CommitWindows,
@@ -149,6 +150,7 @@ def retention_risks(
     snapshot: Snapshot,
     group: Group,
     lag: GroupLag,
+    *,
     record_ages: Mapping[str, Mapping[int, float]],
     log_bytes: PartitionOffsets,
     produced: Mapping[str, Mapping[int, float]],
@@ -207,6 +209,7 @@ def imbalance_of(
     lag: GroupLag,
     facts: GroupFacts,
     rates: TopicRates | None,
+    *,
     produced: Collection[int],
     interval: float,
 ) -> dict[str, float]:

@@ -45,16 +45,12 @@ _OTHER_FAMILIES: Final[Mapping[str, Callable[[State, float], Samples]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What of a state is shown: `families` of other monitors, and how far down groups go.
-
-    `hide_empty_groups` leaves out groups without members whose commits do not move.
-    """
+    """What of a state is shown: `families` of other monitors, and how far down groups go."""
 
     stale_after_s: float
     level: Level = Level.PARTITION
     families: Collection[str] = ()
     members: bool = True
-    hide_empty_groups: bool = False
 
 
 def blocks(state: State, choice: Choice) -> Iterator[Block]:
@@ -180,9 +176,7 @@ def _group_blocks(state: State, snapshot: Snapshot, choice: Choice) -> Iterator[
     shown: list[Group] = []
     for group_id, group in snapshot.groups.items():
         measures = state.groups[group_id]
-        if state.is_too_old(group, choice.stale_after_s) or (
-            choice.hide_empty_groups and measures.is_empty
-        ):
+        if state.is_too_old(group, choice.stale_after_s):
             continue
         shown.append(group)
         if measures.steady and not group.is_silent:

@@ -131,18 +131,14 @@ def breaking(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[object, str]
     monkeypatch.undo()
 
 
-@pytest.mark.parametrize(
-    ("step", "subject", "where", "name"), FAULTS, ids=[f"{s}-{n}" for s, _, _, n in FAULTS]
-)
+@pytest.mark.parametrize("fault", FAULTS, ids=[f"{step}-{name}" for step, _, _, name in FAULTS])
 def test_a_fault_costs_the_one_that_it_is_about(
-    step: str,
-    subject: str,
-    where: object,
-    name: str,
+    fault: tuple[str, str, object, str],
     breaking: Callable[[object, str], None],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    step, subject, where, name = fault
     right = run(Analyst(times, looks), 1, 6)
     analyst = Analyst(times, looks)
     run(analyst, 1, 1)

@@ -740,7 +740,7 @@ def test_at_the_newest_end_and_past_it_nothing_is_searched(
 
 @settings(deadline=None)
 @given(
-    st.lists(
+    polls=st.lists(
         st.tuples(
             st.integers(0, 40),  # the log end
             st.lists(st.integers(0, 60), max_size=4),  # wanted offsets
@@ -749,11 +749,11 @@ def test_at_the_newest_end_and_past_it_nothing_is_searched(
         min_size=1,
         max_size=8,
     ),
-    st.booleans(),
-    st.booleans(),
+    compacted=st.booleans(),
+    dated=st.booleans(),
 )
 def test_no_offset_no_log_end_and_no_reply_makes_it_raise_or_tell_of_the_future(
-    polls: list[tuple[int, list[int], list[tuple[int, float]]]], compacted: bool, dated: bool
+    polls: list[tuple[int, list[int], list[tuple[int, float]]]], *, compacted: bool, dated: bool
 ) -> None:
     lag = TimeLag()
     for number, (end, offsets, replies) in enumerate(polls):
