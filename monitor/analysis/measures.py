@@ -524,7 +524,7 @@ class Analyst:
         advice = guard.attempt("advice", name, self._advice, poll, group, measures)
         is_steady = (
             measures.status.complete >= 1
-            and not (close or facts.members or lag.past_end or advice)
+            and not (close or facts.members or lag.readable_total or lag.past_end or advice)
             and activity is not None
             and not activity.by_commits
             and not (snapshot.end_offsets.silent or snapshot.stable_offsets.values)
