@@ -661,8 +661,9 @@ class Analyst:
     def _advice(self, poll: _Poll, group: Group, measures: GroupMeasures) -> list[Advice]:
         activity = measures.activity or Activity()
         topics = {
-            *measures.rates, *measures.imbalance, *measures.lag.past_end, *measures.uncommitted,
-            *measures.unread_deleted,
+            *measures.rates, *measures.imbalance, *measures.lag.past_end,
+            *(topic for topic, count in measures.uncommitted.items() if count),
+            *(topic for topic, count in measures.unread_deleted.items() if count),
         }  # fmt: skip
         picture = group_picture(
             group,

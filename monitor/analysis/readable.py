@@ -26,16 +26,23 @@ TopicPartition: TypeAlias = tuple[str, int]
 # Looks per poll at several groups' positions of one partition, and to go on past many markers; what
 # they leave is looked at in the next poll.
 MAX_LOOKS: Final = 3
+# A consumer that goes on and had records to read is not suspected of markers again so soon.
+POLLS_BETWEEN_LOOKS: Final = 10
 
 
 class Position(NamedTuple):
-    """Where a group stands on a partition: at its commit, or at the log start if that is later."""
+    """Where a group stands on a partition: at its commit, or at the log start if that is later.
+
+    `stands` says whether the commit stands still; `is_never_at_end` that it goes on, and still never
+    came to the log end: what it leaves may be markers.
+    """
 
     topic: str
     partition: int
     offset: int
     end: int
     stands: bool
+    is_never_at_end: bool = False
 
 
 class Readable(NamedTuple):
@@ -81,30 +88,46 @@ class ReadableLogs:
         self._looks: dict[TopicPartition, dict[int, _Look]] = {}
         self._pending: dict[TopicPartition, dict[int, int]] = {}  # position -> log end
         self._seen_now: set[tuple[TopicPartition, int]] = set()
+        self._polls = 0
+        self._had_records: dict[TopicPartition, int] = {}  # at which poll a moving reader had some
 
     def observe(self, positions: Iterable[Position]) -> None:
         """Take in the positions of one poll that are before their log ends.
 
-        What is known of others is forgotten. Only those that stand still are looked at: a consumer
-        that goes on shows by itself what it can read.
+        What is known of others is forgotten. Those that stand still are looked at; a consumer that
+        goes on mostly shows by itself what it can read.
         """
         looks: dict[TopicPartition, dict[int, _Look]] = {}
-        self._pending = {}
+        before = self._looks
+        pending = self._pending = {}
         self._seen_now.clear()
-        for topic, partition, offset, end, stands in positions:
+        self._polls += 1
+        for topic, partition, offset, end, stands, is_never_at_end in positions:
             key = topic, partition
-            before = self._looks.get(key)
-            look = None if before is None else _covering(before, offset)
+            known = before.get(key)
+            look = None if known is None else known.get(offset) or _covering(known, offset)
             if look is not None:
                 looks.setdefault(key, {})[offset] = look
-            if stands and (look is None or (not look.found and look.to < end)):
-                self._pending.setdefault(key, {})[offset] = end
+                if look.found or look.to >= end:
+                    continue
+            if stands or (is_never_at_end and not self._had_records_lately(key)):
+                pending.setdefault(key, {})[offset] = end
         self._looks = looks
+
+    def _had_records_lately(self, key: TopicPartition) -> bool:
+        seen = self._had_records.get(key)
+        if seen is None:
+            return False
+        if self._polls - seen < POLLS_BETWEEN_LOOKS:
+            return True
+        del self._had_records[key]
+        return False
 
     def forget(self, topic: str) -> None:
         """Drop a topic that was deleted, or re-created under its name."""
-        for key in [key for key in self._looks if key[0] == topic]:
-            del self._looks[key]
+        for kept in (self._looks, self._had_records):
+            for key in [key for key in kept if key[0] == topic]:
+                del kept[key]
 
     def questions(self) -> dict[str, dict[int, int]]:
         """Return topic -> partition -> the offset to look from; one of each partition at a time."""
@@ -144,6 +167,8 @@ class ReadableLogs:
         to = reply.looked_to if reply.readable_at is None else reply.readable_at
         look = _Look(max(to, asked), found, reply.stable_end)
         looks = self._looks.setdefault(key, {})
+        if found:
+            self._had_records[key] = self._polls
         left = {}
         for position, end in positions.items():
             if not (self._from(key, position) == asked or asked <= position <= look.to):
@@ -158,7 +183,7 @@ class ReadableLogs:
 
     def of(self, position: Position) -> Readable:
         """Return what can be read from a position on."""
-        topic, partition, offset, end, _ = position
+        topic, partition, offset, end, _, _ = position
         if offset >= end:
             return NOTHING
         look = self._looks.get((topic, partition), {}).get(offset)
@@ -176,8 +201,5 @@ class ReadableLogs:
 
 
 def _covering(looks: Mapping[int, _Look], offset: int) -> _Look | None:
-    """Return the look that tells of an offset: its own, or one from before it that got there."""
-    own = looks.get(offset)
-    if own is not None:
-        return own
+    """Return the look from before an offset that got there, None where none did."""
     return next((look for at, look in looks.items() if at <= offset <= look.to), None)

@@ -59,13 +59,15 @@ def positions(
             offset = max(committed, start) if start <= end else committed
             if offset >= end:
                 continue
-            stands = last.get(partition, committed) == committed or (
-                end - offset <= FEW_MARKERS
-                and windows.was_never_read_up(group.id, topic, partition)
-            )
-            is_held = readable_ends.get(partition, end) <= offset
-            is_told = is_held or partition in told
-            yield Position(topic, partition, offset, end, stands and not is_told)
+            if readable_ends.get(partition, end) <= offset or partition in told:
+                yield Position(topic, partition, offset, end, stands=False)
+            elif last.get(partition, committed) == committed:
+                yield Position(topic, partition, offset, end, stands=True)
+            else:
+                is_never_at_end = end - offset <= FEW_MARKERS and windows.was_never_read_up(
+                    group.id, topic, partition
+                )
+                yield Position(topic, partition, offset, end, False, is_never_at_end)
 
 
 def with_readable_ends(
@@ -74,7 +76,7 @@ def with_readable_ends(
     """Return topic -> partition -> what can be read, up to the last stable offset where known."""
     stable = snapshot.stable_offsets
     by_topic: dict[str, dict[int, Readable]] = {}
-    for (topic, partition, offset, end, _), told in found:
+    for (topic, partition, offset, end, _, _), told in found:
         readable = told
         last = stable.get(topic, partition)
         if last is not None and last < end and not stable.is_silent(topic, partition):

@@ -468,6 +468,11 @@ class TimeLag:
             return search.stamp
         if log.lower is None or log.distrusted_until > self._now:
             return None
-        low, _ = log.bounds(committed, self._wall_offset)
         _, before = log.lower.lower(committed)
-        return before if before >= low - CLOCK_SKEW_SECONDS else None
+        if (
+            before == -inf
+            or before < log.bounds(committed, self._wall_offset)[0] - CLOCK_SKEW_SECONDS
+        ):
+            return None
+        search.stamp = before  # it is not to be found out anew at each poll
+        return before
