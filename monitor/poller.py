@@ -84,7 +84,7 @@ class Poller:
         self._stale_after_s = stale_after_s
         self._clock = clock
         self._monotonic = monotonic
-        self._analyst = Analyst(source.offsets_for_times, rules=rules)
+        self._analyst = Analyst(source.offsets_for_times, source.look_at_logs, rules=rules)
         self._hide_empty_groups = hide_empty_groups
         self._choice = Choice(stale_after_s, level, families, members)
         self._more_blocks = more_blocks
@@ -165,6 +165,7 @@ class Poller:
             polled_at=now,
             snapshot=snapshot,
             groups=groups,
+            findings=self._analyst.findings,
             error=None if reached else "; ".join(snapshot.errors) or "no broker answers",
             succeeded_at=now if reached else last.succeeded_at,
             duration_seconds=self._monotonic() - started,

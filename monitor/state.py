@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from monitor.analysis.measures import GroupMeasures
+from monitor.analysis.measures import Findings, GroupMeasures
 from monitor.model import Group, Snapshot
 
 
@@ -13,7 +13,8 @@ from monitor.model import Group, Snapshot
 class State:
     """The monitor's state after a poll.
 
-    `snapshot` is None until the cluster was reached once; `groups` has the measures of its groups.
+    `snapshot` is None until the cluster was reached once; `groups` has the measures of its groups,
+    `findings` what analysis found beside them.
     `error` is why the last poll saw nothing, `up` whether any broker answered it. `succeeded_at` is
     the Unix time of the last poll that did; `monotonic_at` is when this state was made, on the
     monotonic clock, for ages; `duration_seconds` what the poll took with its analysis.
@@ -27,6 +28,7 @@ class State:
     succeeded_at: float | None = None
     duration_seconds: float = 0.0
     monotonic_at: float = 0.0
+    findings: Findings = field(default_factory=Findings)
 
     @property
     def up(self) -> bool:

@@ -102,7 +102,7 @@ def look(
     before what is shown: no conclusion is drawn from silence. A lag above `fail_above` goes before
     a part that could not be read.
     """
-    analyst = Analyst(collector.offsets_for_times, rules=rules_of(settings))
+    analyst = Analyst(collector.offsets_for_times, collector.look_at_logs, rules=rules_of(settings))
 
     def read() -> Look:
         snapshot = collector.poll()

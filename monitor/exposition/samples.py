@@ -30,7 +30,7 @@ from monitor.exposition.series import (
     Values,
 )
 from monitor.exposition.version import VERSION
-from monitor.model import Group, Offsets, Snapshot, Topic
+from monitor.model import Group, Offsets, Refused, Snapshot, Topic
 from monitor.state import State
 
 # A group that wakes has the text of its block's others rendered again: a block is a part of them.
@@ -66,6 +66,7 @@ def blocks(state: State, choice: Choice) -> Iterator[Block]:
         ):
             yield _offsets_block(metric, offsets, oldest)
         yield Block((), lambda: _brokers(state, snapshot))
+        yield Block((), lambda: _partitions(state, snapshot))
         yield from _group_blocks(state, snapshot, choice)
         for family, samples in _OTHER_FAMILIES.items():
             if family in choice.families:
@@ -146,31 +147,52 @@ def _brokers(state: State, snapshot: Snapshot) -> Samples:
     }
 
 
+def _partitions(state: State, snapshot: Snapshot) -> Samples:
+    errors: Values = {}
+    for offsets in (snapshot.start_offsets, snapshot.end_offsets):
+        for topic, refused in offsets.refused.items():
+            for partition, error in refused.items():
+                errors[topic, str(partition), error] = 1
+    held = state.findings.open_transactions.items()
+    now = snapshot.monotonic_at
+    return {
+        m.PARTITION_ERROR: errors,
+        m.PARTITION_HELD_RECORDS: ByPartition(
+            {(topic,): {p: each.records for p, each in of.items()} for topic, of in held}
+        ),
+        m.PARTITION_HELD_SECONDS: ByPartition(
+            {
+                (topic,): {p: round(now - each.since, 3) for p, each in of.items()}
+                for topic, of in held
+            }
+        ),
+    }
+
+
 def _group_blocks(state: State, snapshot: Snapshot, choice: Choice) -> Iterator[Block]:
     """Yield what is steady, which need not be rendered again, apart from the rest."""
     awake: list[Group] = []
     steady: defaultdict[int, list[Group]] = defaultdict(list)
     shown: list[Group] = []
     for group_id, group in snapshot.groups.items():
+        measures = state.groups[group_id]
         if state.is_too_old(group, choice.stale_after_s):
             continue
         shown.append(group)
-        if state.groups[group_id].steady and not group.is_silent:
+        if measures.steady and not group.is_silent:
             steady[crc32(group_id.encode()) % _STEADY_BLOCKS].append(group)
         else:
             awake.append(group)
 
     for groups in steady.values():
-        sources = tuple(state.groups[group.id].basis for group in groups)
-        yield Block(sources, partial(_groups, state, groups, (), choice), "groups")
-    yield Block((), lambda: _groups(state, awake, shown, choice), "groups")
+        sources = tuple(state.groups[group.id] for group in groups)
+        yield Block(sources, partial(_groups, state, groups, choice), "groups")
+    yield Block((), lambda: _groups(state, awake, choice), "groups")
     yield Block((), lambda: _ages(state, snapshot, shown, choice))
 
 
-def _groups(
-    state: State, groups: Iterable[Group], growing: Iterable[Group], choice: Choice
-) -> Samples:
-    """Return all that is shown of `groups`, but what grows with time alone: that of `growing`."""
+def _groups(state: State, groups: Iterable[Group], choice: Choice) -> Samples:
+    """Return all that is shown of `groups`, but what grows with time alone."""
     found = GroupSamples(choice.level)
     for group in groups:
         measures = state.groups[group.id]
@@ -178,14 +200,10 @@ def _groups(
         _offsets_and_lag(found, group, measures)
         _status(found, group.id, measures)
         _membership(found, group, measures, members=choice.members)
+        _activity(found, group.id, measures)
         _rates(found, group.id, measures)
         _losses(found, group.id, measures)
-        if not measures.seconds:
-            _seconds(found, group.id, measures)
-    for group in growing:
-        measures = state.groups[group.id]
-        if measures.seconds:
-            _seconds(found, group.id, measures)
+        _seconds(found, group.id, measures)
         _retention(found, group.id, measures)
         for advice in measures.advice:
             labels = (group.id, advice.topic or "", advice.severity.name.lower(), advice.cause)
@@ -210,6 +228,8 @@ def _identity(found: GroupSamples, group: Group) -> None:
     found.add(m.GROUP_INFO, (group.id, group.type, group.assignor or "", coordinator), 1)
     if group.state is not None:
         found.add(m.GROUP_STATE, (group.id, group.state), 1)
+    if isinstance(group.answer, Refused):
+        found.add(m.GROUP_ERROR, (group.id, group.answer.error), 1)
 
 
 def _offsets_and_lag(found: GroupSamples, group: Group, measures: GroupMeasures) -> None:
@@ -220,8 +240,9 @@ def _offsets_and_lag(found: GroupSamples, group: Group, measures: GroupMeasures)
     for topic, lags in lag.partitions.items():
         found.partitions(m.GROUP_LAG, group.id, topic, lags)
         found.add(m.GROUP_LAG_SUM, (group.id, topic), lag.topics[topic])
+        found.add(m.GROUP_READABLE_LAG, (group.id, topic), lag.readable_sum(topic))
     for topic, past_end in lag.past_end.items():
-        found.partitions(m.GROUP_COMMIT_PAST_END, group.id, topic, dict.fromkeys(past_end, 1))
+        found.partitions(m.GROUP_COMMIT_PAST_END, group.id, topic, past_end)
 
 
 def _seconds(found: GroupSamples, group_id: str, measures: GroupMeasures) -> None:
@@ -275,6 +296,25 @@ def _membership(
             found.add(m.GROUP_IMBALANCE, (group.id, topic, kind), round(excess, 4))
 
 
+def _activity(found: GroupSamples, group_id: str, measures: GroupMeasures) -> None:
+    activity = measures.activity
+    if activity is not None:
+        for by, is_active in (("members", activity.by_members), ("commits", activity.by_commits)):
+            if is_active is not None:
+                found.add(m.GROUP_ACTIVE, (group_id, by), int(is_active))
+        found.add(m.GROUP_PATIENCE, (group_id,), round(activity.patience, 3))
+        for topic in measures.lost:  # all topics with commits, as far as they exist
+            found.add(m.GROUP_REWINDS, (group_id, topic), activity.rewinds.get(topic, 0))
+    for topic in measures.not_consumed:
+        found.add(m.GROUP_NOT_CONSUMED, (group_id, topic), 1)
+    for metric, counts in (
+        (m.GROUP_STUCK, measures.stuck),
+        (m.GROUP_UNCOMMITTED, measures.uncommitted),
+    ):
+        for topic, count in counts.items():
+            found.add(metric, (group_id, topic), count)
+
+
 def _rates(found: GroupSamples, group_id: str, measures: GroupMeasures) -> None:
     for topic, rates in measures.rates.items():
         labels = (group_id, topic)
@@ -303,8 +343,12 @@ def _catch_up(found: GroupSamples, group_id: str, rates: Mapping[str, TopicRates
 
 
 def _losses(found: GroupSamples, group_id: str, measures: GroupMeasures) -> None:
-    for topic, lost in measures.lost.items():
-        found.partitions(m.GROUP_LOST, group_id, topic, lost)
+    for metric, counts in (
+        (m.GROUP_LOST, measures.lost),
+        (m.GROUP_UNREAD_DELETED, measures.unread_deleted),
+    ):
+        for topic, count in counts.items():
+            found.add(metric, (group_id, topic), count)
     for topic, risks in measures.retention.items():
         shares = {p: round(risk.unread_share, 4) for p, risk in risks.items()}
         found.partitions(m.GROUP_UNREAD_RATIO, group_id, topic, shares)
@@ -340,6 +384,8 @@ def _monitor(state: State) -> Samples:
     found[m.MONITOR_GROUP_ERRORS][cluster] = sum(
         group.error is not None for group in snapshot.groups.values()
     )
+    for step, subject in state.findings.failures:
+        found[m.MONITOR_INTERNAL_ERRORS][state.cluster, step, subject] = 1
     found[m.MONITOR_DATA_AGE][cluster] = max(0.0, state.monotonic_at - _oldest(snapshot, stale))
     return dict(found)
 

@@ -154,7 +154,7 @@ def _topic_row(topic: str, measures: GroupMeasures) -> TopicRow:
         for risk in measures.retention.get(topic, {}).values()
         if risk.remaining_seconds is not None
     ]
-    lost = sum(measures.lost.get(topic, {}).values())
+    lost = measures.lost.get(topic, 0)
     told = ""
     if rates is not None and rates.produced is not None and rates.consumed is not None:
         told = f"{rates.produced:,.1f} in, {rates.consumed:,.1f} out"
