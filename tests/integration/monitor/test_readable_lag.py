@@ -24,7 +24,9 @@ class Scene:
 
     def __init__(self, kafka: EmbeddedKafka, name: str, wire: KafkaWire) -> None:
         self.name = name
-        self._servers: dict[str, str | int | float | bool] = {"bootstrap.servers": kafka.bootstrap_servers}
+        self._servers: dict[str, str | int | float | bool] = {
+            "bootstrap.servers": kafka.bootstrap_servers
+        }
         self._admin = AdminClient(self._servers)
         self._collector = Collector(
             wire,
