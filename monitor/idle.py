@@ -16,11 +16,14 @@ from monitor.model import Snapshot
 def without_idle_groups(
     snapshot: Snapshot, measured: Mapping[str, GroupMeasures]
 ) -> tuple[Snapshot, Mapping[str, GroupMeasures]]:
-    """Return both without the groups that have no members and whose commits do not move."""
+    """Return both without the groups that have no members and do not consume without any.
+
+    A group of which that is not known is shown.
+    """
     shown = {
         group_id: group
         for group_id, group in snapshot.groups.items()
-        if group.members != () or _is_moving(measured.get(group_id))
+        if group.members != () or not _is_idle(measured.get(group_id))
     }
     return (
         replace(snapshot, groups=shown),
@@ -28,5 +31,6 @@ def without_idle_groups(
     )
 
 
-def _is_moving(measures: GroupMeasures | None) -> bool:
-    return measures is not None and any(rates.consumed for rates in measures.rates.values())
+def _is_idle(measures: GroupMeasures | None) -> bool:
+    activity = None if measures is None else measures.activity
+    return activity is not None and activity.by_commits is not True

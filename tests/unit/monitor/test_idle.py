@@ -41,10 +41,11 @@ def test_a_group_without_members_is_hidden_and_back_with_its_first_member() -> N
 
 def test_a_group_without_members_whose_commits_move_is_shown() -> None:
     hiding = Hiding()
-    assert not hiding.shown("Empty")
-    for offset in (2, 3, 4):
+    shown = []
+    for offset in (1, 2, 3, 4):
         hiding.brokers.commits["g"] = GroupCommits({"t": {0: offset}})
-        assert hiding.shown("Empty")
+        shown.append(hiding.shown("Empty"))
+    assert shown == [False, False, True, True]  # one step may be an operator's
 
 
 def test_the_history_of_a_hidden_group_goes_on() -> None:
