@@ -45,12 +45,18 @@ Targets = Mapping[str, Sequence[Mapping[str, Any]]]
 """Groups of targets by job, as in a file of targets: {"targets": [...], "labels": {...}}."""
 
 
-def targets_of(monitor_url: str, service_urls: Iterable[tuple[str, str]]) -> Targets:
-    """Return the targets of a running system; `service_urls` has (service, url) of each replica."""
+def targets_of(
+    monitor_url: str, service_urls: Iterable[tuple[str, str]], cluster: str | None = None
+) -> Targets:
+    """Return the targets of a running system; `service_urls` has (service, url) of each replica.
+
+    `cluster` is the name of the services' cluster, if it has one.
+    """
+    of_cluster = {} if cluster is None else {"cluster": cluster}
     return {
         "kafka-monitor": [{"targets": [_address(monitor_url)]}],
         "order-services": [
-            {"targets": [_address(url)], "labels": {"service": service}}
+            {"targets": [_address(url)], "labels": {"service": service, **of_cluster}}
             for service, url in service_urls
         ],
     }
@@ -341,6 +347,9 @@ class Alerting:
         shutil.copytree(source / "templates", self.directory / "templates", dirs_exist_ok=True)
         for wait in ("group_wait", "group_interval"):
             config["route"][wait] = self.pace.wait(config["route"][wait])
+            # a day's wait, which no pace makes short enough, is not what is tried here
+            for route in config["route"]["routes"]:
+                route.pop(wait, None)
         config["receivers"] = [
             {
                 "name": receiver["name"],

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from tests.support.waiting import wait_for
@@ -124,6 +124,12 @@ def member(servers: str, group: str, settings: Mapping[str, str | int] | None = 
             **(settings or {}),
         }
     )
+
+
+def commit(admin: AdminClient, group: str, topic: str, offset: int) -> None:
+    """Commit an offset of partition 0 for a group without members, as an operator or a mirror does."""
+    request = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, 0, offset)])
+    admin.alter_consumer_group_offsets([request])[group].result()
 
 
 def delete_group(servers: str, group: str) -> None:
