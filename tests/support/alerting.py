@@ -147,6 +147,8 @@ class Alerting:
     targets: Targets
     pace: Pace = field(default_factory=Pace)
     webhook: Webhook = field(default_factory=Webhook)
+    addresses: Mapping[str, str] = field(default_factory=dict)
+    """Where dashboards and runbooks are, as external labels."""
     prometheus_port: int = field(default_factory=free_port)
     alertmanager_port: int = field(default_factory=free_port)
     _processes: list[ManagedProcess] = field(default_factory=list)
@@ -333,10 +335,14 @@ class Alerting:
     def _write_prometheus_config(self) -> Path:
         config = yaml.safe_load((REPOSITORY / "prometheus" / "prometheus.yml").read_text())
         interval = f"{round(self.pace.scrape_interval_seconds * 1000)}ms"
-        config["global"] = {"scrape_interval": interval, "evaluation_interval": interval}
+        config["global"] = {
+            "scrape_interval": interval,
+            "evaluation_interval": interval,
+            "external_labels": dict(self.addresses),
+        }
         config["rule_files"] = ["rules/*.yml"]
         alertmanager = {"targets": [f"{LOOPBACK}:{self.alertmanager_port}"]}
-        config["alerting"] = {"alertmanagers": [{"static_configs": [alertmanager]}]}
+        config["alerting"]["alertmanagers"] = [{"static_configs": [alertmanager]}]
         for job in config["scrape_configs"]:
             job["file_sd_configs"] = [{"files": [f"{job['job_name']}.yml"]}]
         return self._write("prometheus.yml", config)

@@ -468,8 +468,10 @@ def committer_gone(scene: Scene) -> Iterator[None]:
             def is_seen() -> bool:
                 message = consumer.poll(1)
                 if message is not None and message.error() is None:
-                    consumer.commit(message, asynchronous=False)
-                active = f'kafka_consumergroup_active{{consumergroup="{ASSIGNED}", by="commits"}} == 1'
+                    consumer.commit(message=message, asynchronous=False)
+                active = (
+                    f'kafka_consumergroup_active{{consumergroup="{ASSIGNED}", by="commits"}} == 1'
+                )
                 return bool(scene.alerting.query(active))
 
             wait_for("commits without members that the monitor has seen", is_seen)

@@ -6,10 +6,10 @@ at a restart: counters begin at 0, activity at "never", a group's rhythm at "not
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
 from typing import Final, TypeAlias
 
 from tests.support.rule_tests import STALE, Series, Value
@@ -192,12 +192,10 @@ def seldom(minute: int, started: int, *, waits: Sequence[int]) -> Samples:
     """A sink that commits when its file is full: `waits` are the minutes that it takes, in turn."""
     group = f"sink-{waits[0]}"
     commits = [0]
-    for wait in islice(cycle(waits), minute // min(waits) + 2):
+    for wait in itertools.islice(itertools.cycle(waits), minute // min(waits) + 2):
         commits.append(commits[-1] + wait)
     since = max(at for at in commits if at <= minute)
-    whole = [
-        b - a for a, b in zip(commits, commits[1:], strict=False) if a > started and b <= minute
-    ]
+    whole = [b - a for a, b in itertools.pairwise(commits) if a > started and b <= minute]
     patience = 120.0 * max(whole) if whole else UNKNOWN_PATIENCE_S
     behind = minute - since
     yield from _group(group, members=1, patience=patience)
@@ -212,10 +210,7 @@ def moved_on(minute: int, started: int) -> Samples:
     yield from _group("moved-on", members=2)
     yield from _with_members("moved-on")
     yield from _lag("moved-on", "new", readable=3, seconds=0.2)
-    for metric, labels, value in _lag(
-        "moved-on", "old", readable=6_296 + minute, seconds=None, lost=minute - started
-    ):
-        yield metric, labels, value
+    yield from _lag("moved-on", "old", readable=6_296 + minute, seconds=None, lost=minute - started)
     old = _of("moved-on", "old")
     yield _metric("not_consumed"), old, 1
     yield _metric("lag_seconds"), {**old, "partition": "0"}, 60.0 * minute

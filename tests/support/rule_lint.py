@@ -45,11 +45,15 @@ _LABEL_IN_TEMPLATE: Final = re.compile(r"\$labels\.(\w+)")
 _RUNBOOKS: Final = "{{ with $externalLabels.runbooks }}{{ . }}/{{ end }}"
 _DASHBOARDS: Final = "{{ $externalLabels.dashboards }}"
 _ENCODED: Final = re.compile(r"\{\{ \$labels\.\w+ \| urlquery \}\}|\{\{ \. \| urlquery \}\}")
+_CONDITION: Final = re.compile(r"\{\{ (?:with \$labels\.\w+|end) \}\}")
 _OPTIONAL: Final = re.compile(
-    r"\{\{-? ?(?:with|if) \$labels\.(\w+) \}\}(.*?)\{\{-? end \}\}", re.DOTALL
+    r"\{\{-? (?:with|if) \$labels\.(\w+) \}\}(.*?)\{\{-? end \}\}"
+    r'|\{\{ or \$labels\.\w+ "[^"]+" \}\}',
+    re.DOTALL,
 )
-# A sum over all topics at MONITOR_LEVEL=group names none, and a cluster need not have a name.
-_MAY_BE_EMPTY: Final = frozenset({"topic", "cluster"})
+# A sum over all topics at MONITOR_LEVEL=group names none, a cluster need not have a name, and a group's id
+# may be the empty one.
+_MAY_BE_EMPTY: Final = frozenset({"topic", "cluster", "consumergroup"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +171,8 @@ def _duplicates(rules: list[Rule]) -> Iterator[str]:
 def _faults_of_alert(
     rule: Rule, shape: Shape, dashboards: Mapping[str, frozenset[str]]
 ) -> Iterator[str]:
+    yield from _faults_of_texts(rule, shape)
+    yield from _faults_of_link(rule.annotations.get("dashboard_url", ""), dashboards)
     if rule.wait is None:
         yield "has no `for`: one bad scrape would page"
     if not shape.filters:
@@ -175,6 +181,9 @@ def _faults_of_alert(
         yield f"severity must be one of {', '.join(SEVERITIES)}"
     if not rule.labels.get("component"):
         yield "has no component label: Alertmanager groups and inhibits by it"
+
+
+def _faults_of_texts(rule: Rule, shape: Shape) -> Iterator[str]:
     notes = rule.annotations
     if not notes.get("summary") or "{{" in notes["summary"]:
         yield "needs a summary without templates: messages are grouped under it"
@@ -182,24 +191,22 @@ def _faults_of_alert(
         yield "needs a description with the values that matter"
     if notes.get("runbook_url") != f"{_RUNBOOKS}alerts/runbooks/{rule.name}.md":
         yield f"runbook_url must be {_RUNBOOKS}alerts/runbooks/{rule.name}.md"
-    yield from _faults_of_link(notes.get("dashboard_url", ""), dashboards)
     for where, text in [*notes.items(), *rule.labels.items()]:
         for label in _LABEL_IN_TEMPLATE.findall(text):
             if label not in (shape.labels or ()):
                 yield f"{where} uses label {label}, which the expression does not keep"
-        if rule.labels.get("component") == "consumer-group":
-            for label in _LABEL_IN_TEMPLATE.findall(_OPTIONAL.sub("", text)):
-                if label in _MAY_BE_EMPTY:
-                    yield f"{where} names {label} without `with`, and it may be empty"
+    if rule.labels.get("component") == "consumer-group":
+        for label in _LABEL_IN_TEMPLATE.findall(_OPTIONAL.sub("", notes.get("description", ""))):
+            if label in _MAY_BE_EMPTY:
+                yield f"description names {label}, which may be empty, without `with` or `or`"
 
 
 def _faults_of_link(link: str, dashboards: Mapping[str, frozenset[str]]) -> Iterator[str]:
     # a group's id may have any character, also those that end a value of a URL
-    if "{{" in _ENCODED.sub(
-        "", re.sub(r"\{\{ (?:with \$labels\.\w+|end) \}\}", "", link)
-    ).removeprefix(_DASHBOARDS):
+    left = _ENCODED.sub("", _CONDITION.sub("", link.removeprefix(_DASHBOARDS)))
+    if "{{" in left:
         yield "dashboard_url has a label that is not encoded by urlquery"
-    optional = _OPTIONAL.sub(lambda found: found[2], link)
+    optional = _OPTIONAL.sub(lambda found: found[2] or "", link)
     url = urlsplit(_ENCODED.sub("x", optional.removeprefix(_DASHBOARDS)))
     variables = dashboards.get(url.path.removeprefix("/d/"))
     if variables is None or not link.startswith(_DASHBOARDS):

@@ -18,6 +18,7 @@ from tests.support.alert_pace import Pace
 from tests.support.alerting import Alerting, targets_of
 from tests.support.anger import Fault, of
 
+ADDRESSES = {"dashboards": "https://grafana.example", "runbooks": "https://git.example/main"}
 GROUPS = [f"group-{number}" for number in range(40)]
 HEALTHY = [
     'kafka_monitor_up{cluster="test"} 1',
@@ -101,7 +102,8 @@ def alerting(
     target: FakeTarget, services: list[tuple[str, str]], tmp_path: Path
 ) -> Iterator[Alerting]:
     pace = Pace(factor=100.0, scrape_interval_seconds=0.5, shortest_window_seconds=3.0)
-    with Alerting(tmp_path / "alerting", targets_of(target.url, services), pace) as running:
+    targets = targets_of(target.url, services)
+    with Alerting(tmp_path / "alerting", targets, pace, addresses=ADDRESSES) as running:
         yield running
 
 
@@ -111,7 +113,14 @@ def test_an_alert_is_told_when_it_fires_and_when_it_is_resolved(
     target.show(HEALTHY + wedged(0, *GROUPS[1:]) + lag(1500, "group-0"))
     notice = alerting.wait_until_told("KafkaConsumerLagHigh", consumergroup="group-0")
     assert notice.receiver == "chat"
-    assert notice.annotations["runbook_url"] == "alerts/runbooks/KafkaConsumerLagHigh.md"
+    # it can be clicked, and where it leads is no label that others group by
+    assert notice.annotations["runbook_url"] == (
+        "https://git.example/main/alerts/runbooks/KafkaConsumerLagHigh.md"
+    )
+    assert notice.annotations["dashboard_url"] == (
+        "https://grafana.example/d/consumer-groups?var-group=group-0&var-topic=t"
+    )
+    assert not notice.labels.keys() & ADDRESSES.keys()
     assert "group-0 has 1.5k unread" in notice.annotations["description"]
     target.show(HEALTHY + wedged(0, *GROUPS))
     alerting.wait_until_resolved("KafkaConsumerLagHigh", consumergroup="group-0")

@@ -23,7 +23,7 @@ GOOD = Rule(
     labels={"severity": "warning", "component": "consumer-group"},
     annotations={
         "summary": "A group is behind.",
-        "description": "Group {{ $labels.consumergroup }} is {{ $value }} behind.",
+        "description": 'Group {{ or $labels.consumergroup "(empty id)" }} is {{ $value }} behind.',
         "runbook_url": f"{RUNBOOKS}alerts/runbooks/KafkaExample.md",
         "dashboard_url": f"{GROUPS}?var-group={{{{ $labels.consumergroup | urlquery }}}}",
     },
@@ -134,11 +134,16 @@ def test_an_expression_that_can_fire_and_clear_passes(
         ("summary", "{{ $labels.consumergroup }} is behind", "summary without templates"),
         ("summary", "", "summary without templates"),
         ("description", "A group is behind.", "description with the values"),
+        (
+            "description",
+            "{{ $labels.consumergroup }} is {{ $value }} behind",
+            "names consumergroup, which may be empty",
+        ),
         ("description", "{{ $labels.topic }} is behind", "uses label topic"),
         (
             "description",
             "{{ $value }} of {{ $labels.cluster }}",
-            "names cluster without `with`",
+            "names cluster, which may be empty",
         ),
         ("runbook_url", f"{RUNBOOKS}alerts/runbooks/Other.md", "runbook_url must be"),
         ("runbook_url", "alerts/runbooks/KafkaExample.md", "runbook_url must be"),
