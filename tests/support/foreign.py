@@ -135,7 +135,13 @@ def member(servers: str, group: str, settings: Mapping[str, str | int] | None = 
 def commit(admin: AdminClient, group: str, topic: str, offset: int) -> None:
     """Commit an offset of partition 0 for a group without members, as an operator or a mirror does."""
     request = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, 0, offset)])
-    admin.alter_consumer_group_offsets([request])[group].result()
+
+    def committed() -> bool:
+        # a coordinator that is just coming refuses a partition, not the request
+        answer = admin.alter_consumer_group_offsets([request])[group].result()
+        return not any(partition.error for partition in answer.topic_partitions)
+
+    wait_for(f"commit of {group}", committed, 30)
 
 
 def delete_group(servers: str, group: str) -> None:
