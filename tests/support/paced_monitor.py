@@ -7,6 +7,7 @@ silent: nobody can wait ten minutes for each stuck consumer of a test.
 from __future__ import annotations
 
 import importlib
+import runpy
 from typing import Final
 
 PATIENCE: Final = {
@@ -22,7 +23,7 @@ def main() -> None:
     missing = PATIENCE.keys() - activity.keys()
     assert not missing, f"monitor.analysis.activity has no {missing} any more"
     activity.update(PATIENCE)
-    importlib.import_module("monitor.cli").main()
+    runpy.run_module("monitor", run_name="__main__")
 
 
 if __name__ == "__main__":
