@@ -287,6 +287,7 @@ FAULTS: Final = (
         silent=(of_group("KafkaConsumerGroupWithoutMembers", topics.PAYMENT_GROUP),),
         may={
             **LATE,
+            of("OrderOutboxDelayed", slice="payment"): "what it had written waits for its return",
             **behind(topics.PAYMENT_GROUP, "nobody reads"),
             **downstream_of_payment("payments come in a burst after the repair"),
         },
