@@ -508,15 +508,16 @@ def hanging_transaction(scene: Scene) -> Iterator[None]:
         "transaction.timeout.ms": 600_000,
         "log_level": 0,
     }
+    producer = Producer(settings)
+    producer.init_transactions(30)
+    # at once: what the monitor has seen coming it knows to be young, whatever its timestamp says
     with foreign.topic(scene.servers, HANGING) as admin:
-        foreign.commit(admin, HANGING, HANGING, 0)
-        producer = Producer(settings)
-        producer.init_transactions(30)
         producer.begin_transaction()
         began_ms = int((time.time() - 20 * MINUTE_S) * 1000)
         for number in range(50):
             producer.produce(HANGING, str(number), partition=0, timestamp=began_ms)
         producer.flush(30)
+        foreign.commit(admin, HANGING, HANGING, 0)
         try:
             yield
         finally:
