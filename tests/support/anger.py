@@ -313,7 +313,7 @@ FAULTS: Final = (
             of("KafkaLagSeriesAbsent", cluster="second"),
         ),
         silent=(of("KafkaPartitionsUnderReplicated"), of("KafkaLagSeriesAbsent")),
-        may={of("KafkaConsumerGroupUnassignedPartitions", consumergroup=faults.LONE): "no leader"},
+        may={of("KafkaConsumerGroupUnassignedPartitions", cluster="second"): "no leader"},
     ),
     Fault(
         "no relay gets at a slice of the outbox: something else holds its lock",

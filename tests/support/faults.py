@@ -185,7 +185,12 @@ def one_of_two_brokers_gone(scene: Scene) -> Iterator[None]:
         cluster.admin.create_topics([both])["replicated"].result()
         lone = NewTopic(LONE, 1, replica_assignment=[[2]])
         cluster.admin.create_topics([lone])[LONE].result()
-        stack.enter_context(foreign.Reader(cluster.bootstrap_servers, LONE, LONE, offset=0))
+        producer = Producer({"bootstrap.servers": cluster.bootstrap_servers, "log_level": 0})
+        for number in range(500):
+            producer.produce(LONE, str(number), partition=0)
+        producer.flush(10)
+        group = cluster.group_of_first(LONE)
+        stack.enter_context(foreign.Reader(cluster.bootstrap_servers, group, LONE, offset=0))
         settings = {"KAFKA_BROKERS": cluster.bootstrap_servers, "MONITOR_CLUSTER": "second"}
         monitor = Monitor(directory, settings)
         stack.callback(monitor.stop)
@@ -202,7 +207,7 @@ def one_of_two_brokers_gone(scene: Scene) -> Iterator[None]:
         stack.callback(leave)
         scene.alerting.write_targets({"kafka-monitor": [*of_first, *of_second]})
         scene.sees('kafka_monitor_broker_up{broker="2"} == 1')
-        scene.sees(f'kafka_consumergroup_lag_sum{{consumergroup="{LONE}"}}')
+        scene.sees(f'kafka_consumergroup_lag_sum{{topic="{LONE}"}}')
         cluster.second.kill()
         yield
         cluster.revive_second()
