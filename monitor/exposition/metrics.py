@@ -448,6 +448,10 @@ MONITOR_BROKER_UP = _monitor(
     "cluster's metadata while partitions still name it as a replica.",
     labels=("broker",),
 )
+MONITOR_POLL_INTERVAL = _monitor("poll_interval_seconds", "Time between two polls.", "seconds")
+MONITOR_POLL_FAILED = _monitor(
+    "poll_failed", "1 while the last poll failed, with its cause.", labels=("cluster", "error")
+)
 MONITOR_BUILD_INFO = _monitor("build_info", "The monitor's version; always 1.", labels=("version",))
 
 METRICS: Final[tuple[Metric, ...]] = tuple(
