@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import socket
 from collections.abc import Callable
 from enum import IntEnum
 from functools import partial
+from http import HTTPStatus
 from typing import Any, Final, TypeAlias
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -28,6 +30,10 @@ ANSWER_SECONDS: Final = 30.0
 # Prometheus keeps its connection from scrape to scrape, mostly of a minute at most.
 IDLE_SECONDS: Final = 75.0
 MAX_HEAD_BYTES: Final = 16 * 1024
+_TOO_LARGE: Final = (
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    f"the head of a request may have {MAX_HEAD_BYTES} bytes",
+)
 MAX_ACCEPTED_AT_ONCE: Final = 64
 
 
@@ -71,21 +77,21 @@ class Connection(HttpToolsProtocol):
         self._head_bytes += len(data)
         super().data_received(data)
         # what comes while an answer is under way is the head of the next request
-        if self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse(b"431 Request Header Fields Too Large")
+        if self._head_bytes > MAX_HEAD_BYTES and not self._is_refused:
+            self._refuse(*_TOO_LARGE)
 
     def on_headers_complete(self) -> None:
         """Begin to answer, unless a body follows: no page takes one."""
         if self._is_refused:
             return
         if self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse(b"431 Request Header Fields Too Large")
+            self._refuse(*_TOO_LARGE)
             return
         if any(
             name == b"transfer-encoding" or (name == b"content-length" and value.strip() != b"0")
             for name, value in self.headers
         ):
-            self._refuse(b"413 Content Too Large")
+            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "no page takes a body")
             return
         self._head_bytes = 0
         if self.cycle is None or self.cycle.response_complete:
@@ -135,10 +141,12 @@ class Connection(HttpToolsProtocol):
     def _set_use(self, use: Use) -> None:
         self._use, self._since = use, self.loop.time()
 
-    def _refuse(self, status: bytes) -> None:
+    def _refuse(self, status: HTTPStatus, message: str) -> None:
         self._is_refused = True
+        body = json.dumps({"error": {"message": message, "field": None}})
         self.transport.write(
-            b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode()
         )
         self.transport.close()
 

@@ -194,6 +194,11 @@ def test_endless_heads_take_no_memory() -> None:
                 client.sendall(b"X-" + b"a" * 1_000 + b": " + b"b" * 999_000 + b"\r\n")
 
     with serving() as served:
+        with served.connect() as client:
+            client.sendall(b"GET / HTTP/1.1\r\nX: " + b"a" * 17_000)
+            answer = client.recv(1_000)
+        assert answer.startswith(b"HTTP/1.1 431 ")
+        assert b'"message": "the head of a request may have 16384 bytes"' in answer
         before = served.rss_mb()
         with health_is_asked(served):
             until(ATTACK_S, lambda: flood(served), 0.01)
