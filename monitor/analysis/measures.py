@@ -134,6 +134,14 @@ class Findings:
     open_transactions: Mapping[str, Mapping[int, OpenTransaction]] = field(default_factory=nothing)
     failures: Mapping[Failure, str] = field(default_factory=nothing)
 
+    def within(self, ends: PartitionOffsets) -> Findings:
+        """Return what was found of partitions of which the log end is known."""
+        held = {
+            topic: {p: each for p, each in of.items() if p in ends.get(topic, ())}
+            for topic, of in self.open_transactions.items()
+        }
+        return replace(self, open_transactions={topic: of for topic, of in held.items() if of})
+
 
 class _Poll(NamedTuple):
     """One poll, and what all groups of a topic share of it."""
