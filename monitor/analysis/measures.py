@@ -709,7 +709,7 @@ class Analyst:
             produced=rates.produced if rates else None,
             consumed=rates.consumed if rates else None,
             catch_up=rates.catch_up if rates else None,
-            stuck=stuck if topic in measures.stuck else 0,
+            stuck=stuck,
             stuck_seconds=poll.now - since,
             held=sum(each.records for each in held),
             held_seconds=max((poll.now - each.since for each in held), default=0.0),
