@@ -116,12 +116,6 @@ class GroupMeasures:
         # nothing is unread: every lag is 0, in seconds as in messages
         return self.lag.partitions.get(topic, {}) if known is None else known
 
-    @property
-    def is_empty(self) -> bool:
-        """Say whether the group has no members, and no commits that move without any."""
-        is_consumed = self.activity is not None and self.activity.by_commits is True
-        return self.facts.members == 0 and not is_consumed
-
 
 @dataclass(frozen=True, slots=True)
 class Findings:
