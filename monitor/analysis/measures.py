@@ -116,12 +116,6 @@ class GroupMeasures:
         # nothing is unread: every lag is 0, in seconds as in messages
         return self.lag.partitions.get(topic, {}) if known is None else known
 
-    @property
-    def is_empty(self) -> bool:
-        """Say whether the group has no members, and no commits that move without any."""
-        is_consumed = self.activity is not None and self.activity.by_commits is True
-        return self.facts.members == 0 and not is_consumed
-
 
 @dataclass(frozen=True, slots=True)
 class Findings:
@@ -191,7 +185,7 @@ class Analyst:
         self._last: Mapping[str, GroupMeasures] = {}
         self._last_ends: PartitionOffsets = {}
         self._last_snapshot: Snapshot | None = None
-        self._unchanged: Collection[str] = ()  # groups of which nothing is new
+        self._unchanged: Mapping[str, int] = {}  # group -> polls since anything was new about it
         self.findings = Findings()
 
     def measure(self, snapshot: Snapshot) -> dict[str, GroupMeasures]:
@@ -241,23 +235,23 @@ class Analyst:
     # -- groups to which nothing happens ----------------------------------------------------------
 
     def _find_unchanged(self, snapshot: Snapshot, moved: set[str]) -> None:
-        """Find the groups of which all that is told is the same as at the last poll."""
+        """Count for how many polls all that is told of each group has been the same."""
         last, self._last_snapshot = self._last_snapshot, snapshot
-        self._unchanged = ()
+        counts, self._unchanged = self._unchanged, {}
         if last is None:
             return
         moved = moved | _differing(snapshot.start_offsets.values, last.start_offsets.values)
         if snapshot.topics is not last.topics:
             moved |= _differing(_identities(snapshot.topics), _identities(last.topics))
         self._unchanged = {
-            group_id
+            group_id: counts.get(group_id, 0) + 1
             for group_id, group in snapshot.groups.items()
             if (before := last.groups.get(group_id)) is not None
             # what happened while it could not be seen is not known
             and not (group.is_silent or before.is_silent)
             and group.commits == before.commits
             and _described(group) == _described(before)
-            and moved.isdisjoint(group.commits)
+            and moved.isdisjoint(group.topics if group.members else group.commits)
         }
 
     def _is_at_rest(self, group_id: str) -> bool:
@@ -530,9 +524,14 @@ class Analyst:
             unread_deleted=deleted,
         )  # fmt: skip
         advice = guard.attempt("advice", name, self._advice, poll, group, measures)
+        # while it has members, rates and balance are those of the window: it must be over
+        is_quiet = self._unchanged.get(name, 0) > self._rules.intervals or not (
+            close or facts.members
+        )
         is_steady = (
-            measures.status.complete >= 1
-            and not (close or facts.members or lag.readable_total or lag.past_end or advice)
+            is_quiet
+            and measures.status.complete >= 1
+            and not (lag.readable_total or lag.past_end or advice)
             and activity is not None
             and not activity.by_commits
             and not (snapshot.end_offsets.silent or snapshot.stable_offsets.values)
@@ -712,7 +711,7 @@ class Analyst:
             produced=rates.produced if rates else None,
             consumed=rates.consumed if rates else None,
             catch_up=rates.catch_up if rates else None,
-            stuck=stuck if topic in measures.stuck else 0,
+            stuck=stuck,
             stuck_seconds=poll.now - since,
             held=sum(each.records for each in held),
             held_seconds=max((poll.now - each.since for each in held), default=0.0),
