@@ -208,6 +208,11 @@ class Stage:
         self._members.append((consumer, partitions))
         return consumer
 
+    def leave(self, member: Consumer) -> None:
+        """Have a member leave its group."""
+        member.close()
+        self._members = [(one, held) for one, held in self._members if one is not member]
+
     def each_poll(self, do: Callable[[float], None]) -> None:
         """Have something done before each poll of the course; it is told the minute."""
         self.steps.append(lambda poll: do(poll * POLL_INTERVAL_S / 60))
@@ -252,7 +257,12 @@ class Watch:
 
     def page(self) -> Samples:
         """Return what `/metrics` says."""
-        return parse(self.poller.latest.page.plain)
+        page = self.poller.page() if hasattr(self.poller, "page") else self.poller.latest.page
+        return parse(page.plain)
+
+    def poll(self) -> None:
+        """Poll as the poller's own loop does: one that fails ends neither it nor the pages."""
+        getattr(self.poller, "_poll_safely", self.poller.poll)()
 
 
 @contextmanager
@@ -379,8 +389,7 @@ def run(
         for step in steps if poll else ():
             step(poll)
         for watch in watches:
-            # as the poller's own loop does: a poll that fails ends neither it nor the pages
-            watch.poller._poll_safely()  # noqa: SLF001
+            watch.poll()
             if poll % per_minute == 0:
                 watch.pages.append(watch.page())
         clock.ahead += POLL_INTERVAL_S
