@@ -85,7 +85,8 @@ def matches(right: Number, seen: float | None) -> bool:
 class Right:
     """What every surface must say.
 
-    `lag` is the total at the first look, on `/metrics` and of the commands. `status` are Burrow's
+    `lag` is the total at the first look, on `/metrics` and of the commands (of those on a fake,
+    which speak at the end, it is `lag_at_end`, None where that is not looked at). `status` are Burrow's
     words that may be told at any time, `status_at_end` the one that must be told then. `advice` are
     the causes that must be there at the end, `may_advise` those that may be; any other warning or
     critical one is wrong at any time. `alerts` must fire within the course, `may_fire` may; any
@@ -95,6 +96,7 @@ class Right:
     """
 
     lag: Number = 0
+    lag_at_end: Number | None = None
     series: Mapping[str, Number] = field(default_factory=dict)
     always: Mapping[str, Number] = field(default_factory=dict)
     cluster: Mapping[str, Number] = field(default_factory=dict)

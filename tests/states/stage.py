@@ -12,10 +12,10 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import pytest
 from click.testing import CliRunner
@@ -40,10 +40,24 @@ COURSE_MINUTES: Final = 120
 _TOPIC_CONFIG: Final = {"message.timestamp.after.max.ms": "9223372036854775807"}
 
 
+class Clocks(Protocol):
+    """What a monitor takes for the time."""
+
+    def wall(self) -> float:
+        """Return Unix time."""
+
+    def monotonic(self) -> float:
+        """Return the monotonic clock."""
+
+
 class Clock:
     """The monitor's clocks, `ahead` of the machine's by so many seconds."""
 
     ahead = 0.0
+
+    def go_on(self, seconds: float) -> None:
+        """Let time pass."""
+        self.ahead += seconds
 
     def wall(self) -> float:
         """Return Unix time as the monitor sees it."""
@@ -265,14 +279,13 @@ class Watch:
         getattr(self.poller, "_poll_safely", self.poller.poll)()
 
 
-@contextmanager
 def watching(
-    brokers: Brokers, clock: Clock, groups: Collection[str] | None, settings: Mapping[str, Any]
-) -> Iterator[Watch]:
-    """Yield a monitor of these groups (all if None), with settings as of MONITOR_... in lower case."""
+    brokers: Brokers, clock: Clocks, groups: Collection[str] | None, settings: Mapping[str, Any]
+) -> Watch:
+    """Return a monitor of these groups (all if None), with settings as of MONITOR_... in lower case."""
     chosen = dict(settings)
     collector = Collector(
-        Ahead(brokers, clock),
+        brokers,
         Intervals(topic_configs=300.0),
         wants_group=None if groups is None else frozenset(groups).__contains__,
         read_committed=chosen.pop("read_committed", False),
@@ -280,7 +293,7 @@ def watching(
         monotonic=clock.monotonic,
         **({"hide_empty_groups": True} if chosen.pop("hide_empty_groups", False) else {}),
     )
-    yield Watch(
+    return Watch(
         Poller(
             collector,
             stale_after_s=3 * POLL_INTERVAL_S,
@@ -353,17 +366,15 @@ def _course(stage: Stage, states: Sequence[State]) -> dict[str, Evidence]:
         wire = KafkaWire(KafkaSettings(bootstrap_servers=(stage.kafka.bootstrap_servers,)))
         stack.callback(wire.close)
         watches = {
-            kind: stack.enter_context(
-                watching(
-                    wire,
-                    stage.clock,
-                    [s.group_id for s in states if _kind(s) == kind],
-                    json.loads(kind),
-                )
+            kind: watching(
+                Ahead(wire, stage.clock),
+                stage.clock,
+                [s.group_id for s in states if _kind(s) == kind],
+                json.loads(kind),
             )
             for kind in kinds
         }
-        run(stage.clock, [*stage.steps, lambda _: stage.finish()], watches.values())
+        run(stage.clock.go_on, [*stage.steps, lambda _: stage.finish()], watches.values())
         for kind, watch in watches.items():
             html, ready = page_of(watch.poller), readiness(watch.poller)
             evidence = Evidence(watch.pages, html, ready, lag, lag_json, groups)
@@ -378,7 +389,7 @@ def _kind(state: State) -> str:
 
 
 def run(
-    clock: Clock,
+    pass_time: Callable[[float], None],
     steps: Sequence[Callable[[int], None]],
     watches: Collection[Watch],
     minutes: int = COURSE_MINUTES,
@@ -392,7 +403,7 @@ def run(
             watch.poll()
             if poll % per_minute == 0:
                 watch.pages.append(watch.page())
-        clock.ahead += POLL_INTERVAL_S
+        pass_time(POLL_INTERVAL_S)
 
 
 def selected(request: pytest.FixtureRequest, states: Sequence[State]) -> list[State]:

@@ -33,25 +33,32 @@ MARKER: Final = "marker"
 ABORTED: Final = "aborted"
 OPEN: Final = "open"
 ADDRESSES: Final = {1: "one", 2: "two"}
-# Unix time less the monotonic clock, of the brokers' machines
-TRUE_OFFSET: Final = 1_700_000_000.0
+STARTED_AT: Final = 10_000.0  # monotonic seconds
 
 
 class Clock:
-    """The monitor's clocks; only the wall clock can be set."""
+    """The monitor's clocks; only the wall clock can be set. `passed` is the monotonic one.
 
-    def __init__(self) -> None:
-        self.monotonic = 10_000.0
+    `begins` is the true Unix time at its start; the brokers' clocks are never set.
+    """
+
+    def __init__(self, begins: float = 1_700_000_000.0) -> None:
+        self.passed = STARTED_AT
+        self.true_offset = begins - STARTED_AT
         self.set_by = 0.0
         self.moved = 0.0  # by how much the wall clock was set in all
 
     def wall(self) -> float:
         """Return Unix time as the monitor's machine has it."""
-        return self.monotonic + TRUE_OFFSET + self.set_by
+        return self.passed + self.true_offset + self.set_by
 
-    def now(self) -> float:
+    def monotonic(self) -> float:
         """Return the monotonic clock."""
-        return self.monotonic
+        return self.passed
+
+    def go_on(self, seconds: float) -> None:
+        """Let time pass."""
+        self.passed += seconds
 
     def set_wall(self, by: float) -> None:
         """Set the wall clock back or forth."""
@@ -73,13 +80,14 @@ class Record:
 class Log:
     """A partition's log."""
 
+    true_offset: float
     records: list[Record] = field(default_factory=list)
     start: int = 0
     end: int = 0
 
     def append(self, count: int, at: float, kind: str = DATA, stamp: float | None = None) -> None:
         """Append records, stamped with the true time unless told otherwise (Unix seconds)."""
-        stamp_ms = int((at + TRUE_OFFSET if stamp is None else stamp) * 1000)
+        stamp_ms = int((at + self.true_offset if stamp is None else stamp) * 1000)
         for _ in range(count):
             self.records.append(Record(self.end, at, stamp_ms, kind))
             self.end += 1
@@ -188,12 +196,12 @@ class ModelCluster:
     def create(self, name: str, partitions: int = 1) -> ModelTopic:
         """Create a topic, or another under its name."""
         self._created += 1
-        self.topics[name] = topic = ModelTopic(f"id{self._created}", [Log() for _ in range(partitions)])
+        self.topics[name] = topic = ModelTopic(f"id{self._created}", [Log(self.clock.true_offset) for _ in range(partitions)])
         return topic
 
     def append(self, name: str, count: int, partition: int = 0, **options: Any) -> None:
         """Append records now."""
-        self.topics[name].logs[partition].append(count, self.clock.monotonic, **options)
+        self.topics[name].logs[partition].append(count, self.clock.passed, **options)
 
     def commit(self, group: str, topic: str, *offsets: int | None) -> None:
         """Commit offsets by partition; None for no commit."""
@@ -215,13 +223,13 @@ class ModelCluster:
     def find_cluster(self, timeout_s: float) -> ClusterMetadata:
         """Answer as the bootstrap servers do."""
         if self.silent >= {1, 2}:
-            self.clock.monotonic += timeout_s
+            self.clock.passed += timeout_s
             raise UnreachableError({"one:9092": "connection refused"})
         return self._metadata()
 
     def ask(self, asks: Sequence[Ask[Any]], timeout_s: float, not_awaited: Collection[int] = ()) -> None:
         """Answer, or fail, as the brokers do."""
-        begun = self.clock.monotonic
+        begun = self.clock.passed
         waited = 0.0
         for ask in asks:
             name = type(ask.question).__name__
@@ -237,7 +245,7 @@ class ModelCluster:
                 waited = max(waited, takes)
                 ask.answer = self._answers[name](ask.broker, ask.question)
                 ask.answered_at = begun + takes
-        self.clock.monotonic += waited
+        self.clock.passed += waited
 
     def take_recovered(self) -> frozenset[int]:
         """Return the brokers that are well again."""

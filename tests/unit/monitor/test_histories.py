@@ -63,10 +63,10 @@ class History(RuleBasedStateMachine):
             Intervals(topic_configs=300.0),
             read_committed=read_committed,
             clock=self.clock.wall,
-            monotonic=self.clock.now,
+            monotonic=self.clock.monotonic,
         )
         self.poller = Poller(
-            self.collector, stale_after_s=3 * INTERVAL_S, clock=self.clock.wall, monotonic=self.clock.now
+            self.collector, stale_after_s=3 * INTERVAL_S, clock=self.clock.wall, monotonic=self.clock.monotonic
         )
         self.read_committed = read_committed
         for name in TOPICS:
@@ -86,25 +86,25 @@ class History(RuleBasedStateMachine):
     @rule(topic=TOPIC, partition=PARTITION, count=st.sampled_from((1, 3, 100)))
     def append(self, topic: str, partition: int, count: int) -> None:
         if log := self.log(topic, partition):
-            log.append(count, self.clock.monotonic)
+            log.append(count, self.clock.passed)
 
     @rule(topic=TOPIC, partition=PARTITION, age=st.sampled_from((-86_400.0, 600.0, 864_000.0, 1.7e9)))
     def append_foreign(self, topic: str, partition: int, age: float) -> None:
         if log := self.log(topic, partition):
             self.is_foreign = True
-            log.append(3, self.clock.monotonic, stamp=self.clock.wall() - self.clock.set_by - age)
+            log.append(3, self.clock.passed, stamp=self.clock.wall() - self.clock.set_by - age)
 
     @rule(topic=TOPIC, partition=PARTITION, end=st.sampled_from((DATA, ABORTED, OPEN)))
     def transact(self, topic: str, partition: int, end: str) -> None:
         if log := self.log(topic, partition):
-            log.append(3, self.clock.monotonic, OPEN)
+            log.append(3, self.clock.passed, OPEN)
             if end != OPEN:
-                log.end_open(end, self.clock.monotonic)
+                log.end_open(end, self.clock.passed)
 
     @rule(topic=TOPIC, partition=PARTITION, end=st.sampled_from((DATA, ABORTED)))
     def end_transactions(self, topic: str, partition: int, end: str) -> None:
         if log := self.log(topic, partition):
-            log.end_open(end, self.clock.monotonic)
+            log.end_open(end, self.clock.passed)
 
     @rule(topic=TOPIC, partition=PARTITION, share=st.sampled_from((0.3, 1.0, 1.0)))
     def delete(self, topic: str, partition: int, share: float) -> None:
@@ -115,7 +115,7 @@ class History(RuleBasedStateMachine):
                 if 0 <= commit < to:
                     self.deleted_unread[name, topic] += to - max(commit, log.start)
             log.delete_to(to)
-            self.deleted_at[topic, partition] = self.clock.monotonic
+            self.deleted_at[topic, partition] = self.clock.passed
 
     @rule(topic=TOPIC, partition=PARTITION)
     def compact(self, topic: str, partition: int) -> None:
@@ -244,7 +244,7 @@ class History(RuleBasedStateMachine):
 
     def look(self, seconds: float) -> None:
         """Let time pass, poll, and hold what is told against what is true."""
-        self.clock.monotonic += seconds
+        self.clock.go_on(seconds)
         state = self.poller.poll()
         published = self.poller.latest.page
         page = parse(published.plain)
@@ -319,7 +319,7 @@ class History(RuleBasedStateMachine):
                 assert told == max(0, end - commit), f"{group} {labels}: {told}, is {end} - {commit}"
 
     def seconds_are_possible(self, page: Samples) -> None:
-        now = self.clock.monotonic
+        now = self.clock.passed
         for group in GROUPS:
             for labels, told in page.of(group, f"{PREFIX}lag_seconds"):
                 topic, partition = labels["topic"], int(labels["partition"])
