@@ -19,10 +19,16 @@ from typing import Any, Final, Protocol
 
 import pytest
 from click.testing import CliRunner
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from monitor.cli import main
+from monitor.commands import main
 from monitor.exposition.series import Level
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.questions import Ask, Brokers, ClusterMetadata
@@ -151,8 +157,12 @@ class Stage:
         while self._commits:
             tried, self._commits = self._commits, []
             for request, future in tried:
-                told = future.result(30)
                 # the coordinator of a new broker is not there at once
+                try:
+                    told = future.result(20)
+                except (TimeoutError, KafkaException):
+                    self._commit(request)
+                    continue
                 if any(of.error for of in told.topic_partitions):
                     self._commit(request)
 
@@ -286,7 +296,12 @@ def watching(
     chosen = dict(settings)
     collector = Collector(
         brokers,
-        Intervals(topic_configs=300.0),
+        # as in serve: read anew every fourth poll
+        Intervals(
+            metadata=4 * POLL_INTERVAL_S,
+            start_offsets=4 * POLL_INTERVAL_S,
+            topic_configs=20 * POLL_INTERVAL_S,
+        ),
         wants_group=None if groups is None else frozenset(groups).__contains__,
         read_committed=chosen.pop("read_committed", False),
         clock=clock.wall,
