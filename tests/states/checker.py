@@ -48,6 +48,17 @@ def _metrics(state: State, evidence: Evidence) -> Iterator[str]:
         seen = value_of(last, name)
         if not matches(value, seen):
             yield f"{name} is {_said(seen)} at the end, right is {value}"
+    yield from _never_negative(state, evidence)
+    yield from _status(state, evidence)
+    for name, labels in last:
+        if name in ("kafka_monitor_internal_errors", "kafka_monitor_poll_failed"):
+            told = dict(labels)
+            if name not in right.cluster and told.get("subject", group) == group:
+                yield f"{name} is told: {told}"
+
+
+def _never_negative(state: State, evidence: Evidence) -> Iterator[str]:
+    group = state.group_id
     for minute, page in enumerate(evidence.pages):
         negative = [
             name
@@ -57,6 +68,10 @@ def _metrics(state: State, evidence: Evidence) -> Iterator[str]:
         if negative:
             yield f"{negative[0]} is negative in minute {minute}"
             break
+
+
+def _status(state: State, evidence: Evidence) -> Iterator[str]:
+    right, group, last = state.right, state.group_id, evidence.pages[-1]
     told = {
         labels["status"]
         for page in evidence.pages
@@ -68,11 +83,6 @@ def _metrics(state: State, evidence: Evidence) -> Iterator[str]:
     at_end = right.status_at_end
     if at_end and not value_of(last, f"{GROUP_PREFIX}status{{status={at_end}}}", group):
         yield f"status {at_end} is not told at the end"
-    for name, labels in last:
-        if name in ("kafka_monitor_internal_errors", "kafka_monitor_poll_failed") and (
-            name.endswith("failed") or dict(labels).get("subject", group) == group
-        ):
-            yield f"{name} is told: {dict(labels)}"
 
 
 def _advice(state: State, evidence: Evidence) -> Iterator[str]:
@@ -86,8 +96,11 @@ def _advice(state: State, evidence: Evidence) -> Iterator[str]:
     for cause in right.advice:
         if cause not in at_end:
             yield f"{cause} is not told at the end"
+    for cause in right.over:
+        if cause in at_end:
+            yield f"{cause} is still told at the end"
     for severity, cause in sorted(told):
-        if severity != "info" and cause not in right.advice + right.may_advise:
+        if severity != "info" and cause not in right.advice + right.may_advise + right.over:
             yield f"{cause} ({severity}) is told"
 
 
@@ -115,9 +128,13 @@ def _lag(state: State, evidence: Evidence) -> Iterator[str]:
         yield from _safe(evidence.lag.out)
     if right.exit_code == 2:
         return
-    total = right.lag if state.where == "broker" else right.lag_at_end
+    total = right.commands_lag
+    if total is None and state.where == "broker":
+        total = right.lag
     try:
-        told: dict[str, Any] = {one["group"]: one for one in json.loads(evidence.lag_json.out)["groups"]}
+        told: dict[str, Any] = {
+            one["group"]: one for one in json.loads(evidence.lag_json.out)["groups"]
+        }
     except ValueError:
         yield f"--output json is no JSON: {evidence.lag_json.text[:200]!r}"
         return
@@ -127,7 +144,8 @@ def _lag(state: State, evidence: Evidence) -> Iterator[str]:
     elif total is not None and not matches(total, told[state.group_id]["total_lag"]):
         yield f"json: total_lag is {told[state.group_id]['total_lag']}, right is {total}"
     for advice in told.get(state.group_id, {"advice": []})["advice"]:
-        if advice["severity"] != "info" and advice["cause"] not in right.advice + right.may_advise:
+        may = right.advice + right.may_advise + right.over
+        if advice["severity"] != "info" and advice["cause"] not in may:
             yield f"json: advice {advice['cause']} ({advice['severity']}) is told"
 
 

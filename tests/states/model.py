@@ -85,18 +85,19 @@ def matches(right: Number, seen: float | None) -> bool:
 class Right:
     """What every surface must say.
 
-    `lag` is the total at the first look, on `/metrics` and of the commands (of those on a fake,
-    which speak at the end, it is `lag_at_end`, None where that is not looked at). `status` are Burrow's
+    `lag` is the total at the first look, on `/metrics` and of the commands; `commands_lag` theirs
+    where it is another (on a fake they speak at the end, and it is not looked at unless given).
+    `status` are Burrow's
     words that may be told at any time, `status_at_end` the one that must be told then. `advice` are
     the causes that must be there at the end, `may_advise` those that may be; any other warning or
-    critical one is wrong at any time. `alerts` must fire within the course, `may_fire` may; any
+    critical one is wrong at any time. `over` are causes that must be told no more at the end. `alerts` must fire within the course, `may_fire` may; any
     other alert about the group is wrong. `cluster` holds series that are not a group's, by their
     whole names. Texts of `lag_says` are in the group's part of `monitor lag`, those of `page_says`
     in the status page; `_never` ones are not.
     """
 
     lag: Number = 0
-    lag_at_end: Number | None = None
+    commands_lag: Number | None = None
     series: Mapping[str, Number] = field(default_factory=dict)
     always: Mapping[str, Number] = field(default_factory=dict)
     cluster: Mapping[str, Number] = field(default_factory=dict)
@@ -104,6 +105,7 @@ class Right:
     status_at_end: str | None = None
     advice: tuple[str, ...] = ()
     may_advise: tuple[str, ...] = ()
+    over: tuple[str, ...] = ()
     alerts: tuple[str, ...] = ()
     may_fire: tuple[str, ...] = ()
     lag_says: tuple[str, ...] = ()
@@ -122,6 +124,7 @@ class Right:
         told += [f"{name} {_word(value)}" for name, value in self.cluster.items()]
         told.append(f"status {self.status_at_end or ' or '.join(self.status) or 'none'}")
         told.append(f"advice: {', '.join(self.advice) or 'no warning'}")
+        told += [f"{cause} is told no more" for cause in self.over]
         told.append(f"alerts: {', '.join(self.alerts) or 'none'}")
         if self.exit_code:
             told.append(f"exit code {self.exit_code}")
@@ -217,7 +220,7 @@ def value_of(page: Samples, name: str, group: str | None = None) -> float | None
     return max(found) if "seconds" in metric else sum(found)
 
 
-_LINE: Final = re.compile(r'([a-zA-Z_:][\w:]*)(?:\{(.*)\})?$', re.DOTALL)
+_LINE: Final = re.compile(r"([a-zA-Z_:][\w:]*)(?:\{(.*)\})?$", re.DOTALL)
 _LABEL: Final = re.compile(r'(\w+)="((?:\\.|[^"\\])*)"')
 _UNESCAPED: Final = {"\\\\": "\\", '\\"': '"', "\\n": "\n"}
 _keys: dict[str, SeriesKey] = {}

@@ -30,7 +30,9 @@ def fired(courses: Sequence[Mapping[str, Sequence[Samples]]], folder: Path) -> l
     """
     names = set()
     for rules in RULES:
-        names.update(re.findall(r"kafka_\w+", (REPOSITORY / f"alerts/rules/{rules}.yml").read_text()))
+        names.update(
+            re.findall(r"kafka_\w+", (REPOSITORY / f"alerts/rules/{rules}.yml").read_text())
+        )
     tests = [_test(course, names) for course in courses]
     file = folder / "states.yml"
     file.write_text(
@@ -52,12 +54,18 @@ def fired(courses: Sequence[Mapping[str, Sequence[Samples]]], folder: Path) -> l
     # each test expects a series that never is, so that what there was is told
     answers = re.split(r"^ +got: ", told, flags=re.MULTILINE)[1:]
     assert len(answers) == len(courses), told[:4_000]
-    return [[_alert(labels) for labels in _SAMPLE.findall(answer.split("expr:")[0])] for answer in answers]
+    return [
+        [_alert(labels) for labels in _SAMPLE.findall(answer.split("expr:")[0])]
+        for answer in answers
+    ]
 
 
 def _test(course: Mapping[str, Sequence[Samples]], names: set[str]) -> dict[str, Any]:
     minutes = max(map(len, course.values()))
-    series = [{"series": f'up{{job="order-services",service="{one}"}}', "values": f"1x{minutes}"} for one in SERVICES]
+    series = [
+        {"series": f'up{{job="order-services",service="{one}"}}', "values": f"1x{minutes}"}
+        for one in SERVICES
+    ]
     for instance, pages in course.items():
         series.append(
             {"series": f'up{{job="kafka-monitor",instance="{instance}"}}', "values": f"1x{minutes}"}
@@ -68,24 +76,45 @@ def _test(course: Mapping[str, Sequence[Samples]], names: set[str]) -> dict[str,
                 if key[0] in names:
                     values = seen.setdefault(key, [None] * len(pages))
                     # promtool's clock begins at 0
-                    values[minute] = value if not key[0].endswith("_timestamp_seconds") else value - _start(pages)
-        series += [{"series": _text(key, instance), "values": _values(values)} for key, values in seen.items()]
+                    values[minute] = (
+                        value
+                        if not key[0].endswith("_timestamp_seconds")
+                        else value - _start(pages)
+                    )
+        series += [
+            {"series": _text(key, instance), "values": _values(values)}
+            for key, values in seen.items()
+        ]
     return {
         "interval": "1m",
         "input_series": series,
         "promql_expr_test": [
-            {"expr": _FIRED, "eval_time": f"{minutes}m", "exp_samples": [{"labels": '{never="so"}', "value": 0}]}
+            {
+                "expr": _FIRED,
+                "eval_time": f"{minutes}m",
+                "exp_samples": [{"labels": '{never="so"}', "value": 0}],
+            }
         ],
     }
 
 
 def _start(pages: Sequence[Samples]) -> float:
-    return min((value for (name, _), value in pages[0].items() if name == "kafka_monitor_last_poll_timestamp_seconds"), default=0.0)
+    return min(
+        (
+            value
+            for (name, _), value in pages[0].items()
+            if name == "kafka_monitor_last_poll_timestamp_seconds"
+        ),
+        default=0.0,
+    )
 
 
 def _text(key: SeriesKey, instance: str) -> str:
     labels = {"job": "kafka-monitor", "instance": instance, **dict(key[1])}
-    escaped = {n: v.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n") for n, v in labels.items()}
+    escaped = {
+        n: v.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+        for n, v in labels.items()
+    }
     return key[0] + "{" + ",".join(f'{n}="{v}"' for n, v in escaped.items()) + "}"
 
 

@@ -144,7 +144,15 @@ class Stage:
 
         wait_for("new topic", created)
 
-    def produce(self, topic: str, count: int, partition: int = 0, *, age: float = 0.0, key: str | None = None) -> None:
+    def produce(
+        self,
+        topic: str,
+        count: int,
+        partition: int = 0,
+        *,
+        age: float = 0.0,
+        key: str | None = None,
+    ) -> None:
         """Append records of this age in seconds."""
         at = int((self.clock.wall() - age) * 1000)
         for _ in range(count):
@@ -226,7 +234,12 @@ class Stage:
                 **options,
             }
             if options.get("group.protocol") != "consumer"
-            else {"bootstrap.servers": self.kafka.bootstrap_servers, "group.id": group, "enable.auto.commit": False, **options}
+            else {
+                "bootstrap.servers": self.kafka.bootstrap_servers,
+                "group.id": group,
+                "enable.auto.commit": False,
+                **options,
+            }
         )
         consumer.subscribe(list(topics))
         self._members.append((consumer, partitions))
@@ -265,7 +278,9 @@ class Stage:
 
 def committed_by(consumer: Consumer, topic: str, *offsets: int | None) -> None:
     """Commit as a member: offsets by partition, None for no commit."""
-    wanted = [TopicPartition(topic, i, offset) for i, offset in enumerate(offsets) if offset is not None]
+    wanted = [
+        TopicPartition(topic, i, offset) for i, offset in enumerate(offsets) if offset is not None
+    ]
     consumer.commit(offsets=wanted, asynchronous=False)
 
 
@@ -306,7 +321,6 @@ def watching(
         read_committed=chosen.pop("read_committed", False),
         clock=clock.wall,
         monotonic=clock.monotonic,
-        **({"hide_empty_groups": True} if chosen.pop("hide_empty_groups", False) else {}),
     )
     return Watch(
         Poller(

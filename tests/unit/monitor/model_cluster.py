@@ -118,12 +118,16 @@ class Log:
 
     def first_since(self, stamp_ms: int) -> tuple[int, int]:
         """Return offset and stamp of the first that is as new; markers count, as in a broker."""
-        return next(((r.offset, r.stamp_ms) for r in self.records if r.stamp_ms >= stamp_ms), (-1, -1))
+        return next(
+            ((r.offset, r.stamp_ms) for r in self.records if r.stamp_ms >= stamp_ms), (-1, -1)
+        )
 
     def readable(self, offset: int) -> list[Record]:
         """Return what a read_committed consumer finds from an offset on."""
         held = self.stable_end
-        return [r for r in self.records if max(offset, self.start) <= r.offset < held and r.kind == DATA]
+        return [
+            r for r in self.records if max(offset, self.start) <= r.offset < held and r.kind == DATA
+        ]
 
 
 @dataclass
@@ -132,7 +136,9 @@ class ModelTopic:
 
     id: str
     logs: list[Log]
-    config: TopicConfig = field(default_factory=lambda: TopicConfig(7 * 86_400_000, -1, frozenset({"delete"})))
+    config: TopicConfig = field(
+        default_factory=lambda: TopicConfig(7 * 86_400_000, -1, frozenset({"delete"}))
+    )
 
 
 @dataclass
@@ -155,7 +161,9 @@ class ModelGroup:
 class ModelCluster:
     """The brokers; `clock` goes on while they are slow or silent."""
 
-    def __init__(self, clock: Clock, *, tells_ids: bool = True, hides_coordinators: bool = False) -> None:
+    def __init__(
+        self, clock: Clock, *, tells_ids: bool = True, hides_coordinators: bool = False
+    ) -> None:
         self.clock = clock
         self.tells_ids = tells_ids
         self.hides_coordinators = hides_coordinators
@@ -186,7 +194,12 @@ class ModelCluster:
             },
             "DescribeLogDirs": lambda _, __: {},
             **dict.fromkeys(
-                ("DescribeClassicGroups", "DescribeConsumerGroups", "DescribeShareGroups", "DescribeStreamsGroups"),
+                (
+                    "DescribeClassicGroups",
+                    "DescribeConsumerGroups",
+                    "DescribeShareGroups",
+                    "DescribeStreamsGroups",
+                ),
                 lambda broker, q: {g: self._described(broker, g) for g in q.groups},
             ),
         }
@@ -196,7 +209,9 @@ class ModelCluster:
     def create(self, name: str, partitions: int = 1) -> ModelTopic:
         """Create a topic, or another under its name."""
         self._created += 1
-        self.topics[name] = topic = ModelTopic(f"id{self._created}", [Log(self.clock.true_offset) for _ in range(partitions)])
+        self.topics[name] = topic = ModelTopic(
+            f"id{self._created}", [Log(self.clock.true_offset) for _ in range(partitions)]
+        )
         return topic
 
     def append(self, name: str, count: int, partition: int = 0, **options: Any) -> None:
@@ -211,7 +226,9 @@ class ModelCluster:
     def join(self, group: str, *topics: str) -> None:
         """Have one member hold all partitions of these topics."""
         held = {name: tuple(range(len(self.topics[name].logs))) for name in topics}
-        self.groups.setdefault(group, ModelGroup()).members = (Member("m-1", "client", "/host", held),)
+        self.groups.setdefault(group, ModelGroup()).members = (
+            Member("m-1", "client", "/host", held),
+        )
 
     def coordinator(self, group: str) -> int | None:
         """Return the broker that coordinates a group."""
@@ -227,7 +244,9 @@ class ModelCluster:
             raise UnreachableError({"one:9092": "connection refused"})
         return self._metadata()
 
-    def ask(self, asks: Sequence[Ask[Any]], timeout_s: float, not_awaited: Collection[int] = ()) -> None:
+    def ask(
+        self, asks: Sequence[Ask[Any]], timeout_s: float, not_awaited: Collection[int] = ()
+    ) -> None:
         """Answer, or fail, as the brokers do."""
         begun = self.clock.passed
         waited = 0.0
@@ -236,7 +255,9 @@ class ModelCluster:
             self.counts[name] += 1
             self.raises(ask.question)
             takes = self.slow.get(ask.broker, 0.0)
-            if name == "ListOffsets" and any(at >= 0 for of in ask.question.wanted.values() for at in of.values()):
+            if name == "ListOffsets" and any(
+                at >= 0 for of in ask.question.wanted.values() for at in of.values()
+            ):
                 takes = max(takes, self.slow_by_time.get(ask.broker, 0.0))
             if ask.broker in self.silent or ask.broker in self.fenced or takes > timeout_s:
                 waited = max(waited, timeout_s if ask.broker not in not_awaited else 0.0)
@@ -277,7 +298,9 @@ class ModelCluster:
             for name, topic in self.topics.items()
         }
         if not self.hides_coordinators:
-            topics[GROUPS_TOPIC] = Topic(GROUPS_TOPIC, {n: partition(n) for n in range(2)}, internal=True)
+            topics[GROUPS_TOPIC] = Topic(
+                GROUPS_TOPIC, {n: partition(n) for n in range(2)}, internal=True
+            )
         brokers = {n: Broker(n, ADDRESSES[n], 9092) for n in self.order if n not in self.fenced}
         return ClusterMetadata("model", 1, brokers, topics)
 

@@ -21,7 +21,15 @@ from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.questions import GroupCommits
 from monitor.poller import Poller
 from tests.states.model import Samples, parse
-from tests.unit.monitor.model_cluster import ABORTED, DATA, OPEN, Clock, Log, ModelCluster, ModelGroup
+from tests.unit.monitor.model_cluster import (
+    ABORTED,
+    DATA,
+    OPEN,
+    Clock,
+    Log,
+    ModelCluster,
+    ModelGroup,
+)
 
 HISTORIES: Final = int(os.environ.get("HISTORIES", "0"))
 INTERVAL_S: Final = 15.0
@@ -55,9 +63,13 @@ class History(RuleBasedStateMachine):
         self.unpolled = 0
         self.is_started = False
 
-    @initialize(tells_ids=st.booleans(), hides_coordinators=st.booleans(), read_committed=st.booleans())
+    @initialize(
+        tells_ids=st.booleans(), hides_coordinators=st.booleans(), read_committed=st.booleans()
+    )
     def start(self, tells_ids: bool, hides_coordinators: bool, read_committed: bool) -> None:  # noqa: FBT001
-        self.cluster = ModelCluster(self.clock, tells_ids=tells_ids, hides_coordinators=hides_coordinators)
+        self.cluster = ModelCluster(
+            self.clock, tells_ids=tells_ids, hides_coordinators=hides_coordinators
+        )
         self.collector = Collector(
             self.cluster,
             Intervals(topic_configs=300.0),
@@ -66,7 +78,10 @@ class History(RuleBasedStateMachine):
             monotonic=self.clock.monotonic,
         )
         self.poller = Poller(
-            self.collector, stale_after_s=3 * INTERVAL_S, clock=self.clock.wall, monotonic=self.clock.monotonic
+            self.collector,
+            stale_after_s=3 * INTERVAL_S,
+            clock=self.clock.wall,
+            monotonic=self.clock.monotonic,
         )
         self.read_committed = read_committed
         for name in TOPICS:
@@ -88,7 +103,9 @@ class History(RuleBasedStateMachine):
         if log := self.log(topic, partition):
             log.append(count, self.clock.passed)
 
-    @rule(topic=TOPIC, partition=PARTITION, age=st.sampled_from((-86_400.0, 600.0, 864_000.0, 1.7e9)))
+    @rule(
+        topic=TOPIC, partition=PARTITION, age=st.sampled_from((-86_400.0, 600.0, 864_000.0, 1.7e9))
+    )
     def append_foreign(self, topic: str, partition: int, age: float) -> None:
         if log := self.log(topic, partition):
             self.is_foreign = True
@@ -126,7 +143,12 @@ class History(RuleBasedStateMachine):
     def delete_topic(self, topic: str) -> None:
         self.cluster.topics.pop(topic, None)
 
-    @rule(topic=TOPIC, partitions=st.integers(1, 2), count=st.sampled_from((0, 5, 5_000)), keeps=st.booleans())
+    @rule(
+        topic=TOPIC,
+        partitions=st.integers(1, 2),
+        count=st.sampled_from((0, 5, 5_000)),
+        keeps=st.booleans(),
+    )
     def recreate(self, topic: str, partitions: int, count: int, keeps: bool) -> None:  # noqa: FBT001
         self.cluster.create(topic, partitions)
         self.cluster.append(topic, count)
@@ -136,7 +158,12 @@ class History(RuleBasedStateMachine):
 
     # -- groups -----------------------------------------------------------------------------------
 
-    @rule(group=GROUP, topic=TOPIC, partition=PARTITION, where=st.sampled_from(("start", "end", "last", "back", "past", "negative", "0")))
+    @rule(
+        group=GROUP,
+        topic=TOPIC,
+        partition=PARTITION,
+        where=st.sampled_from(("start", "end", "last", "back", "past", "negative", "0")),
+    )
     def commit(self, group: str, topic: str, partition: int, where: str) -> None:
         log = self.log(topic, partition)
         if log is None:
@@ -173,7 +200,10 @@ class History(RuleBasedStateMachine):
     def delete_group(self, group: str) -> None:
         self.cluster.groups.pop(group, None)
 
-    @rule(group=GROUP, how=st.sampled_from(("refused", "loading", "unlisted", "ghost", "ghost with commits")))
+    @rule(
+        group=GROUP,
+        how=st.sampled_from(("refused", "loading", "unlisted", "ghost", "ghost with commits")),
+    )
     def trouble(self, group: str, how: str) -> None:
         known = self.cluster.groups.get(group)
         if known is None:
@@ -209,7 +239,11 @@ class History(RuleBasedStateMachine):
             troubled.discard(broker)
         self.cluster.slow.pop(broker, None)
 
-    @rule(topic=TOPIC, partition=PARTITION, error=st.sampled_from((None, "KAFKA_STORAGE_ERROR", "TOPIC_AUTHORIZATION_FAILED")))
+    @rule(
+        topic=TOPIC,
+        partition=PARTITION,
+        error=st.sampled_from((None, "KAFKA_STORAGE_ERROR", "TOPIC_AUTHORIZATION_FAILED")),
+    )
     def partition_trouble(self, topic: str, partition: int, error: str | None) -> None:
         self.cluster.errors.pop((topic, partition), None)
         if error:
@@ -259,8 +293,16 @@ class History(RuleBasedStateMachine):
         self.rendered_anew_it_is_the_same(published.plain)
 
     def nothing_failed(self, page: Samples) -> None:
-        told = [key for key in page if key[0] in ("kafka_monitor_internal_errors", "kafka_monitor_poll_failed")]
-        if self.cluster.silent < {1, 2} and self.cluster.fenced < {1, 2} and self.cluster.silent | self.cluster.fenced < {1, 2}:
+        told = [
+            key
+            for key in page
+            if key[0] in ("kafka_monitor_internal_errors", "kafka_monitor_poll_failed")
+        ]
+        if (
+            self.cluster.silent < {1, 2}
+            and self.cluster.fenced < {1, 2}
+            and self.cluster.silent | self.cluster.fenced < {1, 2}
+        ):
             assert not told, told
         else:
             assert not [key for key in told if "internal" in key[0]], told
@@ -287,7 +329,10 @@ class History(RuleBasedStateMachine):
         self.counters = seen
 
     def no_more_than_was(self, page: Samples) -> None:
-        for name, true in (("messages_lost_total", self.deleted_unread), ("rewinds_total", self.went_back)):
+        for name, true in (
+            ("messages_lost_total", self.deleted_unread),
+            ("rewinds_total", self.went_back),
+        ):
             told: defaultdict[tuple[str, str], float] = defaultdict(float)
             for labels, value in (one for g in GROUPS for one in page.of(g, PREFIX + name)):
                 told[labels["consumergroup"], labels.get("topic", "")] += value
@@ -316,7 +361,9 @@ class History(RuleBasedStateMachine):
                 commit = self.cluster.groups[group].commits.get(topic, {}).get(partition, -1)
                 end = log.stable_end if self.read_committed else log.end
                 assert commit >= 0, f"lag {told} of {group} {labels}, which committed nothing"
-                assert told == max(0, end - commit), f"{group} {labels}: {told}, is {end} - {commit}"
+                assert told == max(0, end - commit), (
+                    f"{group} {labels}: {told}, is {end} - {commit}"
+                )
 
     def seconds_are_possible(self, page: Samples) -> None:
         now = self.clock.passed
@@ -333,11 +380,15 @@ class History(RuleBasedStateMachine):
                 if since_deletion < START_OFFSETS_S:
                     continue  # where the log starts is asked once a minute
                 if not unread:
-                    assert told == 0, f"{group} {labels}: {told} s behind, and nothing is to be read"
+                    assert told == 0, (
+                        f"{group} {labels}: {told} s behind, and nothing is to be read"
+                    )
                 else:
                     # compaction may have taken the records next to it away
                     oldest = now - min(r.at for r in log.records) if log.records else 0
-                    assert told <= oldest + slack, f"{group} {labels}: {told} s, the log is {oldest} s old"
+                    assert told <= oldest + slack, (
+                        f"{group} {labels}: {told} s, the log is {oldest} s old"
+                    )
                     assert told >= now - unread[0].at - slack - 900 or told == 0, (
                         f"{group} {labels}: {told} s, the oldest unread record is {now - unread[0].at} s old"
                     )
