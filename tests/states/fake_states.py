@@ -7,12 +7,12 @@ the real ones. Each state has a cluster of its own and lasts for half an hour, p
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from monitor.kafka.questions import GroupCommits
-from tests.states.model import ABSENT, AbsentOr, Between, Right, State
+from tests.states.model import ABSENT, AbsentOr, Between, Number, Right, State
 from tests.unit.monitor.model_cluster import ABORTED, Clock, ModelCluster
 
 MINUTES: Final = 30
@@ -113,7 +113,7 @@ def running_groups_only(s: FakeScene) -> None:
         s.steps.clear()
         s.cluster.groups[s.name].members = ()
         s.cluster.groups[s.name].unlisted = True
-        s.steps.append(lambda _: [s.cluster.append(s.name, 3, index) for index in (0, 1)])
+        s.steps.append(lambda _: s.cluster.append_to_all(s.name, 3))
 
     s.at(5, stop)
 
@@ -245,13 +245,12 @@ def empty_id(s: FakeScene) -> None:
 
 # -- what is right --------------------------------------------------------------------------------
 
-WELL: Final = {"lag_sum": 0, "active{by=members}": 1, "rewinds_total": 0}
+_Row = tuple[str, str, str, Callable[[FakeScene], None], Right, Mapping[str, Any], str | None]
+WELL: Final[Mapping[str, Number]] = {"lag_sum": 0, "active{by=members}": 1, "rewinds_total": 0}
 LEFT: Final = ("OK", "STOP", "ERR")
 AWAY: Final = ("KafkaBrokerDown",)
 
-STATES: Final = tuple(
-    State(id, entry, title, setup, right, where="fake", settings=settings, group=group)
-    for id, entry, title, setup, right, settings, group in (  # noqa: A001
+_ROWS: Final[tuple[_Row, ...]] = (
         *(
             (f"w8-ghost-{'first' if first else 'last'}{'-commits' if commits else ''}", "W8, 1",
              f"A former coordinator lists the group too, {'before' if first else 'after'} the right one"
@@ -332,5 +331,9 @@ STATES: Final = tuple(
          Right(0, series=WELL, cluster={"kafka_monitor_broker_up{broker=1}": 1}), {}, None),
         ("w18-empty-id", "W18, 12", "A group's id is empty", empty_id,
          Right(6, series={"lag_sum": 6}, status=LEFT, page_says=("(empty id)",), lag_says=("(empty id)",)), {}, ""),
-    )
 )  # fmt: skip
+
+STATES: Final = tuple(
+    State(name, entry, title, setup, right, where="fake", settings=settings, group=group)
+    for name, entry, title, setup, right, settings, group in _ROWS
+)

@@ -83,12 +83,13 @@ class Ahead:
     def find_cluster(self, timeout_s: float) -> ClusterMetadata:
         return self._brokers.find_cluster(timeout_s)
 
-    def ask(self, asks: Sequence[Ask[Any]], timeout_s: float, *args: Any, **kwargs: Any) -> Any:
-        done = self._brokers.ask(asks, timeout_s, *args, **kwargs)
+    def ask(
+        self, asks: Sequence[Ask[Any]], timeout_s: float, not_awaited: Collection[int] = ()
+    ) -> None:
+        self._brokers.ask(asks, timeout_s, not_awaited)
         for ask in asks:
             if ask.answered_at:
                 ask.answered_at += self._clock.ahead
-        return done
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._brokers, name)

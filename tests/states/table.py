@@ -9,6 +9,7 @@ from typing import Final
 from tests.states import broker_states, fake_states
 from tests.states.elsewhere import ELSEWHERE
 from tests.states.model import State
+from tests.states.stage import COURSE_MINUTES
 
 STATES: Final[tuple[State, ...]] = (*broker_states.STATES, *fake_states.STATES)
 
@@ -21,7 +22,7 @@ the advice, `/ready`, the status page, `monitor lag` and `monitor groups` (text 
 alerts, which promtool runs over the pages of the whole course. `pytest tests/states -k w4-marker` sets up one.
 
 - **broker**: a real Kafka broker. All such states are on one at once; a monitor whose clock is set ahead polls
-  it through {broker_states.COURSE_MINUTES} minutes in seconds.
+  it through {COURSE_MINUTES} minutes in seconds.
 - **fake**: a model of a cluster of two brokers behind the seam of the wire, as no broker of a test can be brought
   to the state; {fake_states.MINUTES} minutes.
 - What was found where: W and C by trying and reading, numbers are of public reports about other monitors, "right"

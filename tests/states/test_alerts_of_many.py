@@ -36,7 +36,7 @@ def stopped(scene: FakeScene) -> None:
 
     def stop() -> None:
         scene.cluster.groups[GROUP].members = ()
-        scene.steps[:] = [lambda _: [scene.cluster.append(GROUP, 5, n) for n in (0, 1)]]
+        scene.steps[:] = [lambda _: scene.cluster.append_to_all(GROUP, 5)]
 
     scene.at(5, stop)
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from monitor.kafka import questions
 from monitor.kafka.coordinators import GROUPS_TOPIC, partition_of
 from monitor.kafka.questions import (
     EARLIEST,
@@ -21,12 +20,15 @@ from monitor.kafka.questions import (
     ClusterMetadata,
     DescribedGroup,
     Failure,
+    FoundLooks,
     FoundOffsets,
     GroupCommits,
     ListedGroup,
+    ListOffsets,
+    LookAtLogs,
     UnreachableError,
 )
-from monitor.model import CLASSIC, Broker, Member, Partition, Topic, TopicConfig
+from monitor.model import CLASSIC, Broker, LogLook, Member, Partition, Topic, TopicConfig
 
 DATA: Final = "data"
 MARKER: Final = "marker"
@@ -218,6 +220,11 @@ class ModelCluster:
         """Append records now."""
         self.topics[name].logs[partition].append(count, self.clock.passed, **options)
 
+    def append_to_all(self, name: str, count: int) -> None:
+        """Append as many records to each partition."""
+        for index in range(len(self.topics[name].logs)):
+            self.append(name, count, index)
+
     def commit(self, group: str, topic: str, *offsets: int | None) -> None:
         """Commit offsets by partition; None for no commit."""
         commits = self.groups.setdefault(group, ModelGroup()).commits.setdefault(topic, {})
@@ -255,7 +262,7 @@ class ModelCluster:
             self.counts[name] += 1
             self.raises(ask.question)
             takes = self.slow.get(ask.broker, 0.0)
-            if name == "ListOffsets" and any(
+            if isinstance(ask.question, ListOffsets) and any(
                 at >= 0 for of in ask.question.wanted.values() for at in of.values()
             ):
                 takes = max(takes, self.slow_by_time.get(ask.broker, 0.0))
@@ -357,7 +364,7 @@ class ModelCluster:
             if name in self.topics and index < len(self.topics[name].logs)
         ]
 
-    def _offsets(self, question: questions.ListOffsets) -> FoundOffsets:
+    def _offsets(self, question: ListOffsets) -> FoundOffsets:
         offsets: defaultdict[str, dict[int, int]] = defaultdict(dict)
         stamps: defaultdict[str, dict[int, int]] = defaultdict(dict)
         errors: defaultdict[str, dict[int, str]] = defaultdict(dict)
@@ -380,11 +387,8 @@ class ModelCluster:
                 offsets[name][index], stamps[name][index] = log.first_since(at)
         return FoundOffsets(dict(offsets), dict(stamps), dict(errors), moved)
 
-    def _looks(self, question: Any) -> Any:
-        from monitor.kafka.questions import FoundLooks  # noqa: PLC0415
-        from monitor.model import LogLook  # noqa: PLC0415
-
-        found: defaultdict[str, dict[int, Any]] = defaultdict(dict)
+    def _looks(self, question: LookAtLogs) -> FoundLooks:
+        found: defaultdict[str, dict[int, LogLook]] = defaultdict(dict)
         for name, index, offset, log in self._logs(question.wanted):
             if (name, index) not in self.errors and offset >= log.start:
                 readable = log.readable(offset)
