@@ -320,7 +320,7 @@ _ROWS: Final[tuple[_Row, ...]] = (
          Right(ABSENT, series={"members": 1}, status=()), {}, None),
         ("w1-poll-fails", "W1", "Each poll raises: that is told, values age and drop out", poll_fails,
          Right(0, series={"lag_sum": ABSENT}, cluster={"kafka_monitor_up": 0, "kafka_monitor_poll_failed": 1, "kafka_monitor_data_age_seconds": AbsentOr(Between(60, 1300))},
-               ready=False, ready_says="no such reply", page_says=("no such reply",), exit_code=2,
+               ready=False, ready_says="RuntimeError", page_says=("RuntimeError",), exit_code=2,
                alerts=("KafkaMonitorDataStale",), may_fire=("KafkaClusterUnreachable",)), {}, None),
         ("c11-restarts", "C11", "A single member restarts again and again, with MONITOR_HIDE_EMPTY_GROUPS", restarts,
          Right(0, series={"rebalances_total": Between(8, 25), "status_complete_ratio": 1}, may_advise=("rebalance_storm",),

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 import pytest
@@ -27,6 +28,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, NewTopic
+from tests.support.asgi import Client
 
 from monitor.commands import main
 from monitor.exposition.series import Level
@@ -297,12 +299,7 @@ class Watch:
 
     def page(self) -> Samples:
         """Return what `/metrics` says."""
-        page = self.poller.page() if hasattr(self.poller, "page") else self.poller.latest.page
-        return parse(page.plain)
-
-    def poll(self) -> None:
-        """Poll as the poller's own loop does: one that fails ends neither it nor the pages."""
-        getattr(self.poller, "_poll_safely", self.poller.poll)()
+        return parse(self.poller.page().plain)
 
 
 def watching(
@@ -337,16 +334,15 @@ def watching(
 
 def page_of(poller: Poller) -> str:
     """Return the status page."""
-    answer = create_app(poller).test_client().get("/")
-    assert answer.status_code == 200
-    return str(answer.get_data(as_text=True))
+    answer = Client(create_app(poller)).get("/")
+    assert answer.status_code == HTTPStatus.OK
+    return str(answer.text)
 
 
 def readiness(poller: Poller) -> tuple[bool, str]:
     """Return whether `/ready` says so, and its reason if not."""
-    answer = create_app(poller).test_client().get("/ready")
-    body = answer.get_json()
-    return answer.status_code == 200, body.get("reason", "")
+    answer = Client(create_app(poller)).get("/ready")
+    return answer.status_code == HTTPStatus.OK, answer.json().get("reason", "")
 
 
 def command(*arguments: str, **environment: str) -> Answer:
@@ -430,7 +426,7 @@ def run(
         for step in steps if poll else ():
             step(poll)
         for watch in watches:
-            watch.poll()
+            watch.poller.poll()
             if poll % per_minute == 0:
                 watch.pages.append(watch.page())
         pass_time(POLL_INTERVAL_S)
