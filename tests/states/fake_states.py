@@ -215,7 +215,7 @@ def restarts(s: FakeScene) -> None:
     member = s.cluster.groups[s.name].members
 
     def go_on(minute: int) -> None:
-        s.cluster.groups[s.name].members = () if minute % 3 == 0 else member
+        s.cluster.groups[s.name].members = () if minute % 3 == 1 else member
 
     s.each_poll(go_on)
 

@@ -14,7 +14,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
@@ -320,16 +320,17 @@ def watching(
         clock=clock.wall,
         monotonic=clock.monotonic,
     )
-    return Watch(
-        Poller(
-            collector,
-            stale_after_s=3 * POLL_INTERVAL_S,
-            level=Level(chosen.pop("level", "partition")),
-            clock=clock.wall,
-            monotonic=clock.monotonic,
-            **chosen,
-        )
+    poller = Poller(
+        collector,
+        stale_after_s=3 * POLL_INTERVAL_S,
+        level=Level(chosen.pop("level", "partition")),
+        clock=clock.wall,
+        monotonic=clock.monotonic,
+        **chosen,
     )
+    # as its start() does
+    poller._choice = replace(poller._choice, poll_interval_s=POLL_INTERVAL_S)
+    return Watch(poller)
 
 
 def page_of(poller: Poller) -> str:
