@@ -40,7 +40,7 @@ ELSEWHERE: Final = tuple(
         ("21-negative", "21", "A negative offset is committed", "no commit", f"{_UNIT}/test_kafka_binary.py"),
         ("24-unknown-topic", "24", "Commits on a topic that the metadata does not have", "one request for metadata, not one per poll", f"{_UNIT}/test_collector.py::test_commits_on_an_unknown_topic_cost_one_metadata_request_and_not_one_per_poll"),
         ("c13-first-fetch", "C13", "A coordinator of thousands of groups with long commits", "asked for in parts", f"{_UNIT}/test_batches.py::test_a_reply_that_is_too_large_is_asked_for_in_parts_in_the_same_poll_and_remembered"),
-        ("c14-streams", "C14", "A Streams application's assignments of megabytes", "memory is bounded in bytes", f"{_UNIT}/test_batches.py::test_assignments_are_not_kept_by_the_bytes"),
+        ("c14-streams", "C14", "A Streams application's assignments of megabytes", "memory is bounded in bytes", f"{_UNIT}/test_batches.py::test_assignments_are_not_kept_by_the_bytes_that_members_put_into_them"),
         ("27-pgbouncer", "27", "PgBouncer's columns differ by version", "read by name", "tests/integration/monitor_database/test_pgbouncer.py::test_limits_pools_and_counters_are_pgbouncers_own"),
         ("28-postgres", "28", "PostgreSQL's limit is per server", "both sides are the server's", "tests/integration/monitor_database/test_postgres.py::test_the_limits_are_the_servers_own"),
         ("31-rates", "31", "Panels with scrapes of 30 or 60 s", "no window shorter than four scrapes", "tests/states/test_alerts_of_many.py::test_no_panel_looks_back_for_less_than_four_scrapes_of_a_minute"),

@@ -12,9 +12,11 @@ import json
 import os
 import re
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
@@ -303,7 +305,11 @@ class Watch:
 
 
 def watching(
-    brokers: Brokers, clock: Clocks, groups: Collection[str] | None, settings: Mapping[str, Any]
+    brokers: Brokers,
+    clock: Clocks,
+    groups: Collection[str] | None,
+    settings: Mapping[str, Any],
+    wants_topic: Callable[[str], bool] | None = None,
 ) -> Watch:
     """Return a monitor of these groups (all if None), with settings as of MONITOR_... in lower case."""
     chosen = dict(settings)
@@ -316,6 +322,7 @@ def watching(
             topic_configs=20 * POLL_INTERVAL_S,
         ),
         wants_group=None if groups is None else frozenset(groups).__contains__,
+        wants_topic=wants_topic,
         read_committed=chosen.pop("read_committed", False),
         clock=clock.wall,
         monotonic=clock.monotonic,
@@ -387,7 +394,9 @@ def _course(stage: Stage, states: Sequence[State]) -> dict[str, Evidence]:
     lag = command("lag", *server, *chosen)
     lag_json = command("lag", *server, *chosen, "--output", "json")
     groups = command("groups", *server, "--limit", "10000", **only)
-    kinds = {_kind(state) for state in states}
+    of_kind: defaultdict[str, list[str]] = defaultdict(list)
+    for state in states:
+        of_kind[_kind(state)].append(state.group_id)
     found: dict[str, Evidence] = {}
     with ExitStack() as stack:
         wire = KafkaWire(KafkaSettings(bootstrap_servers=(stage.kafka.bootstrap_servers,)))
@@ -396,10 +405,12 @@ def _course(stage: Stage, states: Sequence[State]) -> dict[str, Evidence]:
             kind: watching(
                 Ahead(wire, stage.clock),
                 stage.clock,
-                [s.group_id for s in states if _kind(s) == kind],
+                of_kind[kind],
                 json.loads(kind),
-            )
-            for kind in kinds
+                # each monitor more is a poll and a page more of every topic
+                wants_topic=None if kind == "{}" else partial(_begins_with, tuple(of_kind[kind])),
+            )  # fmt: skip
+            for kind in of_kind
         }
         run(stage.clock.go_on, [*stage.steps, lambda _: stage.finish()], watches.values())
         for kind, watch in watches.items():
@@ -409,6 +420,10 @@ def _course(stage: Stage, states: Sequence[State]) -> dict[str, Evidence]:
                 if _kind(state) == kind:
                     found[state.id] = evidence
     return found
+
+
+def _begins_with(names: tuple[str, ...], topic: str) -> bool:
+    return topic.startswith(names)
 
 
 def _kind(state: State) -> str:

@@ -15,6 +15,9 @@ from tests.states.stage import on_real_broker, selected
 
 Told = dict[str, Evidence]
 
+# a minute on an idle machine; all is in the first test's set-up
+pytestmark = pytest.mark.timeout(900)
+
 
 @pytest.fixture(scope="module")
 def told(
