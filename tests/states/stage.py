@@ -409,7 +409,7 @@ def _course(stage: Stage, states: Sequence[State]) -> dict[str, Evidence]:
                 json.loads(kind),
                 # each monitor more is a poll and a page more of every topic
                 wants_topic=None if kind == "{}" else partial(_begins_with, tuple(of_kind[kind])),
-            )  # fmt: skip
+            )
             for kind in of_kind
         }
         run(stage.clock.go_on, [*stage.steps, lambda _: stage.finish()], watches.values())
