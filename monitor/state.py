@@ -65,7 +65,7 @@ class State:
         groups = {
             name: found
             for name, found in self.groups.items()
-            if found.activity is None or not found.is_empty
+            if found.facts.members != 0 or found.activity is None or found.activity.by_commits
         }
         shown = {name: self.snapshot.groups[name] for name in groups}
         return replace(self, snapshot=replace(self.snapshot, groups=shown), groups=groups)
