@@ -11,12 +11,13 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from order_services import topics
+from order_services.runtime.kafka_settings import DEFAULT_BROKERS, KafkaSettings, kafka_settings
+from order_services.runtime.settings import SettingsError, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 SERVICES: Final = ("gateway", "payment", "inventory", "shipping", "analytics")
-DEFAULT_BROKERS: Final = "127.0.0.1:9092"
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
 EXIT_USAGE: Final = 2
 MORE_COMMANDS: Final = ("dead-letters", "refused", "replay")
@@ -170,8 +171,12 @@ def _numbers(numbers: tuple[int, ...]) -> str:
 def _connect(brokers: str) -> AdminClient:
     """Return a client that has reached a broker; ends the command when none answers."""
     causes: list[str] = []
+    try:
+        kafka = load(KafkaSettings, kafka_brokers=brokers)
+    except SettingsError as error:
+        _fail(f"bad settings:\n{error}")
     settings: dict[str, Any] = {
-        "bootstrap.servers": brokers,
+        **kafka_settings(kafka),
         "socket.timeout.ms": 10_000,
         # librdkafka would print a line for each attempt: the first cause is said once below
         "log_level": 0,

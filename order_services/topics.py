@@ -9,6 +9,8 @@ from typing import Final
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
+from order_services.runtime.kafka_settings import KafkaSettings, kafka_settings
+
 ORDERS: Final = "orders"
 PAYMENTS: Final = "payments"
 INVENTORY: Final = "inventory"
@@ -91,9 +93,12 @@ class TopicDescription:
     partitions: tuple[PartitionDescription, ...]
 
 
-def admin_client(brokers: str) -> AdminClient:
-    """Return a client for the operations below; connects when it is first used."""
-    return AdminClient({"bootstrap.servers": brokers, "socket.timeout.ms": 10_000, "log_level": 3})
+def admin_client(kafka: KafkaSettings | str) -> AdminClient:
+    """Return a client for the operations below; connects when it is first used.
+
+    A text is the brokers' addresses; the rest is then read from the environment.
+    """
+    return AdminClient({**kafka_settings(kafka), "socket.timeout.ms": 10_000, "log_level": 3})
 
 
 def create(

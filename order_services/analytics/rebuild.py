@@ -25,6 +25,7 @@ from order_services.replay import (
 )
 from order_services.runtime import instrumentation
 from order_services.runtime.inbox_partitions import RETENTION_DAYS
+from order_services.runtime.kafka_settings import kafka_settings
 from order_services.runtime.logs import KafkaLog
 from order_services.topics import ORDERS_REPLAY
 
@@ -236,7 +237,7 @@ class Rebuild:
             self._stop_reading()
             self._consumer = Consumer(
                 {
-                    "bootstrap.servers": self._settings.kafka_brokers,
+                    **kafka_settings(self._settings),
                     "client.id": f"{self._settings.kafka_client_id}-rebuild",
                     # required, but never joined: partitions are assigned, progress is in the database
                     "group.id": "analytics-rebuild",

@@ -208,7 +208,14 @@ def _engine(settings: ServiceSettings) -> Engine:
         "keepalives_idle": 5,
         "keepalives_interval": 5,
         "keepalives_count": 2,
+        "sslmode": settings.db_sslmode,
     }
+    files = {
+        "sslrootcert": settings.db_sslrootcert,
+        "sslcert": settings.db_sslcert,
+        "sslkey": settings.db_sslkey,
+    }
+    arguments |= {name: str(path) for name, path in files.items() if path is not None}
     if not settings.db_via_pgbouncer:
         arguments["options"] = " ".join(
             f"-c {name}={int(seconds * 1000)}" for name, seconds in timeouts_ms.items()
