@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SERVICES: Final = ("gateway", "payment", "inventory", "shipping", "analytics")
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
 EXIT_USAGE: Final = 2
-MORE_COMMANDS: Final = ("dead-letters", "refused", "replay")
+MORE_COMMANDS: Final = ("dead-letters", "migrate", "refused", "replay")
 
 
 class LazyGroup(click.Group):

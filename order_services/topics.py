@@ -18,6 +18,7 @@ SHIPPING: Final = "shipping"
 ORDERS_REPLAY: Final = "orders-replay"
 
 DEAD_LETTER_SUFFIX: Final = ".dead-letters"
+DATA_RETENTION_DAYS: Final = 7
 DEAD_LETTER_RETENTION_DAYS: Final = 30
 REQUEST_TIMEOUT_SECONDS: Final = 10.0
 
@@ -49,7 +50,7 @@ PAYMENT_GROUP: Final = ConsumerGroup("payment-service-group", (ORDERS,))
 INVENTORY_GROUP: Final = ConsumerGroup("inventory-service-group", (ORDERS,))
 SHIPPING_GROUP: Final = ConsumerGroup("shipping-service-group", (PAYMENTS, INVENTORY))
 ANALYTICS_GROUP: Final = ConsumerGroup(
-    "analytics-service-group", (ORDERS, PAYMENTS, INVENTORY, SHIPPING)
+    "analytics-service-group", (ORDERS, PAYMENTS, INVENTORY, SHIPPING, ORDERS_REPLAY)
 )
 GROUPS: Final = (GATEWAY_GROUP, PAYMENT_GROUP, INVENTORY_GROUP, SHIPPING_GROUP, ANALYTICS_GROUP)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
@@ -183,7 +183,7 @@ def is_transient(error: BaseException) -> bool:
     return code[:2] in _TRANSIENT_CLASSES or code in _TRANSIENT_CODES
 
 
-def uuid_array(ids: Iterator[str] | list[str] | set[str]) -> str:
+def uuid_array(ids: Iterable[str]) -> str:
     """Return an array literal of UUIDs: one parameter, however many there are."""
     return "{" + ",".join(ids) + "}"
 
