@@ -197,7 +197,7 @@ def test_the_same_key_with_another_order_is_refused(
     client: FlaskClient, connected: Database
 ) -> None:
     accept(client, **{"Idempotency-Key": "k-1"})
-    other = {**ORDER, "customerId": "c-2"}
+    other = {**ORDER, "items": [{"productId": "PROD-002", "quantity": 4}]}
     answer = client.post("/api/orders", json=other, headers={"Idempotency-Key": "k-1"})
     assert answer.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
     assert answer.json is not None
