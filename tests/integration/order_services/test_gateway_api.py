@@ -427,7 +427,7 @@ def test_old_idempotency_keys_are_forgotten_and_newer_ones_and_those_in_use_are_
         )
     with connected.begin() as busy:
         # as a request that comes again does: nothing may take the key from it now
-        claim = [{"key": "in-use", "digest": "00", "order_id": MISSING_ID}]
+        claim = [{"customer": "c-1", "key": "in-use", "digest": "00", "order_id": MISSING_ID}]
         assert busy.exec_driver_sql(_CLAIM, (orjson.dumps(claim).decode(),)).all() == []
         assert prune_keys(connected, 3600) is True
         assert prune_keys(connected, 3600) is False
