@@ -198,11 +198,16 @@ _database_option = click.option(
 
 
 @contextmanager
-def _database(settings: ServiceSettings) -> Iterator[Database]:
+def _database(settings: ServiceSettings, *, migrated: bool = True) -> Iterator[Database]:
     """Open the services' database; what goes wrong with it ends the command in one line."""
     store = Database(settings)
     try:
+        if migrated:
+            with store.begin() as connection:
+                schema.check(connection)
         yield store
+    except schema.SchemaError as error:
+        _fail(str(error))
     except SQLAlchemyError as error:
         # the driver's text names host and user
         _fail(f"the services' database cannot be used ({type(error).__name__})")
@@ -373,7 +378,8 @@ def migrate_command(*, database: URL | None, finish: bool, role: str | None) -> 
     settings = _settings(database)
     if database is None and settings.db_via_pgbouncer:
         _fail("migrate needs PostgreSQL itself: say --database, or unset DB_VIA_PGBOUNCER")
-    with _database(settings.model_copy(update={"db_via_pgbouncer": False})) as store:
+    direct = settings.model_copy(update={"db_via_pgbouncer": False})
+    with _database(direct, migrated=False) as store:
         try:
             found = schema.migrate(
                 store.engine,
@@ -381,8 +387,6 @@ def migrate_command(*, database: URL | None, finish: bool, role: str | None) -> 
                 grant_to=role,
                 progress=lambda text: click.echo(text, err=True),
             )
-        except schema.SchemaError as error:
-            _fail(str(error))
         except ProgrammingError as error:
             if getattr(error.orig, "pgcode", None) != INSUFFICIENT_PRIVILEGE:
                 raise

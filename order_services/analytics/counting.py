@@ -124,7 +124,7 @@ def archive(connection: Connection, retention_days: int) -> list[str]:
 
     Returns the partitions that it emptied. Counts of closed days stay as they are.
     """
-    if not take_turn(connection):
+    if not take_turn(connection, ANALYTICS_EVENTS):
         return []
     today = utc_today(connection)
     oldest = today - timedelta(days=retention_days)

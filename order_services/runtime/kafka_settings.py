@@ -28,7 +28,7 @@ class KafkaSettings(BaseSettings):
     kafka_security_protocol: SecurityProtocol = "PLAINTEXT"
     # whom to trust; else the certificate authorities of this machine
     kafka_ssl_cafile: Path | None = None
-    # who we are, where brokers ask for a certificate
+    # who we are, where brokers ask for a certificate; the key may be in the same file
     kafka_ssl_certfile: Path | None = None
     kafka_ssl_keyfile: Path | None = None
     kafka_ssl_password: SecretStr | None = None
@@ -58,8 +58,8 @@ class KafkaSettings(BaseSettings):
             for name, value in given.items():
                 if value is not None:
                     raise ValueError(f"{name} needs KAFKA_SECURITY_PROTOCOL SSL or SASL_SSL")
-        if (self.kafka_ssl_certfile is None) != (self.kafka_ssl_keyfile is None):
-            raise ValueError("KAFKA_SSL_CERTFILE and KAFKA_SSL_KEYFILE belong together")
+        if self.kafka_ssl_certfile is None and self.kafka_ssl_keyfile is not None:
+            raise ValueError("KAFKA_SSL_KEYFILE needs KAFKA_SSL_CERTFILE")
         if not protocol.startswith("SASL"):
             if mechanism is not None:
                 raise ValueError(
@@ -100,7 +100,7 @@ def kafka_settings(settings: KafkaSettings | str) -> dict[str, Any]:
         files = {
             "ssl.ca.location": settings.kafka_ssl_cafile,
             "ssl.certificate.location": settings.kafka_ssl_certfile,
-            "ssl.key.location": settings.kafka_ssl_keyfile,
+            "ssl.key.location": settings.kafka_ssl_keyfile or settings.kafka_ssl_certfile,
         }
         config |= {name: str(path) for name, path in files.items() if path is not None}
         if settings.kafka_ssl_password is not None:

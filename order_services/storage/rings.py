@@ -77,7 +77,7 @@ RINGS: Final = (INBOX, ANALYTICS_EVENTS)
 
 def forget_old_inbox(connection: Connection, *, today: date | None = None) -> list[str]:
     """Forget what the inbox need not remember, unless another process is at it."""
-    if not take_turn(connection):
+    if not take_turn(connection, INBOX):
         return []
     today = today or utc_today(connection)
     first_kept = date.fromordinal(today.toordinal() - INBOX_RETENTION_DAYS)
@@ -87,9 +87,12 @@ def forget_old_inbox(connection: Connection, *, today: date | None = None) -> li
     return emptied
 
 
-def take_turn(connection: Connection) -> bool:
-    """Say whether this transaction may maintain the rings; give up soon where it would hold up others."""
-    taken = connection.execute(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+def take_turn(connection: Connection, ring: Ring) -> bool:
+    """Say whether this transaction may maintain a ring; give up soon where it would hold up others."""
+    taken = connection.execute(
+        text("SELECT pg_try_advisory_xact_lock(:lock, hashtext(:table))"),
+        {"lock": _LOCK, "table": ring.table},
+    )
     if not taken.scalar_one():
         return False
     connection.execute(text("SET LOCAL lock_timeout = '1s'"))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-import structlog
+from psycopg2 import errorcodes
 from sqlalchemy import Connection, Engine, func, inspect, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError, ProgrammingError
@@ -34,9 +34,6 @@ _TRIES: Final = 20
 _RETRY_SECONDS: Final = 1.0
 
 _ROLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_$-]{0,62}")
-_UNDEFINED_TABLE: Final = "42P01"
-
-_log = structlog.get_logger(__name__)
 
 
 class SchemaError(Exception):
@@ -44,12 +41,21 @@ class SchemaError(Exception):
 
 
 def version(connection: Connection) -> str | None:
-    """Return the schema's version; None where nothing was migrated yet."""
+    """Return the schema's version; None where nothing was migrated yet.
+
+    Raises `SchemaError` for a role that has no right to read it.
+    """
     try:
         with connection.begin_nested():
             return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
     except ProgrammingError as error:
-        if getattr(error.orig, "pgcode", None) != _UNDEFINED_TABLE:
+        code = getattr(error.orig, "pgcode", None)
+        if code == errorcodes.INSUFFICIENT_PRIVILEGE:
+            raise SchemaError(
+                "this role may not read the schema's version: "
+                "run `order-services migrate --grant` with its name"
+            ) from error
+        if code != errorcodes.UNDEFINED_TABLE:
             raise
         return None
 

@@ -401,6 +401,30 @@ def test_a_role_that_may_not_migrate_is_told_so(empty: ServiceSettings, worker: 
     assert answer.output.count("\n") == 1
 
 
+def test_a_role_without_rights_is_told_what_gives_them(empty: ServiceSettings, worker: str) -> None:
+    with opened(empty) as database:
+        schema.migrate(database.engine)
+    stranger = empty.model_copy(update={"db_user": worker})
+    with (
+        opened(stranger) as database,
+        database.begin() as connection,
+        pytest.raises(schema.SchemaError, match="migrate --grant"),
+    ):
+        schema.check(connection)
+
+
+def test_a_command_on_a_database_without_the_schema_says_what_to_run(
+    empty: ServiceSettings,
+) -> None:
+    url = f"postgresql://postgres:x@127.0.0.1:{empty.db_port}/{empty.db_name}"
+    answer = CliRunner().invoke(cli, ["refused", "list", "--database", url])
+    assert answer.exit_code == 2
+    assert answer.output == (
+        "order-services: the database has no schema, this release needs 0003: "
+        "run `order-services migrate`\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

@@ -85,7 +85,6 @@ def environment(secured: SecuredKafka, mechanism: str) -> dict[str, str]:
             "KAFKA_SECURITY_PROTOCOL": "SSL",
             "KAFKA_SSL_CAFILE": str(TRUSTED),
             "KAFKA_SSL_CERTFILE": str(TRUSTED),
-            "KAFKA_SSL_KEYFILE": str(TRUSTED),
         }
     return {
         "KAFKA_BROKERS": secured.sasl,
