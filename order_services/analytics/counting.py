@@ -17,7 +17,7 @@ import structlog
 
 from order_services.catalogue import CURRENCY
 from order_services.events import Event, EventType
-from order_services.runtime.database import uuid_array
+from order_services.runtime.database import array
 from order_services.storage.rings import ANALYTICS_EVENTS, take_turn, utc_today
 
 if TYPE_CHECKING:
@@ -97,11 +97,11 @@ def count(connection: Connection, _group_id: str, events: Sequence[Event]) -> li
     days = [_day(event, latest) for event in events]
     slot_of = {day: str(ANALYTICS_EVENTS.slot(day)) for day in set(days)}
     parameters = (
-        uuid_array([event.event_id for event in events]),
-        "{" + ",".join([slot_of[day] for day in days]) + "}",
-        "{" + ",".join([day.isoformat() for day in days]) + "}",
-        "{" + ",".join([event.event_type for event in events]) + "}",
-        "{" + ",".join([str(_amount_cents(event)) for event in events]) + "}",
+        array([event.event_id for event in events]),
+        array([slot_of[day] for day in days]),
+        array([day.isoformat() for day in days]),
+        array([event.event_type for event in events]),
+        array([str(_amount_cents(event)) for event in events]),
     )
     new = set(connection.exec_driver_sql(_COUNT, parameters).scalars())
     if len(new) == len(events):

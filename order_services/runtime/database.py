@@ -183,9 +183,12 @@ def is_transient(error: BaseException) -> bool:
     return code[:2] in _TRANSIENT_CLASSES or code in _TRANSIENT_CODES
 
 
-def uuid_array(ids: Iterable[str]) -> str:
-    """Return an array literal of UUIDs: one parameter, however many there are."""
-    return "{" + ",".join(ids) + "}"
+def array(values: Iterable[str]) -> str:
+    """Return an array literal of ids, numbers, days or names: one parameter, however many they are.
+
+    They are written as they are: texts that may hold commas, quotes or braces do not belong here.
+    """
+    return "{" + ",".join(values) + "}"
 
 
 def _limit(connection: Connection, timeout_seconds: float) -> str:

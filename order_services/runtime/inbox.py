@@ -14,7 +14,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from order_services.events import Event
-from order_services.runtime.database import uuid_array
+from order_services.runtime.database import array
 from order_services.storage.rings import INBOX
 
 # in the order of ids, so that two consumers with the same messages wait but never deadlock
@@ -33,8 +33,8 @@ def admit(connection: Connection, group_id: str, events: Sequence[Event]) -> lis
     """Return the events that the group has not handled yet, each once, and mark them handled."""
     if not events:
         return []
-    ids = uuid_array([event.event_id for event in events])
-    slots = "{" + ",".join([str(_slot_at(event.timestamp)) for event in events]) + "}"
+    ids = array([event.event_id for event in events])
+    slots = array([str(_slot_at(event.timestamp)) for event in events])
     rows = connection.exec_driver_sql(_INSERT, (group_id, ids, slots))
     new = set(rows.scalars().all())
     if len(new) == len(events):
