@@ -128,13 +128,12 @@ order_decisions = Table(
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,
-    Column("idempotency_key", Text, nullable=False),
+    # keys belong to their customer: two of them may both call theirs 1
+    Column("customer_id", Text, primary_key=True),
+    Column("idempotency_key", Text, primary_key=True),
     Column("request_digest", LargeBinary, nullable=False),
     Column("order_id", _id, nullable=False),
     _created_at(),
-    # keys belong to their customer: two of them may both call theirs 1
-    Column("customer_id", Text, nullable=False),
-    PrimaryKeyConstraint("customer_id", "idempotency_key"),
     Index("idempotency_keys_created_at", "created_at"),
 )
 
