@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from order_services.payment.settings import PaymentSettings
@@ -108,3 +110,14 @@ def test_a_password_of_ones_own_is_taken_anywhere(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("DB_HOST", "db.example")
     monkeypatch.setenv("DB_PASSWORD", "hunter2")
     assert load(PaymentSettings).host == "0.0.0.0"
+
+
+def test_every_client_takes_its_settings_from_one_place(repository: Path) -> None:
+    """One that names the brokers by itself would not speak TLS; the embedded broker has none."""
+    source = repository / "order_services"
+    named = {
+        str(path.relative_to(source))
+        for path in source.rglob("*.py")
+        if '"bootstrap.servers"' in path.read_text()
+    }
+    assert named == {"runtime/kafka_settings.py", "local/kafka.py"}
