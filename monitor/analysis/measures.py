@@ -608,7 +608,7 @@ class Analyst:
         lag: GroupLag,
         seconds: Mapping[str, Mapping[int, float]],
     ) -> dict[str, dict[int, RetentionRisk]]:
-        wall = poll.now + poll.snapshot.wall_offset
+        wall = self._times.wall
         ages: dict[str, dict[int, float]] = {}
         for topic, partitions in poll.readable.get(group.id, nothing()).items():
             for partition, told in partitions.items():
@@ -711,6 +711,8 @@ class Analyst:
             produced=rates.produced if rates else None,
             consumed=rates.consumed if rates else None,
             catch_up=rates.catch_up if rates else None,
+            lag_seconds=max(measures.seconds.get(topic, nothing()).values(), default=None),
+            patience_seconds=activity.patience,
             stuck=stuck,
             stuck_seconds=poll.now - since,
             held=sum(each.records for each in held),
