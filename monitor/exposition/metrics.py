@@ -320,7 +320,7 @@ GROUP_TIME_TO_CATCH_UP = _group(
     _GROUP_TOPIC,
     "seconds",
     rollup="max",
-    when=_CLOSE,
+    when="the lag ends at the present rates",
 )
 _LAGGING: Final = "a partition has lag"
 GROUP_LOST = _group(
@@ -457,10 +457,6 @@ MONITOR_BROKER_UP = _monitor(
     "1 while the broker answered all questions of the last poll, else 0; also 0 for one that left the "
     "cluster's metadata while partitions still name it as a replica.",
     labels=("broker",),
-)
-MONITOR_POLL_INTERVAL = _monitor("poll_interval_seconds", "Time between two polls.", "seconds")
-MONITOR_POLL_FAILED = _monitor(
-    "poll_failed", "1 while the last poll failed, with its cause.", labels=("cluster", "error")
 )
 MONITOR_BUILD_INFO = _monitor("build_info", "The monitor's version; always 1.", labels=("version",))
 

@@ -31,6 +31,7 @@ NOT_HERE = (
     "the group's coordinator does not answer",
     "a partition is WARN, STOP, STALL or REWIND",
     "the last poll failed",
+    "the lag ends at the present rates",
     "a part of the monitor's own work fails",
     "a broker refuses a part of the group",
     "a broker refuses a partition's offsets, or it has no leader",
