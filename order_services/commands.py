@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 import textwrap
 import threading
@@ -27,6 +26,7 @@ from order_services.events import new_id
 from order_services.replay import Replay, ReplayError, ReplayState
 from order_services.runtime.database import Database
 from order_services.runtime.settings import ServiceSettings, SettingsError, load
+from order_services.signals import stop_signals
 
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
@@ -41,19 +41,6 @@ _output_option = click.option(
     show_default=True,
     help="How to print it.",
 )
-
-
-@contextmanager
-def stop_on_interrupt() -> Iterator[threading.Event]:
-    """Set the event at Ctrl-C or SIGTERM, instead of breaking off in the middle of something."""
-    stop = threading.Event()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
-    try:
-        yield stop
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
 
 
 @click.group("dead-letters")
@@ -154,7 +141,7 @@ def replay_dead_letters(
     def show(replayed: Replayed) -> None:
         click.echo(f"{replayed.sent} sent back ...", err=True)
 
-    with stop_on_interrupt() as stop:
+    with stop_signals() as stop:
         done = _do(
             lambda: dead_letters.replay(
                 brokers, group, selection, again=again, on_progress=show, stopping=stop.is_set
@@ -314,7 +301,7 @@ def replay_command(
     """Replay the last days' orders, from which analytics rebuilds its counts."""
     _connect(brokers)
     settings = _settings(database).model_copy(update={"kafka_brokers": brokers})
-    with _database(settings) as store, stop_on_interrupt() as stop:
+    with _database(settings) as store, stop_signals() as stop:
         try:
             _replay(settings, store, stop, days=days, rate=rate, wait_seconds=wait_seconds)
         except ReplayError as error:

@@ -124,9 +124,13 @@ class Consumer:
         """Join the group and begin."""
         self._thread.start()
 
+    def ask_to_stop(self) -> None:
+        """Take no more batches."""
+        self._stopping.set()
+
     def stop(self, timeout_seconds: float) -> bool:
         """Finish the batch at hand, commit and leave the group; False when that took too long."""
-        self._stopping.set()
+        self.ask_to_stop()
         if self._thread.is_alive():
             self._thread.join(timeout_seconds)
         return not self._thread.is_alive()

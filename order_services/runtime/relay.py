@@ -130,11 +130,15 @@ class Relay:
         """Publish at once: rows were committed."""
         self._woken.set()
 
+    def ask_to_stop(self) -> None:
+        """Publish what is left, and end."""
+        self._stopping.set()
+        self._woken.set()
+
     def stop(self, timeout_seconds: float) -> bool:
         """Publish what is left and end; False when that took too long. What stays is kept."""
         self._stop_by = time.monotonic() + timeout_seconds
-        self._stopping.set()
-        self._woken.set()
+        self.ask_to_stop()
         if self._thread.is_alive():
             self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
