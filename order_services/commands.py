@@ -231,7 +231,14 @@ def show_refused(database: URL | None, output: str, message_id: int) -> None:
     if found is None:
         _fail(f"there is no refused message {message_id}")
     if output == "json":
-        _print_json({**asdict(found), "key": _text(found.key), "value": _text(found.value)})
+        _print_json(
+            {
+                **asdict(found),
+                "key": _text(found.key),
+                "value": _text(found.value),
+                "headers": [[name, _text(value)] for name, value in found.headers],
+            }
+        )
         return
     _print_field("service", found.slice)
     _print_field("topic", found.topic)
@@ -239,8 +246,8 @@ def show_refused(database: URL | None, output: str, message_id: int) -> None:
     _print_field("refused at", _time(found.refused_at))
     _print_field("reason", found.reason)
     _print_field("key", _text(found.key) or "none")
-    for name, value in found.headers.items():
-        _print_field("header", f"{name}: {value}")
+    for name, value in found.headers:
+        _print_field("header", f"{name}: {_text(value)}")
     click.echo("value")
     for line in _value_lines(found.value):
         click.echo(line)

@@ -53,7 +53,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from order_services.events import IS_REPLAY, Event, EventType
 from order_services.runtime import instrumentation
 from order_services.runtime.database import Database
-from order_services.runtime.relay import REPORT_MARGIN_SECONDS, producer_settings
+from order_services.runtime.publishing import REPORT_MARGIN_SECONDS, producer_settings
 from order_services.runtime.settings import ServiceSettings
 from order_services.tables import metadata
 from order_services.topics import ANALYTICS_GROUP, GATEWAY_GROUP, ORDERS_REPLAY

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from confluent_kafka import Message as KafkaMessage
+
 from order_services.events import Headers
+
+# Whom a message is for that was sent back: the consumer group that could not process it.
+DEAD_LETTER_FOR = "dead-letter-for"
 
 
 class ReceivedMessage(NamedTuple):
@@ -16,3 +21,31 @@ class ReceivedMessage(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Headers
+
+
+class UnreadableHeadersError(ValueError):
+    """The Kafka client cannot tell a message's headers."""
+
+
+def headers_of(message: KafkaMessage) -> Headers:
+    """Return a message's headers, byte for byte; raises `UnreadableHeadersError`.
+
+    The client raises for a name that is not UTF-8, and must not be asked a second time: it would give
+    tuples without a name, on which the interpreter crashes.
+    """
+    try:
+        found = message.headers()
+    except (SystemError, UnicodeDecodeError) as error:
+        cause = error.__cause__ if isinstance(error, SystemError) else error
+        raise UnreadableHeadersError(f"a header's name is not UTF-8: {cause}") from None
+    if not isinstance(found, list):
+        return ()
+    return [(name, value.encode() if isinstance(value, str) else value) for name, value in found]
+
+
+def header(headers: Headers, wanted: str) -> bytes | None:
+    """Return the first value of a header, or None."""
+    for name, value in headers:
+        if name == wanted:
+            return value
+    return None

@@ -18,7 +18,7 @@ from order_services.events import Event, EventType
 from order_services.runtime import inbox_partitions, logs
 from order_services.runtime.admin import add_admin_routes
 from order_services.runtime.backoff import Backoff
-from order_services.runtime.batch import BatchProcessor
+from order_services.runtime.batch import BatchProcessor, Effects
 from order_services.runtime.consumer import Consumer
 from order_services.runtime.database import Database, is_transient
 from order_services.runtime.dead_letters import DeadLetterLimit
@@ -44,12 +44,14 @@ _log = structlog.get_logger(__name__)
 class Handler(Protocol):
     """A service's rules: changes the database and returns the events that this causes."""
 
-    def __call__(self, events: Sequence[Event], connection: Connection) -> Sequence[Event]:
+    def __call__(
+        self, events: Sequence[Event], connection: Connection
+    ) -> Sequence[Event] | Effects:
         """Handle events, each given once, in one transaction that is not theirs to end.
 
         Raises when an event cannot be processed: the batch is rolled back, the event found and
         sent to the dead-letter topic, and the others are given again. So nothing but `connection`
-        may be changed here.
+        may be changed here: what moved is counted after the commit, from what is returned.
         """
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -19,6 +20,7 @@ from order_services.dead_letters import Replayed, Selection
 from order_services.events import Event
 from order_services.runtime.dead_letters import dead_letter
 from order_services.runtime.messages import ReceivedMessage
+from order_services.runtime.outbox import decode_headers, encode_headers
 from order_services.topics import ConsumerGroup
 from tests.integration.order_services.conftest import Lab, Notebook, order_created
 from tests.support.waiting import wait_for
@@ -40,10 +42,8 @@ def bury(lab: Lab, group: ConsumerGroup, messages: list[Event | bytes], error: s
         else:
             received = ReceivedMessage(*origin, each.key(), each.encode(), each.headers())
         message = dead_letter(received, group, ValueError(error), 3)
-        headers = {name: str(value) for name, value in message.headers.items()}
-        producer.produce(
-            message.topic, message.value, message.key, partition=0, headers=list(headers.items())
-        )
+        headers: Any = decode_headers(encode_headers(message.headers).decode())
+        producer.produce(message.topic, message.value, message.key, partition=0, headers=headers)
     assert producer.flush(20) == 0
 
 
