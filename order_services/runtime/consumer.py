@@ -6,11 +6,9 @@ and the inbox recognises it. Nothing is committed by the Kafka client on its own
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,7 +21,7 @@ from confluent_kafka import Message as KafkaMessage
 from order_services.events import Event
 from order_services.runtime import instrumentation
 from order_services.runtime.backoff import Backoff
-from order_services.runtime.batch import BatchProcessor, Outcome
+from order_services.runtime.batch import BatchProcessor
 from order_services.runtime.commits import (
     PATIENCE_SECONDS,
     ClientHangsError,
@@ -37,9 +35,10 @@ from order_services.runtime.logs import KafkaLog
 from order_services.runtime.messages import (
     ReceivedMessage,
     UnreadableHeadersError,
-    header,
+    correlation_id,
     headers_of,
 )
+from order_services.runtime.outcomes import tell
 from order_services.runtime.settings import GroupProtocol, ServiceSettings
 from order_services.topics import ConsumerGroup
 
@@ -409,15 +408,13 @@ class Consumer:
                 "batch will be tried again",
                 error=type(error).__name__,
                 messages=len(messages),
-                correlation_id=_correlation_id(messages[0]),
+                correlation_id=correlation_id(messages[0]),
             )
             return False
         seconds = time.perf_counter() - taken_at
         if outcome.written:
             self._on_written()
-        self._count(messages, outcome, seconds)
-        if _log.is_enabled_for(logging.DEBUG):
-            _log_events(outcome.events)
+        tell(messages, outcome, seconds)
         if self._on_handled is not None and outcome.events:
             try:
                 self._on_handled(outcome.events)
@@ -454,34 +451,6 @@ class Consumer:
         if self._paused:
             self._paused = False
             kafka.resume(_partitions(self._assigned - self._parked.keys()))
-
-    def _count(self, messages: Sequence[ReceivedMessage], outcome: Outcome, seconds: float) -> None:
-        instrumentation.BATCH_MESSAGES.observe(len(messages))
-        topics = [message.topic for message in messages]
-        last = {message.topic: message for message in messages}
-        for topic, count in Counter(topics).items():
-            child = instrumentation.children(topic)
-            child.seconds.observe_all([seconds] * (count - 1))
-            # one exemplar tells of the batch: the next would only replace it
-            child.seconds.observe(seconds, instrumentation.exemplar(_correlation_id(last[topic])))
-            for counter, indexes in (
-                (child.processed, outcome.handled),
-                (child.duplicate, outcome.duplicates),
-                (child.ignored, outcome.ignored),
-                (child.dead_letter, outcome.dead),
-            ):
-                if indexes:
-                    counter.inc(sum(topics[index] == topic for index in indexes))
-        for index, error in outcome.dead.items():
-            instrumentation.DEAD_LETTERS.labels(topics[index], type(error).__name__).inc()
-            _log.error(
-                "message sent to the dead letters",
-                topic=topics[index],
-                partition=messages[index].partition,
-                offset=messages[index].offset,
-                correlation_id=_correlation_id(messages[index]),
-                error=describe(error),
-            )
 
     def _on_assign(self, kafka: KafkaConsumer, partitions: list[TopicPartition]) -> None:
         kafka.incremental_assign(partitions)
@@ -560,19 +529,3 @@ def client_settings(group: ConsumerGroup, settings: ServiceSettings) -> dict[str
 
 def _partitions(keys: set[Partition]) -> list[TopicPartition]:
     return [TopicPartition(*key) for key in keys]
-
-
-def _log_events(events: Sequence[Event]) -> None:
-    for event in events:
-        _log.debug(
-            "event handled",
-            event_type=event.event_type.value,
-            event_id=event.event_id,
-            order_id=event.order_id,
-            correlation_id=event.correlation_id,
-            traceparent=event.traceparent,
-        )
-
-
-def _correlation_id(message: ReceivedMessage) -> str:
-    return (header(message.headers, "correlation-id") or b"none").decode("utf-8", "replace")

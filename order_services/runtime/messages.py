@@ -54,3 +54,8 @@ def header(headers: Headers, wanted: str) -> bytes | None:
         if name == wanted:
             return value
     return None
+
+
+def correlation_id(message: ReceivedMessage) -> str:
+    """Return a message's correlation id, "none" where it has none."""
+    return (header(message.headers, "correlation-id") or b"none").decode("utf-8", "replace")

@@ -214,7 +214,7 @@ class Relay:
         except (FatalClientError, SQLAlchemyError) as error:
             # the driver's text names host and user
             reason = str(error) if isinstance(error, FatalClientError) else type(error).__name__
-            _log.warning("cycle broken off", slice=self._source, error=reason)
+            _log.warning("outbox not read", slice=self._source, error=reason)
             return self._sleep(self._backoff.next_seconds())
         self._backoff.reset()
         self._active.set(published is not None)
