@@ -83,7 +83,10 @@ def find(connection: Connection, message_id: int) -> RefusedMessage | None:
         row.topic,
         None if row.key is None else bytes(row.key),
         None if row.value is None else bytes(row.value),
-        decode_headers(row.headers),
+        [
+            (name, value.encode() if isinstance(value, str) else value)
+            for name, value in decode_headers(row.headers)
+        ],
         row.reason,
         row.created_at,
         row.refused_at,

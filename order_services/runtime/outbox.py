@@ -73,11 +73,11 @@ def write_messages(connection: Connection, source: str, messages: Iterable[Messa
     return count
 
 
-def decode_headers(text: str) -> list[tuple[str, bytes | None]]:
+def decode_headers(text: str) -> list[tuple[str, str | bytes | None]]:
     """Return the headers of a row, as the Kafka client takes them."""
     stored: dict[str, str] | list[tuple[str, str | None]] = orjson.loads(text)
     if isinstance(stored, dict):
-        return [(name, value.encode()) for name, value in stored.items()]
+        return list(stored.items())
     return [(name, None if value is None else value.encode("latin-1")) for name, value in stored]
 
 

@@ -54,20 +54,20 @@ class Row(NamedTuple):
 class Reports:
     """What Kafka said about rows since somebody looked, and of which it has said nothing yet."""
 
-    flying: dict[int, tuple[Row, float]] = field(default_factory=dict)
+    flying: dict[int, Row] = field(default_factory=dict)
     delivered: list[Row] = field(default_factory=list)
     refused: dict[int, tuple[Row, KafkaError]] = field(default_factory=dict)  # for good
     failed: dict[int, tuple[Row, KafkaError]] = field(default_factory=dict)
 
     def take(self, row: Row, error: KafkaError | None, _message: object = None) -> None:
         """Note a delivery report."""
+        self.flying.pop(row.row_id, None)
         if error is None:
             self.delivered.append(row)
         elif error.code() in PERMANENT_ERRORS:
             self.refused[row.row_id] = row, error
         else:
             self.failed[row.row_id] = row, error
-        self.flying.pop(row.row_id, None)
 
 
 class Publisher:
@@ -86,33 +86,33 @@ class Publisher:
         # apart from us: what the producer holds must not hold the producer
         self.reports = Reports()
 
-    def send(self, row: Row) -> None:
-        """Give a row to the producer; what comes of it is reported while we listen."""
-        message: dict[str, Any] = {
-            "topic": row.topic,
-            "key": row.key,
-            "value": row.value,
-            "headers": decode_headers(row.headers),
-            "on_delivery": partial(self.reports.take, row),
-        }
+    def send(self, rows: Iterable[Row]) -> None:
+        """Give rows to the producer; what comes of each is reported while we listen."""
+        produce, flying, take = self._producer.produce, self.reports.flying, self.reports.take
         with _fatal_errors():
-            try:
+            for row in rows:
+                message: dict[str, Any] = {
+                    "topic": row.topic,
+                    "key": row.key,
+                    "value": row.value,
+                    "headers": decode_headers(row.headers),
+                    "on_delivery": partial(take, row),
+                }
+                flying[row.row_id] = row
                 try:
-                    self._producer.produce(**message)
+                    try:
+                        produce(**message)
+                    except BufferError:
+                        self._producer.poll(1.0)
+                        produce(**message)
                 except BufferError:
-                    self._producer.poll(1.0)
-                    self._producer.produce(**message)
-            except BufferError:
-                self.reports.take(row, KafkaError(KafkaError._QUEUE_FULL))  # noqa: SLF001  # its public name
-                return
-            except KafkaException as error:
-                if is_fatal(error.args[0]):
-                    raise
-                # the client itself finds it too large, or remembers that it may not write to the topic
-                self.reports.take(row, error.args[0])
-                self._is_stale |= row.row_id in self.reports.failed
-                return
-        self.reports.flying[row.row_id] = row, time.monotonic()
+                    take(row, KafkaError(KafkaError._QUEUE_FULL))  # noqa: SLF001  # its public name
+                except KafkaException as error:
+                    if is_fatal(error.args[0]):
+                        raise
+                    # the client itself finds it too large, or remembers that it may not write there
+                    take(row, error.args[0])
+                    self._is_stale |= row.row_id in self.reports.failed
 
     @property
     def is_stale(self) -> bool:
@@ -137,7 +137,7 @@ class Publisher:
     def check(self) -> None:
         """Raise when reports are missing that must have come."""
         oldest = next(iter(self.reports.flying.values()), None)
-        if oldest is not None and time.monotonic() - oldest[1] > self.report_seconds:
+        if oldest is not None and time.perf_counter() - oldest.read_at > self.report_seconds:
             raise FatalClientError("no delivery report in time")
 
     def partitions(self) -> dict[str, int]:

@@ -287,8 +287,7 @@ class Relay:
         publisher = self._publisher
         if publisher is None:
             publisher = self._publisher = Publisher(self._settings)
-        for row in rows:
-            publisher.send(row)
+        publisher.send(rows)
         publisher.listen(rows, self._flight_seconds)
 
     def _judge(self, rows: Sequence[Row]) -> dict[int, str]:
@@ -341,7 +340,7 @@ class Relay:
         for row_id in set(ids) - {row.row_id for row in rows}:
             del self._suspects[row_id]  # another relay has seen to it
         for row in rows:
-            publisher.send(row)
+            publisher.send([row])
             publisher.listen([row], self._flight_seconds)
             del self._suspects[row.row_id]
             _, error = publisher.reports.refused.pop(row.row_id, (row, None))

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -42,7 +41,7 @@ def bury(lab: Lab, group: ConsumerGroup, messages: list[Event | bytes], error: s
         else:
             received = ReceivedMessage(*origin, each.key(), each.encode(), each.headers())
         message = dead_letter(received, group, ValueError(error), 3)
-        headers: Any = decode_headers(encode_headers(message.headers).decode())
+        headers = decode_headers(encode_headers(message.headers).decode())
         producer.produce(message.topic, message.value, message.key, partition=0, headers=headers)
     assert producer.flush(20) == 0
 

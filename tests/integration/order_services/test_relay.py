@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -101,7 +100,7 @@ def test_rows_are_deleted_only_after_their_delivery_report(lab: Lab) -> None:
         def _publish(self, rows: Sequence[Row]) -> None:
             super()._publish(rows)
             reports = self._publisher.reports if self._publisher else Reports()
-            reports.flying = {row.row_id: (row, time.monotonic()) for row in reports.delivered}
+            reports.flying = {row.row_id: row for row in reports.delivered}
             reports.delivered = []
 
     relay = Unheard("test", lab.kafka_settings, lab.database)
