@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from monitor.analysis.rates import NEVER
 from monitor.analysis.status import Status
+from monitor.words import duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from monitor.analysis.rates import CatchUp
 
 IMBALANCE_EXCESS = 0.2  # the scaling guide's limit of "Partition Balance"
-SILENT_SECONDS = 300.0  # a live consumer that commits nothing for this long is suspect
+LOSS_TOLD_SECONDS = 3600.0  # a loss that nobody can undo need not be told for ever
 RETENTION_WARNING_SECONDS = 6 * 3600.0
 REBALANCES_PER_HOUR = 6  # more is a storm
 
@@ -48,33 +49,49 @@ class Advice:
 class TopicPicture:
     """What is known of a group on one topic; None for what is not known.
 
-    `hottest` is (partition, share of the produced messages), `excess` values are those of
-    `balance`, rates are messages per second.
+    `lag` is what can be read. `stuck` partitions have waited for a commit for `stuck_seconds` at
+    most, longer than is usual for the group; an open transaction holds back `held` records, for
+    `held_seconds`; commits are `past_end` messages past the log end in all; `retention_seconds` is
+    the topic's. `hottest` is (partition, share of the produced messages), `excess` values are those
+    of `balance`, rates are messages per second.
     """
 
     topic: str
     partitions: int
     lag: int = 0
-    lag_seconds: float | None = None
+    consumed_topic: bool = True
     produced: float | None = None
     consumed: float | None = None
     catch_up: CatchUp = None
-    commit_age_seconds: float | None = None
+    stuck: int = 0
+    stuck_seconds: float = 0.0
+    held: int = 0
+    held_seconds: float = 0.0
+    uncommitted: int = 0
     hottest: tuple[int, float] | None = None
     production_excess: float | None = None
     assignment_excess: float | None = None
     unread_deleted: int = 0
+    loss_age_seconds: float | None = None
     retention_remaining_seconds: float | None = None
+    retention_seconds: float | None = None
     past_end: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class GroupPicture:
-    """What is known of one group; None for what is not known. `idle` and `members` are counts."""
+    """What is known of one group; None for what is not known. `idle` and `members` are counts.
+
+    `had_members` and `had_commits` (of a group without members) say what was seen since the
+    monitor's start, `commits_move` whether such commits still come.
+    """
 
     group: str
     status: Status = Status.OK
     members: int | None = None
+    had_members: bool = True
+    had_commits: bool = False
+    commits_move: bool = False
     idle: int | None = None
     unassigned: int | None = None
     rebalances_last_hour: int | None = None
@@ -93,12 +110,7 @@ def advise(group: GroupPicture) -> list[Advice]:
 def _about_group(group: GroupPicture) -> Iterator[Advice]:
     lag = sum(topic.lag for topic in group.topics)
     if group.members == 0 and lag:
-        yield Advice(
-            Severity.CRITICAL,
-            "no_members",
-            f"Nobody consumes: the group has no members and {lag} unread messages.",
-            "Start the consumer. If the group is retired, delete it.",
-        )
+        yield from _about_absence(group, lag)
     if group.idle and group.members:
         partitions = max((topic.partitions for topic in group.topics), default=0)
         yield Advice(
@@ -133,9 +145,47 @@ def _about_group(group: GroupPicture) -> Iterator[Advice]:
         )
 
 
+def _about_absence(group: GroupPicture, lag: int) -> Iterator[Advice]:
+    """Lag while the group has no members: whether that is a fault is seen by what was before."""
+    if group.commits_move:
+        return
+    if group.had_commits:
+        if any(topic.lag and topic.produced for topic in group.topics):
+            yield Advice(
+                Severity.WARNING,
+                "commits_stopped",
+                f"The group commits without members, and has stopped to: {lag} unread messages.",
+                "See whether the job that commits (Flink, Spark, assign()) still runs.",
+            )
+    elif group.had_members:
+        yield Advice(
+            Severity.CRITICAL,
+            "no_members",
+            f"Nobody consumes: the group has no members and {lag} unread messages.",
+            "Start the consumer. If the group is retired, delete it.",
+        )
+    else:
+        yield Advice(
+            Severity.INFO,
+            "never_active",
+            f"Nobody was seen to consume since the monitor started, {lag} messages are unread: the "
+            "group is retired, mirrored from another cluster, or a throw-away reader's.",
+            "If nobody needs its offsets, delete it.",
+        )
+
+
 def _about_topic(group: GroupPicture, topic: TopicPicture) -> Iterator[Advice]:
+    yield from _about_log(topic)
+    yield from _about_commits(topic)
+    yield from _about_consumption(group, topic)
+    yield from _about_balance(topic)
+
+
+def _about_log(topic: TopicPicture) -> Iterator[Advice]:
+    """Tell what is deleted, and what will be."""
     name = topic.topic
-    if topic.unread_deleted:
+    age = topic.loss_age_seconds
+    if topic.unread_deleted and age is not None and age <= LOSS_TOLD_SECONDS:
         yield Advice(
             Severity.CRITICAL,
             "messages_lost",
@@ -146,30 +196,65 @@ def _about_topic(group: GroupPicture, topic: TopicPicture) -> Iterator[Advice]:
         )
     remaining = topic.retention_remaining_seconds
     # on a topic that is kept for an hour nothing is ever safe for six: half of the time must be gone
-    used = inf if topic.lag_seconds is None else topic.lag_seconds
+    kept = inf if topic.retention_seconds is None else topic.retention_seconds
     if (
         topic.lag
         and remaining is not None
         and remaining < RETENTION_WARNING_SECONDS
-        and remaining < used
+        and remaining < kept / 2
     ):
         yield Advice(
             Severity.CRITICAL,
             "retention_risk",
-            f"The oldest unread message of {name} may be deleted in {_duration(remaining)}.",
+            f"The oldest unread message of {name} may be deleted in {duration(remaining)}.",
             "Raise retention.ms of the topic now, then see to the lag.",
             name,
         )
+
+
+def _about_commits(topic: TopicPicture) -> Iterator[Advice]:
+    """Tell of commits that are where none helps, or are missing."""
+    name = topic.topic
     if topic.past_end:
         yield Advice(
             Severity.WARNING,
-            "committed_past_end",
-            f"On {topic.past_end} partitions of {name} the committed offset is past the log end: "
-            "the topic was truncated or re-created.",
-            "Reset the group's offsets on them, or it will skip what is produced until then.",
+            "commit_past_end",
+            f"Commits on {name} are {topic.past_end} messages past the log end: the topic was "
+            "truncated or re-created, or the offsets are another cluster's.",
+            "Reset the group's offsets on it, or it will skip what is produced until then.",
             name,
         )
-    yield from _about_consumption(group, topic)
+    if topic.held:
+        yield Advice(
+            Severity.WARNING,
+            "open_transaction",
+            f"An open transaction holds back {topic.held} records of {name}, for "
+            f"{duration(topic.held_seconds)} now: who reads committed records only waits for it.",
+            "Find its producer (kafka-transactions.sh find-hanging); if that is gone, abort the "
+            "transaction.",
+            name,
+        )
+    if not topic.consumed_topic:
+        yield Advice(
+            Severity.INFO,
+            "not_consumed",
+            f"The group has commits on {name}, but its members hold nothing of it.",
+            "If it is not to read the topic any more, delete its offsets there.",
+            name,
+        )
+    if topic.uncommitted:
+        yield Advice(
+            Severity.INFO,
+            "held_without_commit",
+            f"{topic.uncommitted} partitions of {name} are held by members that have not committed "
+            "there, and have records.",
+            "If that lasts, see whether the consumer is stuck on its first message.",
+            name,
+        )
+
+
+def _about_balance(topic: TopicPicture) -> Iterator[Advice]:
+    name = topic.topic
     if (
         topic.production_excess is not None
         and topic.production_excess > IMBALANCE_EXCESS
@@ -198,17 +283,15 @@ def _about_topic(group: GroupPicture, topic: TopicPicture) -> Iterator[Advice]:
 
 def _about_consumption(group: GroupPicture, topic: TopicPicture) -> Iterator[Advice]:
     """Lag while somebody is there to consume."""
-    if not topic.lag or not group.members:
+    if not (topic.lag and group.members and topic.consumed_topic):
         return
-    age = topic.commit_age_seconds
-    # a message that has just come to a quiet topic must not make its consumer suspect
-    waited = age if topic.lag_seconds is None else topic.lag_seconds
-    if age is not None and waited is not None and min(age, waited) >= SILENT_SECONDS:
+    if topic.stuck:
         yield Advice(
             Severity.CRITICAL,
             "consumer_stuck",
             f"The consumer of {topic.topic} is alive but has committed nothing for "
-            f"{_duration(age)}, with {topic.lag} unread messages.",
+            f"{duration(topic.stuck_seconds)} on {topic.stuck} of {topic.partitions} partitions, "
+            f"with {topic.lag} unread messages on the topic.",
             "Look for a wedged handler or a message that fails again and again; take a thread dump, "
             "then restart it.",
             topic.topic,
@@ -292,11 +375,3 @@ def sizing(orders_per_day: int) -> Sizing:
     return next(
         (row for most, row in _SIZING_BY_ORDERS_PER_DAY if orders_per_day <= most), _LARGEST_SIZING
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 2 * 3600:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.0f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"

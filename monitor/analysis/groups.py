@@ -11,12 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from monitor.analysis.guard import Guard
 from monitor.model import nothing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from monitor.model import Group, Member
+    from monitor.model import Group, Member, PartitionOffsets
 
 # States in which members may hold nothing for the moment; brokers differ in how they spell them.
 REBALANCING: Final = frozenset(
@@ -35,7 +36,7 @@ class GroupFacts(NamedTuple):
     `idle` are the members that hold nothing and are to get nothing; `unassigned` the (topic,
     partition) pairs of consumed topics that no member holds: None for a group without members,
     which consumes nothing. `per_member` and `per_topic` count partitions per member, the members'
-    order being the group's.
+    order being the group's; `held` has topic -> partitions that any member holds.
     """
 
     state: str | None
@@ -44,6 +45,7 @@ class GroupFacts(NamedTuple):
     unassigned: tuple[tuple[str, int], ...] | None = None
     per_member: tuple[int, ...] = ()
     per_topic: Mapping[str, tuple[int, ...]] = nothing()
+    held: Mapping[str, Collection[int]] = nothing()
 
 
 def group_facts(group: Group, partitions_of: Mapping[str, Collection[int]]) -> GroupFacts:
@@ -60,7 +62,7 @@ def group_facts(group: Group, partitions_of: Mapping[str, Collection[int]]) -> G
         topic: tuple(len(member.assignment.get(topic, ())) for member in members) for topic in held
     }
     if is_rebalancing(group.state):
-        return GroupFacts(group.state, len(members), None, None, per_member, per_topic)
+        return GroupFacts(group.state, len(members), None, None, per_member, per_topic, held)
     return GroupFacts(
         group.state,
         len(members),
@@ -73,7 +75,30 @@ def group_facts(group: Group, partitions_of: Mapping[str, Collection[int]]) -> G
         ),
         per_member,
         per_topic,
+        held,
     )
+
+
+def uncommitted_partitions(
+    group: Group, facts: GroupFacts, starts: PartitionOffsets, ends: PartitionOffsets
+) -> dict[str, int]:
+    """Return topic -> how many partitions a member holds that have records and no commit.
+
+    Of held topics whose log ends are known; a log whose start is not known is taken to be whole.
+    """
+    found = {}
+    for topic, partitions in facts.held.items():
+        log_ends = ends.get(topic)
+        if log_ends is None:
+            continue
+        commits = group.commits.get(topic, nothing())
+        log_starts = starts.get(topic, nothing())
+        found[topic] = sum(
+            log_ends[partition] > log_starts.get(partition, 0)
+            for partition in partitions
+            if partition in log_ends and partition not in commits
+        )
+    return found
 
 
 # one for all groups without members: most of a large cluster
@@ -106,7 +131,8 @@ class RebalanceCounter:
     instance id and its partitions, and does not rebalance the group.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, guard: Guard | None = None) -> None:
+        self._guard = guard or Guard()
         self._groups: dict[str, _Seen] = {}
 
     def observe(self, groups: Iterable[Group]) -> None:
@@ -118,7 +144,10 @@ class RebalanceCounter:
                 if before is not None:
                     seen[group.id] = before
                 continue
-            seen[group.id] = self._next(group, group.members, before)
+            try:
+                seen[group.id] = self._next(group, group.members, before)
+            except Exception as error:  # noqa: BLE001  # one group's fault must not cost the others
+                self._guard.failed("rebalances", group.id, error)
         self._groups = seen
 
     @staticmethod

@@ -1,7 +1,8 @@
 """Lag in messages: log end offset minus committed offset, per partition, topic and group.
 
 A partition without a commit, or without an end offset that was seen, has no lag: it is absent.
-A commit past the log end (a topic created anew, or truncated) is lag 0 and named as such.
+A commit past the log end (a topic created anew, or truncated) is lag 0 and named as such. What of
+the lag a consumer can read is told apart (`readable`).
 """
 
 from __future__ import annotations
@@ -17,26 +18,36 @@ class GroupLag:
     """One group's lag in messages.
 
     `partitions` has topic -> partition -> lag, `topics` the sum per topic, `total` the sum over
-    all; `past_end` has the partitions whose commit is past the log end, by topic.
+    all; `past_end` has by how much commits are past the log end: topic -> partition -> messages.
+    `unread` has what of the lag can be read, of the topics of which that is not the whole lag.
     """
 
     partitions: PartitionOffsets = field(default_factory=dict)
     topics: Mapping[str, int] = field(default_factory=dict)
     total: int = 0
-    past_end: Mapping[str, tuple[int, ...]] = field(default_factory=nothing)
+    past_end: PartitionOffsets = field(default_factory=nothing)
+    unread: PartitionOffsets = field(default_factory=nothing)
 
     def get(self, topic: str, partition: int) -> int | None:
         """Return a partition's lag, None when it is not known."""
         return self.partitions.get(topic, {}).get(partition)
 
+    def readable(self, topic: str) -> Mapping[int, int]:
+        """Return partition -> messages that a consumer can read and the group has not."""
+        found = self.unread.get(topic)
+        return self.partitions.get(topic, nothing()) if found is None else found
 
-def lag_of_groups(snapshot: Snapshot) -> dict[str, GroupLag]:
-    """Return each group's lag, by group id."""
-    caught_up: dict[str, dict[int, int]] = {}
-    return {
-        group_id: lag_of_group(group, snapshot, caught_up)
-        for group_id, group in snapshot.groups.items()
-    }
+    def readable_sum(self, topic: str) -> int:
+        """Return how many messages of a topic can be read and were not."""
+        found = self.unread.get(topic)
+        return self.topics.get(topic, 0) if found is None else sum(found.values())
+
+    @property
+    def readable_total(self) -> int:
+        """Return how many messages can be read and were not."""
+        if not self.unread:
+            return self.total
+        return sum(map(self.readable_sum, self.topics))
 
 
 def lag_of_group(
@@ -51,7 +62,7 @@ def lag_of_group(
     ends, stale = snapshot.end_offsets.values, snapshot.end_offsets.silent
     readable = snapshot.stable_offsets.values
     partitions: dict[str, Mapping[int, int]] = {}
-    past_end: dict[str, tuple[int, ...]] = {}
+    past_end: dict[str, Mapping[int, int]] = {}
     for topic, commits in group.commits.items():
         topic_ends = ends.get(topic)
         if topic_ends is None:
@@ -80,16 +91,16 @@ def lag_of_group(
     return GroupLag(partitions, topics, sum(topics.values()), past_end or nothing())
 
 
-def _take_past_end(lags: dict[int, int], stale: Collection[int]) -> tuple[int, ...]:
-    """Make negative lags 0 and return their partitions.
+def _take_past_end(lags: dict[int, int], stale: Collection[int]) -> dict[int, int]:
+    """Make negative lags 0 and return them, by partition, as messages past the end.
 
     Past an old log end is where a consumer that goes on is to be: there the lag is not known.
     """
-    past = []
+    past = {}
     for index in sorted(index for index, lag in lags.items() if lag < 0):
         if index in stale:
             del lags[index]
         else:
+            past[index] = -lags[index]
             lags[index] = 0
-            past.append(index)
-    return tuple(past)
+    return past

@@ -1,7 +1,9 @@
 """Messages that were deleted before they were read, counted once and for good.
 
 A counter, as the loss itself passes from sight: a consumer that goes on at the log start, or an
-operator who resets it, leaves nothing that would tell of it.
+operator who resets it, leaves nothing that would tell of it. It starts at 0 with the first look:
+when older losses were, nobody can tell, and a restart of the monitor must not announce them again.
+How far a group stands before the log start *now* is a gauge (`unread_deleted`).
 """
 
 from __future__ import annotations
@@ -13,44 +15,107 @@ from monitor.model import nothing
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from monitor.model import PartitionOffsets
+
 
 class Losses:
-    """Counts lost messages by group, topic and partition, from the first look on.
+    """Counts lost messages by group and topic, from the first look on.
 
-    What was lost before the first look is in the counter from the start: nobody can tell when it was.
+    Of each group and topic the log starts are kept up to which losses are counted: the very mapping
+    that the poll brought, as groups of a topic share it.
     """
 
     def __init__(self) -> None:
-        # partition -> [messages lost, offset below which all losses are counted]
-        self._groups: dict[str, dict[str, dict[int, list[int]]]] = {}
+        self._counted_to: dict[str, dict[str, Mapping[int, int]]] = {}
+        self._lost: dict[str, dict[str, int]] = {}  # of those that lost any
+        self._lost_at: dict[str, dict[str, float]] = {}  # when a standing loss was seen, or grew
 
-    def see(self, group: str, topic: str, partition: int, committed: int, log_start: int) -> None:
-        """Take in one partition with unread messages."""
-        partitions = self._groups.setdefault(group, {}).setdefault(topic, {})
-        known = partitions.get(partition)
-        if known is None:
-            known = partitions[partition] = [0, 0]
-        first_uncounted = max(committed, known[1])
-        if log_start > first_uncounted:
-            known[0] += log_start - first_uncounted
-            known[1] = log_start
+    def observe(
+        self,
+        group: str,
+        commits: PartitionOffsets,
+        starts: PartitionOffsets,
+        ends: PartitionOffsets,
+        now: float,
+    ) -> None:
+        """Take in a group's commits and the log starts, as one poll saw them."""
+        counted = self._counted_to.setdefault(group, {})
+        for topic, committed in commits.items():
+            found = starts.get(topic)
+            before = counted.get(topic)
+            if not found or found is before:
+                continue
+            if found == before:
+                counted[topic] = found
+                continue
+            known = {p: s for p, s in found.items() if s <= ends.get(topic, nothing()).get(p, s)}
+            lost = _lost(committed, before or nothing(), known)
+            if lost:
+                of_group = self._lost.setdefault(group, {})
+                of_group[topic] = of_group.get(topic, 0) + lost
+            stands_before = before is None and any(
+                committed.get(partition, start) < start for partition, start in known.items()
+            )
+            if lost or stands_before:
+                self._lost_at.setdefault(group, {})[topic] = now
+            # of a start that was not told, losses count from where they did; one past its end is an
+            # older log's, and nothing is known of this one
+            kept = {p: s for p, s in (before or nothing()).items() if p not in found}
+            counted[topic] = found if len(known) == len(found) and not kept else {**kept, **known}
+        for topic in counted.keys() - commits.keys():
+            del counted[topic]
 
     def retain(self, groups: Collection[str]) -> None:
         """Forget the groups that exist no more."""
-        for group in self._groups.keys() - groups:
-            del self._groups[group]
+        for kept in (self._counted_to, self._lost, self._lost_at):
+            for group in kept.keys() - groups:
+                del kept[group]
+
+    def forget_group(self, group: str) -> None:
+        """Start a group anew."""
+        for kept in (self._counted_to, self._lost, self._lost_at):
+            kept.pop(group, None)
 
     def forget(self, topic: str) -> None:
-        """Start a topic anew that was deleted, or re-created under its name."""
-        for topics in self._groups.values():
+        """Start a topic anew that was deleted or re-created; what was counted stays counted."""
+        for topics in self._counted_to.values():
             topics.pop(topic, None)
+        for moments in self._lost_at.values():
+            moments.pop(topic, None)
 
-    def of(self, group: str) -> Mapping[str, Mapping[int, int]]:
-        """Return topic -> partition -> messages lost, of every partition that ever had lag."""
-        topics = self._groups.get(group)
-        if not topics:
-            return nothing()
-        return {
-            topic: {partition: known[0] for partition, known in partitions.items()}
-            for topic, partitions in topics.items()
-        }
+    def of(self, group: str, topic: str) -> int:
+        """Return the messages lost on a topic since the first look."""
+        return self._lost.get(group, nothing()).get(topic, 0)
+
+    def lost_at(self, group: str, topic: str) -> float | None:
+        """Return when a loss on the topic was last seen, in monotonic seconds; None if none was."""
+        return self._lost_at.get(group, nothing()).get(topic)
+
+
+def _lost(
+    committed: Mapping[int, int], before: Mapping[int, int], starts: Mapping[int, int]
+) -> int:
+    """Return what was deleted unread since losses were counted up to the starts before.
+
+    Nothing at a first look at a partition, nor where the start moved back: that log is another one.
+    """
+    return sum(
+        max(0, start - max(committed[partition], before[partition]))
+        for partition, start in starts.items()
+        if partition in committed and partition in before
+    )
+
+
+def unread_deleted(
+    commits: Mapping[int, int], starts: Mapping[int, int], ends: Mapping[int, int]
+) -> int | None:
+    """Return how many messages before the log starts a group had not read, None if not known.
+
+    A start past its end is an older log's: it says nothing.
+    """
+    known = [
+        max(0, start - commits[partition])
+        for partition, start in starts.items()
+        if partition in commits and partition in ends and start <= ends[partition]
+    ]
+    return sum(known) if known else None

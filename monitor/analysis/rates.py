@@ -24,6 +24,9 @@ CatchUp: TypeAlias = float | Literal["never"] | None
 """Seconds until nothing is unread; NEVER at this rate; None when the rates are not known."""
 
 
+_NO_UNREAD: Mapping[str, Mapping[int, int]] = {}
+
+
 class TopicRates(NamedTuple):
     """What a group does on one topic, summed over the partitions it has committed.
 
@@ -63,10 +66,12 @@ def group_rates(
     *,
     now: float,
     produced: Mapping[str, Mapping[int, float]],
+    unread: PartitionOffsets = _NO_UNREAD,
 ) -> dict[str, TopicRates]:
     """Return the rates of a group by topic, after this poll's ends and commits were observed.
 
-    `produced` holds `produce_rates` of each topic: reckoned once, used by all its groups.
+    `produced` holds `produce_rates` of each topic: reckoned once, used by all its groups. `unread`
+    has what can be read of partitions where that is not all up to the log end.
     """
     now_ms = int(now * 1000)
     return {
@@ -76,6 +81,7 @@ def group_rates(
             commit_windows.packed(group, topic),
             end_windows.packed(topic),
             produced.get(topic, {}),
+            unread=unread.get(topic, {}),
             now_ms=now_ms,
         )
         for topic, partitions in commits.items()
@@ -90,9 +96,10 @@ def _topic_rates(
     end_windows: Mapping[int, array[int]],
     produced: Mapping[int, float],
     *,
+    unread: Mapping[int, int],
     now_ms: int,
 ) -> TopicRates:
-    sum_produced = sum_consumed = commit_rate = 0.0
+    sum_produced = sum_consumed = commit_rate = velocity = 0.0
     known = 0
     catch_up: CatchUp = 0.0
     by_partition = {}
@@ -103,8 +110,9 @@ def _topic_rates(
         changed = packed[-3]
         rate = produced.get(partition)
         end = log_ends.get(partition)
-        if rate is None or end is None:
-            if end is None or end > committed:
+        lag = None if end is None else unread.get(partition, end - committed)
+        if rate is None or end is None or lag is None:
+            if lag is None or lag > 0:
                 catch_up = _slower(catch_up, None)
             continue
         known += 1
@@ -119,14 +127,13 @@ def _topic_rates(
                 consumed = by_partition[partition] = messages / elapsed
                 sum_consumed += consumed
                 commit_rate += commits_seen / elapsed
-        if end > committed:
+        if lag > 0:
             interval = (seen[-2] - since) / 1000 / (len(seen) // 2 - 1)
-            catch_up = _slower(
-                catch_up, time_to_catch_up(end - committed, rate, consumed, interval)
-            )
+            catch_up = _slower(catch_up, time_to_catch_up(lag, rate, consumed, interval))
+        if lag > 0 or end <= committed:  # what nobody can read is no lag that grows
+            velocity += rate - consumed
     if not known:
         return TopicRates(None, None, None, None, catch_up, by_partition)
-    velocity = sum_produced - sum_consumed
     return TopicRates(sum_produced, sum_consumed, velocity, commit_rate, catch_up, by_partition)
 
 

@@ -12,6 +12,9 @@ __consumer_offsets, we see them by polling (`windows`). Therefore:
 - A consumer that commits the same offset over and over looks like one that does not commit: it is
   STOP here where Burrow says STALL, unless the caller has evidence of such commits. Both make
   the group ERR; its members tell whether somebody is there.
+- Lag is what can be read (`readable`): markers of transactions stop nobody.
+- Seldom commits are judged by the group's own rhythm: silence is STOP only beyond its *patience*,
+  and a single commit tells of no rhythm: it is neither STALL nor WARN.
 """
 
 from __future__ import annotations
@@ -86,20 +89,23 @@ def window_status(
     current_lag: int,
     now_ms: int,
     allowed_lag: int = 0,
+    patience_ms: int = 0,
 ) -> Status:
     """Return the status of a partition by the commits in its window, oldest first.
 
-    `broker_offsets` are the log ends seen recently, in any order; `current_lag` is the newest log
-    end minus the newest commit, at least 0.
+    `broker_offsets` are the log ends seen recently, in any order; `current_lag` is what can be read
+    from the newest commit on, at least 0. Silence of up to `patience_ms` means nothing.
     """
     if current_lag <= allowed_lag or not window.offsets:
         return Status.OK
-    if _stopped(window.times, now_ms) and not _was_read_recently(window.offsets, broker_offsets):
+    if _stopped(window.times, now_ms, patience_ms) and not _was_read_recently(
+        window.offsets, broker_offsets
+    ):
         return Status.STOP
     if _rewound(window.offsets):
         return Status.REWIND
     known = [lag for lag in window.lags if lag != NO_LAG_KNOWN]
-    if any(lag <= allowed_lag for lag in known):
+    if len(window.offsets) == 1 or any(lag <= allowed_lag for lag in known):
         return Status.OK
     if all(offset == window.offsets[0] for offset in window.offsets):
         return Status.STALL
@@ -107,9 +113,9 @@ def window_status(
     return Status.OK if shrank else Status.WARN
 
 
-def _stopped(times: Sequence[int], now_ms: int) -> bool:
-    """Tell whether the silence since the last commit is longer than the window."""
-    return now_ms - times[-1] > times[-1] - times[0]
+def _stopped(times: Sequence[int], now_ms: int, patience_ms: int) -> bool:
+    """Tell whether the silence since the last commit is longer than the window, and than is usual."""
+    return now_ms - times[-1] > max(times[-1] - times[0], patience_ms)
 
 
 def _was_read_recently(offsets: Sequence[int], broker_offsets: Sequence[int]) -> bool:
@@ -137,6 +143,7 @@ class StatusRules:
 DEFAULT_RULES = StatusRules()
 _NO_ENDS: Mapping[int, int] = {}
 _NO_TOPICS: Mapping[str, int] = {}
+_NO_UNREAD: Mapping[str, Mapping[int, int]] = {}
 
 
 def group_status(
@@ -149,12 +156,16 @@ def group_status(
     now: float,
     rules: StatusRules = DEFAULT_RULES,
     caught_up: Mapping[str, int] = _NO_TOPICS,
+    unread: PartitionOffsets = _NO_UNREAD,
+    patience: float = 0.0,
 ) -> GroupStatus:
     """Return the status of a group after its commits of this poll were observed.
 
     A partition whose log end is not known can't be judged: it is left out. A group of which no
     partition is left is not found. `caught_up` (topic -> partitions that can be judged) are topics
-    known to have nothing unread: they are OK without a look at their windows.
+    known to have nothing unread: they are OK without a look at their windows. `unread` has what can
+    be read of partitions where that is not all up to the log end; `patience` is the silence, in
+    seconds, that is usual for the group.
     """
     allowed, now_ms = rules.allowed_lag, int(now * 1000)
     full = commit_windows.polls - rules.intervals + 1  # watched since this poll or before: complete
@@ -166,6 +177,7 @@ def group_status(
     bad = []
     for topic, partitions in _without(commits, settled).items():
         ends = log_ends.get(topic, _NO_ENDS)
+        readable = unread.get(topic, _NO_ENDS)
         windows = commit_windows.packed(group, topic)
         for partition, committed in partitions.items():
             end = ends.get(partition)
@@ -176,7 +188,7 @@ def group_status(
             first_poll = packed[0]
             if first_poll <= full:
                 complete += 1
-            lag = end - committed
+            lag = readable.get(partition, end - committed)
             if lag <= 0:
                 continue
             total_lag += lag
@@ -187,8 +199,9 @@ def group_status(
             window = commit_windows.unpack(packed)
             broker_offsets = end_windows.ends(topic, partition)
             status = window_status(
-                window, broker_offsets, current_lag=lag, now_ms=now_ms, allowed_lag=allowed
-            )
+                window, broker_offsets, current_lag=lag, now_ms=now_ms, allowed_lag=allowed,
+                patience_ms=int(patience * 1000),
+            )  # fmt: skip
             if status > Status.OK:
                 bad.append(_with_window((topic, partition), status, lag, window, rules))
     if not count:

@@ -23,8 +23,8 @@ class Search:
     """Where to ask next for one committed offset."""
 
     __slots__ = (
-        "above", "after", "began", "found", "gap_tried", "high", "leaps", "low", "narrowed",
-        "streak", "stuck",
+        "above", "after", "began", "dated", "found", "gap_tried", "high", "leaps", "low", "narrowed",
+        "stamp", "streak", "stuck",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -36,6 +36,8 @@ class Search:
         self.above = -1  # the offset at which its upper bound was known
         self.after = -1  # the last read record, once asked what came after it
         self.found: tuple[float, float] | None = None  # the answer, and the wall offset it is for
+        self.stamp: float | None = None  # the very record's timestamp, in seconds, once brought
+        self.dated = False  # its timestamp was asked for, beside when it was appended
         self.stuck = False  # nothing more is to be learned in this poll
         self.streak = 0  # replies in a row that moved the same end of the bracket; negative: high
 

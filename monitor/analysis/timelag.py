@@ -20,11 +20,15 @@ not move them. A reply's are record timestamps: the broker's clock under
 ``message.timestamp.type=LogAppendTime``, the producer's under ``CreateTime``, where they may be
 old (mirrored, replayed), in the future, or out of order. Where the two disagree, the polls win,
 since lag is about the append, and the partition's timestamps are left alone for a while. Only
-offsets from before the first poll rest on record timestamps alone.
+offsets from before the first poll rest on record timestamps alone: where those can't be append times
+(in the future, or from before there was Kafka), the time since the first poll is what is surely
+waited for, and no more is told.
+
+Retention goes by the record's own timestamp, whoever stamped it (`record_time`).
 
 Pass log end offsets (high watermarks) also for read_committed groups, and ask with isolation level
 read_uncommitted: the last stable offset passes a record long after it was appended. Transaction
-markers are records to the broker, here as in every tool's lag in messages.
+markers are records to the broker: pass the offset of a record that can be read (`readable`).
 """
 
 from __future__ import annotations
@@ -34,6 +38,8 @@ from math import inf
 from typing import TYPE_CHECKING, TypeAlias
 
 from monitor.analysis.append_times import CLOCK_SKEW_SECONDS, PartitionLog, Reply
+from monitor.analysis.guard import Guard
+from monitor.model import nothing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -50,6 +56,7 @@ UNASKED_ERROR_SECONDS = 30.0  # the same where timestamps can't be asked or can'
 UNASKED_ERROR_RATIO = 0.1  # the polls alone must do
 CLOCK_SET_SECONDS = 0.05  # wall and monotonic clock apart by this much more: somebody set the clock
 DISTRUST_SECONDS = 600.0  # how long such a partition's record timestamps are left alone
+FIRST_APPEND = 1_293_840_000.0  # 2011-01-01: no record was appended before there was Kafka
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +97,11 @@ class TimeLag:
     one request per broker, and hand the replies to `answers`; then `seconds` for each commit.
     """
 
-    def __init__(self, *, tolerance_seconds: float = TOLERANCE_SECONDS) -> None:
+    def __init__(
+        self, *, tolerance_seconds: float = TOLERANCE_SECONDS, guard: Guard | None = None
+    ) -> None:
         self._tolerance = tolerance_seconds
+        self._guard = guard or Guard()
         self._logs: dict[str, dict[int, PartitionLog]] = {}
         self._standing: dict[str, _Standing] = {}  # 10,000 logs would take 4 MB
         self._wanted: AbstractSet[TopicPartition] = frozenset()  # that somebody lags on
@@ -99,6 +109,8 @@ class TimeLag:
         self._silent: set[TopicPartition] = set()
         self._asked: dict[TopicPartition, set[int]] = {}  # in this poll
         self._uncompacted: Collection[str] = ()
+        self._dated: Collection[str] = ()
+        self._starts: Mapping[str, Mapping[int, int]] = nothing()
         self._now = 0.0
         self._wall_offset = 0.0
 
@@ -110,41 +122,50 @@ class TimeLag:
         now: float,
         wall: float,
         uncompacted: Collection[str] = (),
+        dated: Collection[str] = (),
+        starts: Mapping[str, Mapping[int, int]] | None = None,
     ) -> None:
         """Take in one poll.
 
         `log_ends` (topic -> partition -> offset) holds the partitions that answered in this poll;
         `lagging` the (partition, committed offset) pairs with unread records; `now` monotonic and
         `wall` epoch seconds of the ListOffsets reply; `uncompacted` the topics whose
-        cleanup.policy is known to be without compact. Of a partition that did not answer, what is known is kept; of a topic that is
-        gone, or has a new id, it must be forgotten: `forget`.
+        cleanup.policy is known to be without compact, `dated` those of which `record_time` will be
+        asked, and `starts` their log starts. Of a partition that did not answer, what is known is
+        kept; of a topic that is gone, or has a new id, it must be forgotten: `forget`.
         """
         self._now = now
         self._wall_offset = wall - now
         self._uncompacted = uncompacted
+        self._dated = dated
+        self._starts = nothing() if starts is None else starts
         self._silent.clear()
         self._asked = {}
-        self._see(log_ends)
+        for topic, ends in log_ends.items():
+            try:
+                self._see(topic, ends)
+            except Exception as error:  # noqa: BLE001  # one topic's fault must not cost the others
+                self._guard.failed("times", topic, error)
+                self.forget(topic)
         self._want(lagging)
 
-    def _see(self, log_ends: Mapping[str, Mapping[int, int]]) -> None:
+    def _see(self, topic: str, ends: Mapping[int, int]) -> None:
         now = self._now
-        for topic, ends in log_ends.items():
-            logs = self._logs.get(topic)
-            if logs is None:
-                standing = self._standing.setdefault(topic, _Standing(ends, now, now))
-                if standing.ends == ends:
-                    standing.last_seen = now
-                    continue
-                logs = self._move(topic)
-            for partition, end in ends.items():
-                log = logs.get(partition)
-                if log is None:
-                    log = logs[partition] = PartitionLog()
-                elif log.ends and log.ends[-1] == end:  # most partitions of most clusters are idle
-                    log.last[-1] = now
-                    continue
-                log.see_end(end, now)
+        logs = self._logs.get(topic)
+        if logs is None:
+            standing = self._standing.setdefault(topic, _Standing(ends, now, now))
+            if standing.ends == ends:
+                standing.last_seen = now
+                return
+            logs = self._move(topic)
+        for partition, end in ends.items():
+            log = logs.get(partition)
+            if log is None:
+                log = logs[partition] = PartitionLog()
+            elif log.ends and log.ends[-1] == end:  # most partitions of most clusters are idle
+                log.last[-1] = now
+                continue
+            log.see_end(end, now)
 
     def _want(self, lagging: Iterable[tuple[TopicPartition, int]]) -> None:
         wanted: dict[TopicPartition, set[int]] = {}
@@ -157,14 +178,29 @@ class TimeLag:
             if (log := self._log(key)) is not None:
                 log.want(())
         for key, offsets in wanted.items():
-            if (log := self._log(key)) is not None:
-                log.want(offsets)
-                for search in log.searches.values():
-                    search.stuck = search.gap_tried = False
-                    if key[0] not in self._uncompacted:
-                        search.found = None  # the record may be gone by now
+            try:
+                self._want_of(key, offsets)
+            except Exception as error:  # noqa: BLE001  # nor one partition's
+                self._fail(key, error)
         self._wanted = wanted.keys()
         self._open = wanted.keys()
+
+    def _want_of(self, key: TopicPartition, offsets: set[int]) -> None:
+        log = self._log(key)
+        if log is None:
+            return
+        # at the newest end, and past it (the log is another one now), there is nothing to search
+        log.want({offset for offset in offsets if log.ends and offset < log.ends[-1]})
+        for search in log.searches.values():
+            search.stuck = search.gap_tried = False
+            if key[0] not in self._uncompacted:
+                search.found = None  # the record may be gone by now
+
+    def _fail(self, key: TopicPartition, error: Exception) -> None:
+        """Do without a partition in this poll, and start it anew in the next one."""
+        self._guard.failed("times", f"{key[0]}-{key[1]}", error)
+        self._silent.add(key)
+        self._logs.get(key[0], {}).pop(key[1], None)
 
     def _log(self, key: TopicPartition) -> PartitionLog | None:
         logs = self._logs.get(key[0])
@@ -195,13 +231,45 @@ class TimeLag:
         asked = {}
         for partition in self._open:
             log = self._log(partition)
-            if log is None or partition in self._silent or log.distrusted_until > self._now:
+            if log is None or partition in self._silent:
                 continue
-            question = self._next_question(partition, log)
+            try:
+                question = self._any_question(partition, log)
+            except Exception as error:  # noqa: BLE001  # one partition's fault
+                self._fail(partition, error)
+                continue
             if question is not None:
                 asked[partition] = question
         self._open = asked.keys()
         return asked
+
+    def _any_question(self, partition: TopicPartition, log: PartitionLog) -> int | None:
+        question = None
+        if log.distrusted_until <= self._now:
+            question = self._next_question(partition, log)
+        if question is None and partition[0] in self._dated:
+            question = self._date_question(partition, log)
+        return question
+
+    def _date_question(self, partition: TopicPartition, log: PartitionLog) -> int | None:
+        """Return what may bring a wanted record's own timestamp, once for each; None if nothing."""
+        start = self._starts.get(partition[0], {}).get(partition[1])
+        for committed, search in log.searches.items():
+            if search.dated or self.record_time(partition, committed) is not None:
+                continue
+            search.dated = True
+            low, _ = log.bounds(committed, self._wall_offset)
+            if committed == start:
+                question = 0  # the first record of all
+            elif log.distrusted_until > self._now or low == -inf:
+                continue
+            else:  # it may have been stamped a moment before it was appended
+                question = int((low - CLOCK_SKEW_SECONDS) * 1000)
+            asked = self._asked.setdefault(partition, set())
+            if question not in asked:
+                asked.add(question)
+                return question
+        return None
 
     def _next_question(self, partition: TopicPartition, log: PartitionLog) -> int | None:
         compacted = partition[0] not in self._uncompacted
@@ -306,13 +374,18 @@ class TimeLag:
                 self._silent.add(partition)
                 continue
             compacted = partition[0] not in self._uncompacted
-            self._take(log, milliseconds / 1000, *reply, compacted=compacted)
+            try:
+                self._take(log, milliseconds / 1000, *reply, compacted=compacted)
+            except Exception as error:  # noqa: BLE001  # one partition's fault
+                self._fail(partition, error)
 
     def _take(
         self, log: PartitionLog, question: float, offset: int, timestamp: int, *, compacted: bool
     ) -> None:
         newest = log.ends[-1]
         offset, time = (newest, inf) if offset < 0 else (offset, timestamp / 1000)
+        if (search := log.searches.get(offset)) is not None:
+            search.stamp = time
         if self._contradicts(log, question, offset, time, compacted=compacted):
             log.distrust(self._now + DISTRUST_SECONDS)
             return
@@ -331,6 +404,10 @@ class TimeLag:
     ) -> bool:
         """Tell whether the reply's timestamps can't be append times, by what the polls saw."""
         newest = log.ends[-1]
+        is_clock_set = self._now + self._wall_offset > FIRST_APPEND  # ours, at that
+        asked_for_all = offset >= newest and question < FIRST_APPEND
+        if is_clock_set and (time < FIRST_APPEND or asked_for_all):
+            return True  # nobody's clock, or records without a time
         if offset < newest:
             low, high = log.polled(offset, self._wall_offset)
             if not low - CLOCK_SKEW_SECONDS <= time <= high + CLOCK_SKEW_SECONDS:
@@ -352,7 +429,8 @@ class TimeLag:
         """Return the lag in seconds of a group at a committed offset, as of the last `observe`.
 
         0 when nothing is unread. None when the answer is not known well enough, by the errors that
-        the constants above allow: half the bracket's width.
+        the constants above allow: half the bracket's width. Where timestamps can't be believed, the
+        time for which the record has been there to be seen.
         """
         log = self._log(partition)
         if log is None or not log.ends:
@@ -364,13 +442,37 @@ class TimeLag:
         if search is not None and search.found is not None and self._is_found(search):
             return max(0.0, wall - search.found[0])
         low, high = self._bounds(log, committed, compacted=partition[0] not in self._uncompacted)
+        is_distrusted = log.distrusted_until > self._now
         if high - low == inf:
-            return None
+            return (max(0.0, wall - high) or None) if is_distrusted else None
         lag = wall - (low + high) / 2
-        if partition in self._silent or log.distrusted_until > self._now:
+        if partition in self._silent or is_distrusted:
             allowed = max(UNASKED_ERROR_SECONDS, UNASKED_ERROR_RATIO * lag)
         else:
             allowed = max(MAX_ERROR_SECONDS, MAX_ERROR_RATIO * lag)
         if (high - low) / 2 > allowed:
             return None
         return max(0.0, lag)
+
+    def record_time(self, partition: TopicPartition, committed: int) -> float | None:
+        """Return the timestamp that the record at an offset carries, in wall-clock seconds.
+
+        Or a little less, by a record before it of which the same is known as of when it was
+        appended. None where no reply told.
+        """
+        log = self._log(partition)
+        search = None if log is None else log.searches.get(committed)
+        if log is None or search is None:
+            return None
+        if search.stamp is not None:
+            return search.stamp
+        if log.lower is None or log.distrusted_until > self._now:
+            return None
+        _, before = log.lower.lower(committed)
+        if (
+            before == -inf
+            or before < log.bounds(committed, self._wall_offset)[0] - CLOCK_SKEW_SECONDS
+        ):
+            return None
+        search.stamp = before  # it is not to be found out anew at each poll
+        return before

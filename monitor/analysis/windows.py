@@ -17,6 +17,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
+from monitor.analysis.guard import Guard
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
@@ -158,6 +160,30 @@ class CommitWindows:
         if len(packed) > self._most:
             del packed[_HEADER : _HEADER + _ENTRY]
 
+    def forget_group(self, group: str) -> None:
+        """Start a group anew."""
+        self._groups.pop(group, None)
+
+    def forget(self, group: str, topic: str) -> None:
+        """Start a topic of a group anew."""
+        self._groups.get(group, {}).pop(topic, None)
+
+    def has_moved(self, group: str, topic: str) -> bool:
+        """Tell whether a commit on the topic was seen to change, and not only to be there."""
+        kept = self._groups.get(group, {}).get(topic)
+        return kept is not None and kept.changed_windows is not None
+
+    def last(self, group: str) -> PartitionOffsets:
+        """Return the commits that the last poll saw of a group; empty when it was not seen."""
+        return {topic: kept.commits for topic, kept in self._groups.get(group, {}).items()}
+
+    def was_never_read_up(self, group: str, topic: str, partition: int) -> bool:
+        """Tell whether a full window of commits all left some of the log before them."""
+        packed = self.packed(group, topic).get(partition)
+        if packed is None or len(packed) < self._most:
+            return False
+        return min(packed[_HEADER + 2 :: _ENTRY]) > 0
+
     def get(self, group: str, topic: str, partition: int) -> CommitWindow | None:
         """Return the window of one partition, None when no commit was seen."""
         packed = self.packed(group, topic).get(partition)
@@ -225,7 +251,8 @@ class EndWindows:
     is put in order by partition when it is asked for, as few topics are.
     """
 
-    def __init__(self, *, window: int = WINDOW) -> None:
+    def __init__(self, *, window: int = WINDOW, guard: Guard | None = None) -> None:
+        self._guard = guard or Guard()
         # time in ms, and what was seen by topic
         self._polls: deque[tuple[int, dict[str, _Seen]]] = deque(maxlen=window)
         # what was asked for since the last poll
@@ -235,15 +262,24 @@ class EndWindows:
         """Take in the log ends that one poll saw."""
         last = self._polls[-1][1] if self._polls else {}
         seen: dict[str, _Seen] = {}
+        failed = []
         for topic, offsets in log_ends.items():
-            partitions, ends = tuple(offsets), array("q", offsets.values())
-            before = last.get(topic)
-            if before is not None and before[0] == partitions:
-                seen[topic] = before if before[1] == ends else (before[0], ends)
-            else:
-                seen[topic] = partitions, ends
+            try:
+                seen[topic] = self._next(offsets, last.get(topic))
+            except Exception as error:  # noqa: BLE001  # one topic's fault must not cost the others
+                self._guard.failed("end_windows", topic, error)
+                failed.append(topic)
         self._polls.append((int(now * 1000), seen))
         self._packed.clear()
+        for topic in failed:
+            self.forget(topic)
+
+    @staticmethod
+    def _next(offsets: Mapping[int, int], before: _Seen | None) -> _Seen:
+        partitions, ends = tuple(offsets), array("q", offsets.values())
+        if before is None or before[0] != partitions:
+            return partitions, ends
+        return before if before[1] == ends else (before[0], ends)
 
     def forget(self, topic: str) -> None:
         """Drop a topic that is gone, or was re-created under its name."""

@@ -13,6 +13,8 @@ from typing import Final, NoReturn
 
 import click
 
+from monitor import logs
+
 # Each is the name of a module here that has a click command of the same name.
 COMMANDS: Final = ("advise", "check", "groups", "lag", "pools", "serve")
 
@@ -46,6 +48,7 @@ def run() -> NoReturn:
     """Run the command as a program: output that can't be written is one line and exit code 2."""
     if sys.stdout is None:
         _fail("there is nothing to write to: standard output is closed")
+    logs.configure()  # on standard error: what is printed may be JSON
     try:
         try:
             main()

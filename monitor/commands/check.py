@@ -165,7 +165,9 @@ def _measure(
         wants_group=selection.wants_group(),
         wants_topic=selection.wants_topic(),
     ) as collector:
-        analyst = Analyst(collector.offsets_for_times, rules=rules_of(settings))
+        analyst = Analyst(
+            collector.offsets_for_times, collector.look_at_logs, rules=rules_of(settings)
+        )
         snapshot = collector.poll()
         return snapshot, analyst.measure(snapshot)
 

@@ -65,19 +65,19 @@ def collector_of(
     except OptionsError as error:
         raise Refusal(str(error)) from None
     try:
-        if connect:
-            try:
-                wire.find_cluster(min(settings.request_timeout, CONNECT_TIMEOUT_S))
-            except UnreachableError as error:
-                _refuse_unreachable(kafka, error.causes)
-        yield Collector(
+        collector = Collector(
             wire,
             intervals,
             wants_group=_both(settings.wants_group(), wants_group),
             wants_topic=_both(settings.wants_topic(), wants_topic),
-            hide_empty_groups=settings.hide_empty_groups,
             read_committed=settings.read_committed,
         )
+        if connect:
+            try:
+                collector.connect(min(settings.request_timeout, CONNECT_TIMEOUT_S))
+            except UnreachableError as error:
+                _refuse_unreachable(kafka, error.causes)
+        yield collector
     finally:
         wire.close()
 
@@ -102,7 +102,7 @@ def look(
     before what is shown: no conclusion is drawn from silence. A lag above `fail_above` goes before
     a part that could not be read.
     """
-    analyst = Analyst(collector.offsets_for_times, rules=rules_of(settings))
+    analyst = Analyst(collector.offsets_for_times, collector.look_at_logs, rules=rules_of(settings))
 
     def read() -> Look:
         snapshot = collector.poll()

@@ -35,12 +35,20 @@ they are older than `MONITOR_STALE_AFTER` (three polls); then they are absent to
 - **Filters**: `MONITOR_GROUPS_ALLOW`, `MONITOR_GROUPS_DENY`, `MONITOR_TOPICS_ALLOW` and
   `MONITOR_TOPICS_DENY` are regular expressions that must match the whole name; deny goes before
   allow. `MONITOR_MEMBER_METRICS=false` leaves out the metrics of single members.
+- **Cluster**: with `MONITOR_CLUSTER` set every series has that name as its label `cluster`. Without
+  it only those that list the label have it, with the cluster's id.
 - **Status** is Burrow's, by its rules and defaults, from ten polls: until a partition was watched
   for ten polls (150 s at the default interval) it is OK, and
-  `kafka_consumergroup_status_complete_ratio` is below 1.
+  `kafka_consumergroup_status_complete_ratio` is below 1. Silence is STOP only beyond what is usual
+  for the group: `kafka_consumergroup_commit_patience_seconds`.
 - **Rates** are over the last ten polls; the lag in seconds is right from the first.
-- Counters start at 0 with the monitor, except `kafka_consumergroup_messages_lost_total`: what was
-  deleted unread before the first poll is in it from the start.
+- Counters start at 0 with the monitor. What was deleted unread before the first poll is in the gauge
+  `kafka_consumergroup_unread_deleted_messages` only.
+- **Readable**: seconds, status, rates and advice go by what a consumer can read and has not.
+  Transaction markers, records of aborted transactions, deleted records and what an open transaction
+  holds back are none of it, but are in `kafka_consumergroup_lag`, as in Apache's tool. Where a commit
+  stands still the monitor looks into the log (a Fetch, which needs READ on the topic, of batch
+  headers only); where it may not, all up to the log end counts as readable.
 """
 _FAMILIES: Final = (
     (EXPORTER, "kafka_exporter's names: dashboards and alerts made for it work unchanged."),

@@ -62,8 +62,10 @@ def _group(
     return Metric(f"kafka_consumergroup_{name}", kind, text, labels, unit, family, rollup, when)
 
 
-def _monitor(name: str, text: str, unit: str = "", labels: tuple[str, ...] = _CLUSTER) -> Metric:
-    return Metric(f"kafka_monitor_{name}", "gauge", text, labels, unit, MONITOR)
+def _monitor(
+    name: str, text: str, unit: str = "", labels: tuple[str, ...] = _CLUSTER, when: str = ""
+) -> Metric:
+    return Metric(f"kafka_monitor_{name}", "gauge", text, labels, unit, MONITOR, when=when)
 
 
 BROKERS = Metric("kafka_brokers", "gauge", "Brokers in the cluster's metadata.")
@@ -123,29 +125,92 @@ GROUP_MEMBERS = _group(
 
 GROUP_LAG_SECONDS = _group(
     "lag_seconds",
-    "Time since the oldest unread record was appended; 0 when nothing is unread, absent while it is "
-    "not known.",
+    "Time since the oldest unread record that can be read was appended; 0 when nothing readable is "
+    "unread, absent while it is not known.",
     _GROUP_PARTITION,
     "seconds",
     rollup="max",
 )
 GROUP_LAG_SECONDS_MAX = _group(
     "lag_seconds_max",
-    "The largest lag in seconds among the group's partitions of which it is known.",
+    "The largest lag in seconds among the partitions of consumed topics; absent while a lag that is "
+    "not known may be larger than all known ones, if those are 0.",
     unit="seconds",
 )
+GROUP_READABLE_LAG = _group(
+    "readable_lag",
+    "Records that a consumer can read and the group has not: from the committed offset, or the log "
+    "start if that is later, to the log end; 0 where only transaction markers and aborted records are "
+    "left, or an open transaction holds back all.",
+    _GROUP_TOPIC,
+    "messages",
+    rollup="sum",
+)
+GROUP_ACTIVE = _group(
+    "active",
+    "1 while somebody consumes, 0 since it was last seen. by is members, or commits: moving commits "
+    "of a group without members, as of assign(), Flink or Spark. Absent where that was never seen.",
+    ("consumergroup", "by"),
+    when="the group had members, or committed without any, since the monitor's start",
+)
+GROUP_NOT_CONSUMED = _group(
+    "not_consumed",
+    "1 for a topic on which commits remain while the group is Stable, holds nothing of it and "
+    "commits nothing there.",
+    _GROUP_TOPIC,
+    rollup="sum",
+    when="the group's members hold nothing of a topic that it has commits on",
+)
+GROUP_PATIENCE = _group(
+    "commit_patience_seconds",
+    "How long without a commit means nothing for this group: twice the longest that something "
+    "readable was seen to wait for one, at least 60; 5400 until one whole wait was seen.",
+    unit="seconds",
+)
+GROUP_STUCK = _group(
+    "stuck_partitions",
+    "Partitions of consumed topics with readable lag and no commit for longer than 600 s and than "
+    "the group's patience, watched for that long.",
+    _GROUP_TOPIC,
+    "partitions",
+    rollup="sum",
+    when="the group has members and lag on the topic",
+)
+GROUP_UNCOMMITTED = _group(
+    "uncommitted_partitions",
+    "Partitions that a member holds, whose log has records, without any commit.",
+    _GROUP_TOPIC,
+    "partitions",
+    rollup="sum",
+    when="the group has members",
+)
 GROUP_COMMIT_PAST_END = _group(
-    "commit_past_end",
-    "1 where the committed offset is past the log end: the topic was truncated or created anew.",
+    "commit_past_end_messages",
+    "How many messages the committed offset is past the log end: the topic was truncated or created "
+    "anew, or the offset is another cluster's.",
     _GROUP_PARTITION,
+    "messages",
     rollup="sum",
     when="a committed offset is past the log end",
+)
+GROUP_REWINDS = _group(
+    "rewinds_total",
+    "Steps back of committed offsets seen since the monitor's start, but for topics created anew.",
+    _GROUP_TOPIC,
+    rollup="sum",
+)
+GROUP_ERROR = _group(
+    "error",
+    "1 while a part of the group can't be read; error names why.",
+    ("consumergroup", "error"),
+    when="a broker refuses a part of the group",
 )
 GROUP_STATUS = _group(
     "status",
     "Burrow's status of a group: one of OK, WARN and ERR is 1; STOP, STALL and REWIND are 1 while a "
     "partition is in that status (the group is ERR then). Others are 0. A partition is OK until it "
-    "was watched for ten polls; a group of which no partition can be judged is absent.",
+    "was watched for ten polls, and while its silence is usual for the group; a group of which no "
+    "partition can be judged is absent.",
     ("consumergroup", "status"),
 )
 GROUP_PARTITION_STATUS = _group(
@@ -220,7 +285,7 @@ GROUP_CONSUMED_RATE = _group(
 )
 GROUP_LAG_VELOCITY = _group(
     "lag_velocity_messages_per_second",
-    "Growth of the lag, over the last ten polls; negative while it shrinks.",
+    "Growth of the readable lag, over the last ten polls; negative while it shrinks.",
     _GROUP_TOPIC,
     "messages/s",
     rollup="sum",
@@ -260,16 +325,23 @@ GROUP_TIME_TO_CATCH_UP = _group(
 _LAGGING: Final = "a partition has lag"
 GROUP_LOST = _group(
     "messages_lost_total",
-    "Messages that were deleted before the group read them, of partitions that had lag since the "
-    "monitor's start.",
-    _GROUP_PARTITION,
+    "Messages that were seen to be deleted before the group read them, since the monitor's start: a "
+    "lower bound.",
+    _GROUP_TOPIC,
     "messages",
     rollup="sum",
-    when=_LAGGING,
+)
+GROUP_UNREAD_DELETED = _group(
+    "unread_deleted_messages",
+    "Messages between committed offsets and later log starts now, whenever they were deleted.",
+    _GROUP_TOPIC,
+    "messages",
+    rollup="sum",
 )
 GROUP_RETENTION_REMAINING = _group(
     "retention_remaining_seconds",
-    "Time for which the oldest unread message is surely kept; absent when it is kept for ever.",
+    "Time for which the oldest unread message is surely kept, by its own timestamp; absent when it is "
+    "kept for ever or that timestamp is not known.",
     _GROUP_PARTITION,
     "seconds",
     rollup="min",
@@ -305,6 +377,33 @@ PARTITION_DATA_AGE = Metric(
     MEASURES,
     when="a partition's leader does not answer",
 )
+PARTITION_ERROR = Metric(
+    "kafka_topic_partition_error",
+    "gauge",
+    "1 while a partition's offsets can't be read; error names why.",
+    ("topic", "partition", "error"),
+    family=MEASURES,
+    when="a broker refuses a partition's offsets, or it has no leader",
+)
+PARTITION_HELD_RECORDS = Metric(
+    "kafka_topic_partition_open_transaction_records",
+    "gauge",
+    "Records that an open transaction holds back from read_committed consumers: from the last stable "
+    "offset to the log end.",
+    _PARTITION,
+    "messages",
+    MEASURES,
+    when="an open transaction holds a group back",
+)
+PARTITION_HELD_SECONDS = Metric(
+    "kafka_topic_partition_open_transaction_seconds",
+    "gauge",
+    "Time since the first record that an open transaction holds back was appended, or first seen.",
+    _PARTITION,
+    "seconds",
+    MEASURES,
+    when="an open transaction holds a group back",
+)
 PARTITION_LOG_BYTES = Metric(
     "kafka_topic_partition_log_bytes",
     "gauge",
@@ -316,6 +415,20 @@ PARTITION_LOG_BYTES = Metric(
 )
 
 MONITOR_UP = _monitor("up", "1 while the last poll reached at least one broker.")
+MONITOR_POLL_FAILED = _monitor(
+    "poll_failed",
+    "1 while the last poll failed, with its cause: what is shown is an earlier poll's, and ages.",
+    labels=("cluster", "error"),
+    when="the last poll failed",
+)
+MONITOR_INTERNAL_ERRORS = _monitor(
+    "internal_errors",
+    "1 while a step of the monitor's own work fails for a subject (a group, a topic, a family of "
+    "metrics; empty for the step as a whole): its figures are absent, all others stand.",
+    labels=("cluster", "step", "subject"),
+    when="a part of the monitor's own work fails",
+)
+MONITOR_POLL_INTERVAL = _monitor("poll_interval_seconds", "Time between two polls.", "seconds")
 MONITOR_POLL_DURATION = _monitor(
     "poll_duration_seconds", "How long the last poll took, analysis included.", "seconds"
 )
@@ -327,7 +440,7 @@ MONITOR_LAST_POLL = _monitor(
 )
 MONITOR_DATA_AGE = _monitor(
     "data_age_seconds",
-    "Age of the oldest offset or commit that is shown, when this page was rendered.",
+    "Age of the oldest offset or commit that is shown, when this page was sent.",
     "seconds",
 )
 MONITOR_STALE_PARTITIONS = _monitor(
@@ -344,6 +457,10 @@ MONITOR_BROKER_UP = _monitor(
     "1 while the broker answered all questions of the last poll, else 0; also 0 for one that left the "
     "cluster's metadata while partitions still name it as a replica.",
     labels=("broker",),
+)
+MONITOR_POLL_INTERVAL = _monitor("poll_interval_seconds", "Time between two polls.", "seconds")
+MONITOR_POLL_FAILED = _monitor(
+    "poll_failed", "1 while the last poll failed, with its cause.", labels=("cluster", "error")
 )
 MONITOR_BUILD_INFO = _monitor("build_info", "The monitor's version; always 1.", labels=("version",))
 

@@ -66,6 +66,7 @@ def decode_offset_fetch(data: bytes, at: int) -> Decoded[dict[str, GroupCommits]
     count, at = read_length(data, at + 4)
     groups: dict[str, GroupCommits] = {}
     for _ in range(count):
+        begin = at
         group_id, at = read_name(data, at)
         topic_count, at = read_length(data, at)
         offsets: dict[str, dict[int, int]] = {}
@@ -93,7 +94,7 @@ def decode_offset_fetch(data: bytes, at: int) -> Decoded[dict[str, GroupCommits]
         groups[group_id] = (
             GroupCommits(error=error_name(code), moved=code in COORDINATOR_MOVED)
             if code
-            else GroupCommits(offsets, error=error)
+            else GroupCommits(offsets, error=error, size=at - begin)
         )
     return Decoded(groups, throttle)
 
@@ -122,7 +123,11 @@ def _commits(data: bytes, at: int, count: int) -> Iterator[tuple[int, int, int, 
 
 
 def encode_list_offsets(
-    wanted: Mapping[str, Mapping[int, int]], version: int, *, read_committed: bool
+    wanted: Mapping[str, Mapping[int, int]],
+    version: int,
+    *,
+    read_committed: bool,
+    timeout_ms: int,
 ) -> bytes:
     """Return the body of a ListOffsets request; see `questions.ListOffsets` for what is wanted."""
     no_replica, any_epoch = -1, -1
@@ -136,8 +141,7 @@ def encode_list_offsets(
             bytes([read_committed]),
             encode_varint(len(wanted) + 1),
             *asked,
-            # how long remote storage may take: no longer than the request itself
-            INT32.pack(0) if version >= LIST_OFFSETS_WITH_TIMEOUT else b"",
+            INT32.pack(timeout_ms) if version >= LIST_OFFSETS_WITH_TIMEOUT else b"",
             NO_TAGS,
         ]
     )

@@ -10,7 +10,7 @@ it. What it last said is kept, marked stale, with the time at which it was seen.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
@@ -20,7 +20,14 @@ from monitor.kafka.details import LogDirs, TopicConfigs
 from monitor.kafka.exchange import Exchange
 from monitor.kafka.groups import GroupCollector
 from monitor.kafka.looks import LogLooks
-from monitor.kafka.offsets import OffsetQuestions, ask_at_times, join, leader_moved
+from monitor.kafka.offsets import (
+    OffsetQuestions,
+    ask_at_times,
+    created_anew,
+    join,
+    leader_moved,
+    without,
+)
 from monitor.kafka.questions import Ask, Brokers, ClusterMetadata, Metadata, UnreachableError
 from monitor.model import Group, LogLook, Offsets, Snapshot, Topic
 
@@ -45,7 +52,7 @@ class Collector:
     """Polls one cluster; remembers between polls what need not be asked again.
 
     `read_committed` adds the last stable offsets. Groups and topics that are not wanted are not
-    asked about, and not in the snapshot; nor are groups without members if they are to be hidden.
+    asked about, and not in the snapshot.
     """
 
     def __init__(
@@ -55,7 +62,6 @@ class Collector:
         *,
         wants_group: Callable[[str], bool] | None = None,
         wants_topic: Callable[[str], bool] | None = None,
-        hide_empty_groups: bool = False,
         read_committed: bool = False,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -64,9 +70,7 @@ class Collector:
         self._intervals = intervals
         self._wants_topic = wants_topic and lru_cache(FILTER_CACHE)(wants_topic)
         self._groups = GroupCollector(
-            wants_group and lru_cache(FILTER_CACHE)(wants_group),
-            self._wants_topic,
-            hide_empty=hide_empty_groups,
+            wants_group and lru_cache(FILTER_CACHE)(wants_group), self._wants_topic
         )
         self._configs = intervals.topic_configs and TopicConfigs(intervals.topic_configs)
         self._log_dirs = intervals.log_sizes and LogDirs(intervals.log_sizes)
@@ -77,34 +81,44 @@ class Collector:
         self._metadata_due_at = 0.0
         self._leaderless_since: float | None = None
         self._start_offsets_due_at = 0.0
-        self._questions = OffsetQuestions({})
+        self._questions = OffsetQuestions({}, intervals.request_timeout)
         self._looks = LogLooks()
+        self._reached = False  # whether a broker ever answered at the address that it advertises
         self._unknown_topics: frozenset[str] = frozenset()
         self._exchange = Exchange(brokers, intervals.request_timeout, frozenset())
+        self._causes: Mapping[int, str] = {}  # why brokers did not answer in the last poll
         # each with failures of its own
         self._times_exchange = self._exchange.aside()
         self._looks_exchange = self._exchange.aside()
         self._last = Snapshot(None, taken_at=0.0, monotonic_at=0.0)
 
+    def connect(self, timeout_s: float) -> None:
+        """Reach the cluster, so that the first poll need not; raises UnreachableError."""
+        self._take(self._brokers.find_cluster(timeout_s))
+
     def poll(self) -> Snapshot:
         """Ask all brokers and return what they said.
 
         Ends within a few request timeouts, however many brokers hang. Raises UnreachableError when
-        no broker was ever reached.
+        no broker was ever reached; once one was, that none can be is told in the snapshot.
         """
         started = self._monotonic()
-        last = self._last
+        self._causes = self._exchange.down
+        suspects = self._causes.keys() - self._brokers.take_recovered()
         exchange = self._exchange = Exchange(
-            self._brokers, self._intervals.request_timeout, frozenset(self._exchange.down), started
+            self._brokers, self._intervals.request_timeout, frozenset(suspects), started
         )
         metadata = self._refresh_metadata(exchange)
+        last = self._last
         groups = self._groups.collect(exchange, metadata, last.groups)
         latest = self._questions.latest()
         stable = self._questions.stable() if self._read_committed else []
         exchange.ask([*latest, *stable])
-        rare = self._ask_rarely(exchange, metadata, started)
+        leaderless = self._questions.leaderless
+        ends = join(latest, last.end_offsets, metadata.topics, leaderless)
+        starts = self._ask_rarely(exchange, metadata, started, ends)
         # partitions and groups of a broker that is lost move to others within seconds
-        if leader_moved([*latest, *stable]) or exchange.down or self._groups.missing:
+        if leader_moved([*latest, *stable]) or exchange.down or self._groups.moving:
             self._metadata_due_at = 0.0
         self._notice_unknown_topics(groups, metadata)
         self._times_exchange, self._looks_exchange = exchange.aside(), exchange.aside()
@@ -116,18 +130,18 @@ class Collector:
             duration_seconds=ended - started,
             controller=metadata.controller,
             brokers=metadata.brokers,
-            broker_errors=dict(exchange.down),
+            broker_errors=self._told(exchange, metadata),
             missing_brokers=metadata.missing_brokers,
             topics=metadata.topics,
-            start_offsets=rare,
-            end_offsets=join(latest, last.end_offsets, metadata.topics),
-            stable_offsets=join(stable, last.stable_offsets, metadata.topics)
+            start_offsets=starts,
+            end_offsets=ends,
+            stable_offsets=join(stable, last.stable_offsets, metadata.topics, leaderless)
             if self._read_committed
             else last.stable_offsets,
             groups=groups,
             groups_complete=self._groups.complete,
             requests=self._brokers.take_request_counts(),
-            errors=tuple(exchange.errors),
+            errors=(*exchange.errors, *_shared_addresses(metadata)),
             topic_configs=self._configs.latest if self._configs else {},
             log_sizes=self._log_dirs.latest if self._log_dirs else {},
         )
@@ -143,7 +157,7 @@ class Collector:
         not answered are absent; a broker that failed since the last poll began is not asked, and one
         that fails here, as while it searches remote storage, counts as up.
         """
-        asks = ask_at_times(self._last.topics, wanted)
+        asks = ask_at_times(self._last.topics, wanted, self._intervals.request_timeout)
         self._times_exchange.ask(asks)
         if leader_moved(asks):
             self._metadata_due_at = 0.0
@@ -181,40 +195,47 @@ class Collector:
 
     def _refresh_metadata(self, exchange: Exchange) -> ClusterMetadata:
         known = self._metadata
-        healthy = [] if known is None else exchange.healthy(known.brokers)
-        found: ClusterMetadata | None
-        if known is not None and healthy:
+        if known is None:
+            return self._take(self._brokers.find_cluster(self._intervals.request_timeout))
+        healthy = exchange.healthy(known.brokers)
+        if healthy:
             if self._monotonic() < self._metadata_due_at:
                 return known
             # another broker each time: one that lags behind in metadata is not believed for ever
             ask = Ask(healthy[int(self._monotonic()) % len(healthy)], Metadata())
             exchange.ask([ask])
-            found = ask.answer
-        else:
-            try:
-                found = self._brokers.find_cluster(self._intervals.request_timeout)
-                exchange.suspects = frozenset()
-            except UnreachableError as error:
-                if known is None:
-                    raise
-                exchange.down.update(dict.fromkeys(known.brokers, "no broker answers"))
-                exchange.errors.append(str(error))
-                return known
-        if found is None:
-            assert known is not None  # noqa: S101  # find_cluster returns or raises
-            return known
+            return known if ask.answer is None else self._take(ask.answer)
+        try:
+            found = self._brokers.find_cluster(self._intervals.request_timeout)
+        except UnreachableError as error:
+            for broker in known.brokers.values():
+                cause = error.causes.get(broker.address) or self._causes.get(broker.id)
+                exchange.down[broker.id] = cause or "no broker answers"
+            exchange.errors.append(str(error))
+            self._metadata = replace(known, bootstrap=None)  # it answers no more
+            return self._metadata
+        exchange.suspects = frozenset()
+        return self._take(found)
+
+    def _take(self, found: ClusterMetadata) -> ClusterMetadata:
+        """Have the metadata be what is known from now on; return it as it is kept."""
+        known = self._metadata
         found = replace(found, missing_brokers=_replicas(found.topics) - found.brokers.keys())
         if GROUPS_TOPIC in found.topics:
             found = replace(found, group_partitions=found.topics[GROUPS_TOPIC].partitions)
         if self._wants_topic is not None:
             wanted = {n: topic for n, topic in found.topics.items() if self._wants_topic(n)}
             found = replace(found, topics=wanted)
+        if found.bootstrap is None and known is not None:
+            found = replace(found, bootstrap=known.bootstrap)
         self._plan_metadata(found)
+        if known is not None:
+            self._forget_replaced(found, known)
         if known is not None and found.topics == known.topics:
             # the same objects as before: what was made of them (questions, text) is still right
             found = replace(found, topics=known.topics)
         else:
-            self._questions = OffsetQuestions(found.topics)
+            self._questions = OffsetQuestions(found.topics, self._intervals.request_timeout)
             self._start_offsets_due_at = 0.0
         self._metadata = found
         return found
@@ -236,9 +257,15 @@ class Collector:
             wait = min(wait, now - self._leaderless_since)
         self._metadata_due_at = now + wait
 
-    def _ask_rarely(self, exchange: Exchange, metadata: ClusterMetadata, now: float) -> Offsets:
+    def _ask_rarely(
+        self, exchange: Exchange, metadata: ClusterMetadata, now: float, ends: Offsets
+    ) -> Offsets:
         """Ask in one round for all that is due; return the start offsets, old or new."""
         topics, brokers = metadata.topics, metadata.brokers
+        last = self._last
+        anew = created_anew(ends, last.end_offsets, last.start_offsets)
+        if anew:
+            self._start_offsets_due_at = self._metadata_due_at = 0.0
         due = now >= self._start_offsets_due_at
         earliest = self._questions.earliest() if due else []
         configs = self._configs and self._configs.asks(now, topics, exchange.healthy(brokers))
@@ -249,12 +276,50 @@ class Collector:
         if self._log_dirs:
             self._log_dirs.take(now, brokers)
         if not due:
-            return self._last.start_offsets
+            return last.start_offsets
         if all(ask.answer is not None for ask in earliest):
             self._start_offsets_due_at = now + self._intervals.start_offsets
         if leader_moved(earliest):
             self._metadata_due_at = 0.0
-        return join(earliest, self._last.start_offsets, topics)
+        leaderless = self._questions.leaderless
+        starts = join(earliest, without(last.start_offsets, anew), topics, leaderless)
+        if still := created_anew(ends, Offsets(), starts):
+            # created anew after its end was read, or emptied: it is read again
+            self._start_offsets_due_at = self._metadata_due_at = 0.0
+        return without(starts, still)
+
+    def _forget_replaced(self, found: ClusterMetadata, known: ClusterMetadata) -> None:
+        """Forget the offsets of topics that the metadata say were created anew."""
+        anew = frozenset(
+            name
+            for name, topic in found.topics.items()
+            if (before := known.topics.get(name)) is not None
+            and topic is not before
+            # brokers before 2.8 tell no ids, but partitions never become fewer
+            and (topic.id != before.id or len(topic.partitions) < len(before.partitions))
+        )
+        self._last = replace(
+            self._last,
+            start_offsets=without(self._last.start_offsets, anew),
+            end_offsets=without(self._last.end_offsets, anew),
+            stable_offsets=without(self._last.stable_offsets, anew),
+        )
+
+    def _told(self, exchange: Exchange, metadata: ClusterMetadata) -> dict[int, str]:
+        """Return why brokers did not answer.
+
+        Where none ever did at its own address and a bootstrap server does, the addresses are wrong.
+        """
+        self._reached = self._reached or bool(exchange.answered)
+        told = dict(exchange.down)
+        for broker in exchange.down.keys() & metadata.brokers.keys() - exchange.refused:
+            address = metadata.brokers[broker].address
+            if metadata.bootstrap not in {None, address} and not self._reached:
+                told[broker] += (
+                    f"; the bootstrap server {metadata.bootstrap} answers, and says that this broker "
+                    f"is at {address}, which can't be reached from here: see advertised.listeners"
+                )
+        return told
 
     def _notice_unknown_topics(
         self, groups: Mapping[str, Group], metadata: ClusterMetadata
@@ -272,6 +337,19 @@ class Collector:
         if unknown - self._unknown_topics:
             self._metadata_due_at = 0.0
         self._unknown_topics = unknown
+
+
+def _shared_addresses(metadata: ClusterMetadata) -> Iterator[str]:
+    """Tell of brokers that are all at one address, where any of them may answer for another."""
+    at: dict[str, list[int]] = {}
+    for broker in metadata.brokers.values():
+        at.setdefault(broker.address, []).append(broker.id)
+    for address, brokers in at.items():
+        if len(brokers) > 1:
+            yield (
+                f"brokers {', '.join(map(str, sorted(brokers)))} are all said to be at {address}: "
+                "what one of them is asked another may answer; see advertised.listeners"
+            )
 
 
 def _replicas(topics: Mapping[str, Topic]) -> frozenset[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from monitor.model import Partition
@@ -21,17 +21,7 @@ def partition_of(group_id: str, partitions: int) -> int:
     return (0 if signed == -(1 << 31) else abs(signed)) % partitions
 
 
-def is_answered(
-    group_id: str,
-    coordinator: int | None,
-    partitions: Mapping[int, Partition],
-    answered: Collection[int],
-) -> bool:
-    """Say whether the broker that coordinates a group is among those that sent their lists.
-
-    Where the metadata hides the partitions, `coordinator` counts: the one that last listed it.
-    """
-    if not partitions:
-        return coordinator in answered
-    held = partitions.get(partition_of(group_id, len(partitions)))
-    return held is not None and held.leader in answered
+def leader_of(group_id: str, partitions: Mapping[int, Partition]) -> int | None:
+    """Return the broker that coordinates a group, None where the partitions do not tell."""
+    held = partitions.get(partition_of(group_id, len(partitions))) if partitions else None
+    return None if held is None else held.leader

@@ -12,7 +12,8 @@ class Exchange:
     """Asks in rounds; a broker that failed in one round is left out of those that follow.
 
     `suspects` are the brokers that failed in the last poll: they are asked again, but not waited
-    for. `down` has the brokers that did not answer and why, `errors` what else went wrong,
+    for, until they answer. `down` has the brokers that did not answer and why, `refused` those of
+    them that refused our login, `answered` those that answered, `errors` what else went wrong,
     `started_at` the moment at which the poll began.
     """
 
@@ -24,18 +25,27 @@ class Exchange:
         self._timeout_s = timeout_s
         self.suspects = suspects
         self.down: dict[int, str] = {}
+        self.refused: set[int] = set()
+        self.answered: set[int] = set()
         self.errors: list[str] = []
 
-    def ask(self, asks: Iterable[Ask[Any]]) -> None:
-        """Send all at once, then fill in each one's answer or failure."""
+    def ask(self, asks: Iterable[Ask[Any]], *, again: bool = False) -> None:
+        """Send all at once, then fill in each one's answer or failure.
+
+        With `again` the caller asks for less where a reply is too large; it is no error then.
+        """
         asks = [ask for ask in asks if ask.broker not in self.down]
         if asks:
             self._brokers.ask(asks, self._timeout_s, self.suspects)
+        self.answered |= {ask.broker for ask in asks if ask.failure is None}
+        self.suspects -= self.answered
         for ask in asks:
-            if ask.failure is None:
+            if ask.failure is None or (again and (ask.failure.too_large or ask.failure.lost)):
                 continue
             if ask.failure.broker_down:
                 self.down.setdefault(ask.broker, ask.failure.cause)
+                if ask.failure.refused:
+                    self.refused.add(ask.broker)
             else:
                 self.errors.append(f"broker {ask.broker}: {ask.failure.cause}")
 

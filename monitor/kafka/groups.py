@@ -1,23 +1,30 @@
-"""Groups: who coordinates each, what it committed, who its members are.
+"""Groups: what each committed, who its members are.
 
-A group is listed by its coordinator, so no request is spent on finding it. Commits and members of
-all groups of one broker are asked for in one round; only groups with members are described, and
-those of the newer types once more when the last member has left, then as often as the metadata is
-read: their epoch tells who came and went between two polls.
+Commits and members of all groups of one coordinator are asked for in one round; only groups with
+members are described, and those of the newer types once more when the last member has left, then as
+often as the metadata is read: their epoch tells who came and went between two polls.
 
-A group that nobody lists is deleted, or its coordinator is away. A broker that is fenced leaves the
-metadata and is asked nothing, so that no broker is silent; who should coordinate the group tells.
+A group leaves only when its absence is proven: its coordinator, asked by name, knows no such group
+and has no commits of it. Who speaks for a group: see `listings`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from monitor.kafka.coordinators import is_answered
+from monitor.kafka.batches import MEANT_BYTES, Batches, Part, ask_in_batches
 from monitor.kafka.exchange import Exchange
+from monitor.kafka.listings import (
+    DEAD,
+    EMPTY,
+    MEMBERLESS_STATES,
+    Listings,
+    find_coordinators,
+    read_lists,
+)
 from monitor.kafka.questions import (
     Ask,
     ClusterMetadata,
@@ -28,7 +35,6 @@ from monitor.kafka.questions import (
     DescribeStreamsGroups,
     FetchCommits,
     FetchShareOffsets,
-    FindCoordinators,
     GroupCommits,
     ListedGroup,
     ListGroups,
@@ -47,10 +53,14 @@ from monitor.model import (
     Topic,
 )
 
-# Bounds of one reply: past them a question goes out as several.
-MAX_GROUPS_PER_FETCH: Final = 5_000
-MAX_COMMITS_PER_FETCH: Final = 100_000
-MAX_GROUPS_PER_DESCRIBE: Final = 500
+# What a group is taken to need of a reply before its first answer: 200 and 500 groups a question.
+UNKNOWN_COMMITS_BYTES: Final = MEANT_BYTES // 200
+UNKNOWN_MEMBERS_BYTES: Final = MEANT_BYTES // 500
+# What a commit needs where the reply's bytes were not counted.
+COMMIT_BYTES: Final = 60
+# A broker that has just started lists no groups for some seconds, and no error: until it has
+# answered for so long, what it does not list may be there.
+STARTING_S: Final = 30.0
 
 # How each type of group is described; a type that is not here keeps its listed state only.
 DESCRIBE_BY_TYPE: Final[Mapping[str, Callable[[Sequence[str]], Any]]] = {
@@ -66,8 +76,6 @@ FETCH_BY_TYPE: Final[Mapping[str, Callable[[Sequence[str]], Any]]] = {
     STREAMS: FetchCommits,
     SHARE: FetchShareOffsets,
 }
-# States in which a group has no members.
-EMPTY: Final = "Empty"
 # Errors of a group that pass by themselves: its coordinator is away or not ready, not unwilling.
 PASSING: Final = frozenset(
     {
@@ -78,38 +86,48 @@ PASSING: Final = frozenset(
         "UNSTABLE_OFFSET_COMMIT",
     }
 )
-MEMBERLESS_STATES: Final = frozenset({EMPTY, "Dead"})
+NO_SUCH_GROUP: Final = "GROUP_ID_NOT_FOUND"
+COMMITS_TOO_LARGE: Final = "its commits do not fit into one reply"
+MEMBERS_TOO_LARGE: Final = "its members do not fit into one reply"
+AWAY: Final = "its coordinator is away"
 
 
 @dataclass(slots=True)
 class _Found:
-    """What the brokers said of the listed groups, by group id."""
+    """What the coordinators said of the groups, by group id; `described_of` are those asked for."""
 
-    listed: dict[str, ListedGroup] = field(default_factory=dict)
-    coordinators: dict[str, int] = field(default_factory=dict)
     commits: dict[str, GroupCommits] = field(default_factory=dict)
     described: dict[str, DescribedGroup] = field(default_factory=dict)
+    described_of: set[str] = field(default_factory=set)
     seen_at: dict[str, float] = field(default_factory=dict)
+
+    def moved(self) -> list[str]:
+        """Return the groups that another broker coordinates."""
+        return [group_id for group_id, commits in self.commits.items() if commits.moved]
 
 
 class GroupCollector:
-    """Reads the groups that are wanted, and of their commits the topics that are."""
+    """Reads the groups that are wanted, and of their commits the topics that are.
+
+    After a poll `complete` says that there are no others, `moving` that some are listed by nobody
+    although the broker that should be their coordinator answers.
+    """
 
     def __init__(
         self,
         wants_group: Callable[[str], bool] | None = None,
         wants_topic: Callable[[str], bool] | None = None,
-        *,
-        hide_empty: bool = False,
     ) -> None:
-        self._hide_empty = hide_empty
         self._wants_group = wants_group
         self._wants_topic = wants_topic
         self._seen_at: dict[str, float] = {}  # when each group's coordinator last answered
         self._metadata: ClusterMetadata | None = None  # that the epochs of empty groups are from
-        # not listed although their coordinators answered: deleted, if that is said twice
-        self.missing: frozenset[str] = frozenset()
-        self.complete = False  # whether all groups are known
+        self._commit_batches = Batches(UNKNOWN_COMMITS_BYTES)
+        self._member_batches = Batches(UNKNOWN_MEMBERS_BYTES)
+        self._answering_since: dict[int, float] | None = None  # brokers that sent their lists
+        self._unlisted: frozenset[str] = frozenset()  # of the last poll, asked by name
+        self.moving = False
+        self.complete = False
 
     def collect(
         self,
@@ -117,135 +135,241 @@ class GroupCollector:
         metadata: ClusterMetadata,
         last: Mapping[str, Group],
     ) -> dict[str, Group]:
-        """Return all groups; those whose coordinator is silent or away as they were, and silent.
-
-        One that is gone is kept for one poll more: while a coordinator moves, neither the old nor
-        the new one lists its groups.
-        """
-        found = _Found()
-        hidden = set()
-        lists = [Ask(broker, ListGroups()) for broker in metadata.brokers]
+        """Return all groups; those whose coordinator is silent or away as they were, and silent."""
+        lists: list[Ask[list[ListedGroup]]] = [
+            Ask(broker, ListGroups()) for broker in metadata.brokers
+        ]
         exchange.ask(lists)
-        for ask in lists:
-            for group in ask.answer or ():
-                if self._hide_empty and group.state in MEMBERLESS_STATES:
-                    hidden.add(group.id)
-                elif self._wants_group is None or self._wants_group(group.id):
-                    found.listed[group.id] = group
-                    found.coordinators[group.id] = ask.broker
-        self._read(exchange, metadata, found, last)
-        for group_id, described in found.described.items():
-            if found.listed[group_id].type == STREAMS:
-                found.described[group_id] = _within(described, metadata.topics)
-        groups = {
-            group_id: self._assemble(group, found, exchange, last.get(group_id))
-            for group_id, group in found.listed.items()
-        }
-        answered = {ask.broker for ask in lists if ask.answer is not None}
-        unlisted = last.keys() - groups.keys() - hidden
-        missing = frozenset(
+        if self._wants_group is not None:
+            for ask in lists:
+                if ask.answer is not None:
+                    ask.answer = [g for g in ask.answer if self._wants_group(g.id)]
+        # asked again as often as the metadata is read
+        refused = {
             group_id
-            for group_id in unlisted
-            if is_answered(
-                group_id, last[group_id].coordinator, metadata.group_partitions, answered
+            for group_id in (self._unlisted if metadata is self._metadata else ())
+            if group_id in last
+            and isinstance(last[group_id].answer, Refused)
+            and not last[group_id].commits
+        }
+        listings = read_lists(lists, exchange, metadata, last, refused)
+        found = self._read(exchange, metadata, listings, last)
+        groups = {}
+        for group_id, listed in listings.groups.items():
+            by_name = group_id in listings.by_name
+            if by_name and _is_gone(listed, found, metadata):
+                continue
+            groups[group_id] = self._assemble(
+                listed, listings.coordinators[group_id], found, exchange, last.get(group_id)
             )
+        for group_id in listings.away & last.keys():
+            before = last[group_id]
+            groups[group_id] = (
+                before
+                if group_id in refused
+                else replace(before, answer=Silent(self._seen_at.get(group_id), AWAY))
+            )
+        self._conclude(lists, listings, groups, exchange, metadata)
+        return groups
+
+    def _conclude(
+        self,
+        lists: Sequence[Ask[list[ListedGroup]]],
+        listings: Listings,
+        groups: Mapping[str, Group],
+        exchange: Exchange,
+        metadata: ClusterMetadata,
+    ) -> None:
+        """Find out what may be concluded from absence, and forget what is gone."""
+        self._unlisted = frozenset((listings.by_name | listings.away) & groups.keys())
+        silent = {group_id for group_id in self._unlisted if groups[group_id].is_silent}
+        self.moving = not silent.isdisjoint(listings.by_name)
+        now = exchange.started_at
+        before = self._answering_since
+        answered = [ask.broker for ask in lists if ask.answer is not None]
+        self._answering_since = {
+            broker: now - STARTING_S if before is None else before.get(broker, now)
+            for broker in answered
+        }
+        self.complete = (
+            not silent
+            and len(answered) == len(lists)
+            and all(now - since >= STARTING_S for since in self._answering_since.values())
+            and all(p.leader in self._answering_since for p in metadata.group_partitions.values())
         )
-        for group_id in unlisted - (missing & self.missing):
-            groups[group_id] = replace(
-                last[group_id], answer=self._silent(group_id, "its coordinator is away")
-            )
-        self.missing = missing - self.missing
-        self.complete = len(answered) == len(lists) and not (unlisted & groups.keys())
         for group_id in self._seen_at.keys() - groups.keys():
             del self._seen_at[group_id]
-        return groups
+        self._commit_batches.keep(groups)
+        self._member_batches.keep(groups)
 
     def _read(
         self,
         exchange: Exchange,
         metadata: ClusterMetadata,
-        found: _Found,
+        listings: Listings,
         last: Mapping[str, Group],
-    ) -> None:
-        wanted: Collection[str] = found.listed
-        unchanged = last if metadata is self._metadata else {}
+    ) -> _Found:
+        found = _Found()
+        unchanged = last
+        if metadata is not self._metadata:
+            # what is asked as often as the metadata: epochs of empty groups, and what did not fit
+            unchanged = {}
+            self._commit_batches.try_oversized_again()
+            self._member_batches.try_oversized_again()
         self._metadata = metadata
-        for attempt in range(2):
-            fetches = list(_fetches(wanted, found, last))
-            describes = list(_describes(wanted, found, unchanged))
-            exchange.ask([*fetches, *describes])
-            for fetch in fetches:
-                if fetch.answer is not None:
-                    found.commits.update(fetch.answer)
-                    found.seen_at.update(dict.fromkeys(fetch.answer, fetch.answered_at))
-            for describe in describes:
-                if describe.answer is not None:
-                    found.described.update(describe.answer)
-                    for group_id in describe.answer:
-                        found.seen_at.setdefault(group_id, describe.answered_at)
-            wanted = [group_id for group_id, commits in found.commits.items() if commits.moved]
-            if not wanted or attempt:
-                return
-            if healthy := exchange.healthy(metadata.brokers):
-                ask = Ask(healthy[0], FindCoordinators(wanted))
-                exchange.ask([ask])
-                found.coordinators.update(ask.answer or {})
+        news = [g.id for g in listings.groups.values() if _has_news(g, unchanged.get(g.id))]
+        self._ask(exchange, listings, listings.groups, news, found)
+        moved = found.moved()
+        coordinators = find_coordinators(moved, exchange, metadata)
+        for group_id, coordinator in coordinators.items():
+            listings.move(group_id, coordinator)
+            # all that is told of a group is from one broker
+            found.described.pop(group_id, None)
+        self._ask(exchange, listings, coordinators, coordinators, found)
+        for group_id, described in found.described.items():
+            if listings.groups[group_id].type == STREAMS:
+                found.described[group_id] = _within(described, metadata.topics)
+        return found
+
+    def _ask(
+        self,
+        exchange: Exchange,
+        listings: Listings,
+        fetched: Iterable[str],
+        described: Iterable[str],
+        found: _Found,
+    ) -> None:
+        """Ask each coordinator for commits and members of its groups."""
+        commits = list(_parts(listings, fetched, FETCH_BY_TYPE, self._commit_batches))
+        members = list(_parts(listings, described, DESCRIBE_BY_TYPE, self._member_batches))
+
+        def take(part: Part, answer: Mapping[str, Any], answered_at: float) -> None:
+            if part.batches is self._member_batches:
+                found.described.update(answer)
+            else:
+                found.commits.update(answer)
+                part.batches.learn({name: of.size or _guessed(of) for name, of in answer.items()})
+            # what was told first counts: the other part is newer at least
+            found.seen_at = dict.fromkeys(answer, answered_at) | found.seen_at
+
+        ask_in_batches(exchange, [*commits, *members], take)
+        for part in members:
+            found.described_of.update(part.groups)
+            for group_id in self._member_batches.oversized.intersection(part.groups):
+                found.described[group_id] = DescribedGroup(error=MEMBERS_TOO_LARGE)
+        for part in commits:
+            for group_id in self._commit_batches.oversized.intersection(part.groups):
+                found.commits[group_id] = GroupCommits(error=COMMITS_TOO_LARGE)
 
     def _assemble(
         self,
         listed: ListedGroup,
+        coordinator: int,
         found: _Found,
         exchange: Exchange,
         last: Group | None,
     ) -> Group:
         """Join what was read of a group; its errors stay with it, its last commits are kept."""
         commits, described = found.commits.get(listed.id), found.described.get(listed.id)
-        coordinator = found.coordinators[listed.id]
+        if (
+            described is not None
+            and listed.state is None
+            and (described.error == NO_SUCH_GROUP or described.state == DEAD)
+        ):
+            # it has commits and no members: some services know a group only while it runs
+            described = DescribedGroup(state=EMPTY, members=())
         errors = [part.error for part in (commits, described) if part and part.error]
-        missing = listed.type in FETCH_BY_TYPE and (commits is None or any(map(_passes, errors)))
-        if commits is None and missing:
+        missing = (listed.type in FETCH_BY_TYPE and commits is None) or (
+            listed.id in found.described_of and described is None
+        )
+        if missing:
             errors.append(exchange.down.get(coordinator, "its coordinator did not answer"))
-        members = described.members if described else None
-        if members is None and listed.state in MEMBERLESS_STATES:
-            members = ()
-        epoch = described.epoch if described else None
-        if epoch is None and last is not None and last.type == listed.type:
-            epoch = last.epoch
         error = "; ".join(dict.fromkeys(errors)) or None
-        offsets = self._wanted(commits.offsets) if commits else {}
-        if last is not None and offsets == last.commits:
-            offsets = last.commits  # one object for all polls: analysis keeps it, too
+        if last is not None and (missing or any(map(_passes, errors))):
+            answer = Silent(self._seen_at.get(listed.id), error)
+            return replace(last, state=listed.state or last.state, answer=answer)
         group = Group(
             id=listed.id,
             type=listed.type,
             state=(described and described.state) or listed.state,
             protocol_type=listed.protocol_type,
-            assignor=described.assignor if described and members else None,
+            assignor=described.assignor if described and described.members else None,
             coordinator=coordinator,
-            members=members,
-            commits=offsets,
+            members=_members(listed, described, last),
+            commits=self._offsets(commits, last),
             lags=self._wanted(commits.lags) if commits else {},
-            epoch=epoch,
+            epoch=_epoch(listed, described, last),
             answer=Refused(error) if error else ANSWERED,
         )
-        if missing:
-            answer = self._silent(listed.id, error)
-            return replace(
-                group,
-                commits=last.commits if last else group.commits,
-                lags=last.lags if last else group.lags,
-                answer=answer,
-            )
+        if missing or any(map(_passes, errors)):
+            return replace(group, answer=Silent(None, error))
         self._seen_at[listed.id] = found.seen_at.get(listed.id, exchange.started_at)
         return group
 
-    def _silent(self, group_id: str, error: str | None) -> Silent:
-        return Silent(self._seen_at.get(group_id), error)
+    def _offsets(self, commits: GroupCommits | None, last: Group | None) -> PartitionOffsets:
+        offsets = self._wanted(commits.offsets) if commits else {}
+        if last is not None and offsets == last.commits:
+            return last.commits  # one object for all polls: analysis keeps it, too
+        return offsets
 
     def _wanted(self, offsets: PartitionOffsets) -> PartitionOffsets:
         if self._wants_topic is None:
             return offsets
         return {name: of for name, of in offsets.items() if self._wants_topic(name)}
+
+
+def _parts(
+    listings: Listings,
+    wanted: Iterable[str],
+    by_type: Mapping[str, Callable[[Sequence[str]], Any]],
+    batches: Batches,
+) -> Iterator[Part]:
+    """Sort groups by coordinator and kind of question."""
+    groups: defaultdict[tuple[int, Any], list[str]] = defaultdict(list)
+    for group_id in wanted:
+        question = by_type.get(listings.groups[group_id].type)
+        if question is not None:
+            groups[listings.coordinators[group_id], question].append(group_id)
+    for (broker, question), of in groups.items():
+        yield Part(broker, question, batches, of)
+
+
+def _is_gone(listed: ListedGroup, found: _Found, metadata: ClusterMetadata) -> bool:
+    """Say whether a group that nobody lists is proven not to be there, by its coordinator."""
+    commits, described = found.commits.get(listed.id), found.described.get(listed.id)
+    if listed.type not in FETCH_BY_TYPE:
+        return True  # nobody can be asked about it
+    if commits is None or commits.offsets or commits.error not in {None, NO_SUCH_GROUP}:
+        return False
+    if described is not None and described.error is None and described.state not in {None, DEAD}:
+        return False
+    if metadata.group_partitions:
+        return described is not None and described.error in {None, NO_SUCH_GROUP}
+    # a service that lists only groups that run, and describes no others
+    return described is None or described.error is None or not _passes(described.error)
+
+
+def _members(
+    listed: ListedGroup, described: DescribedGroup | None, last: Group | None
+) -> tuple[Any, ...] | None:
+    members = described.members if described else None
+    if members is None and listed.state in MEMBERLESS_STATES:
+        return ()
+    if last is not None and members == last.members:
+        return last.members  # one object for all polls
+    return members
+
+
+def _epoch(listed: ListedGroup, described: DescribedGroup | None, last: Group | None) -> int | None:
+    epoch = described.epoch if described else None
+    if epoch is None and last is not None and last.type == listed.type:
+        return last.epoch
+    return epoch
+
+
+def _guessed(commits: GroupCommits) -> int:
+    """Return how many bytes a group's commits take of a reply, roughly."""
+    return COMMIT_BYTES * (1 + sum(map(len, commits.offsets.values())))
 
 
 def _passes(error: str) -> bool:
@@ -274,44 +398,6 @@ def _within(described: DescribedGroup, topics: Mapping[str, Topic]) -> Described
             for member in described.members
         ),
     )
-
-
-def _fetches(
-    wanted: Iterable[str], found: _Found, last: Mapping[str, Group]
-) -> Iterator[Ask[dict[str, GroupCommits]]]:
-    """Batch groups by coordinator and type of question, by how many commits each had last time."""
-    batches: defaultdict[tuple[int, Any], list[str]] = defaultdict(list)
-    sizes: defaultdict[tuple[int, Any], int] = defaultdict(int)
-    for group_id in wanted:
-        fetch = FETCH_BY_TYPE.get(found.listed[group_id].type)
-        if fetch is None:
-            continue
-        key = found.coordinators[group_id], fetch
-        before = last.get(group_id)
-        size = sum(map(len, before.commits.values())) if before is not None else 1
-        if len(batches[key]) >= MAX_GROUPS_PER_FETCH or (
-            batches[key] and sizes[key] + size > MAX_COMMITS_PER_FETCH
-        ):
-            yield Ask(key[0], fetch(batches.pop(key)))
-            sizes[key] = 0
-        batches[key].append(group_id)
-        sizes[key] += size
-    for (broker, fetch), batch in batches.items():
-        yield Ask(broker, fetch(batch))
-
-
-def _describes(
-    wanted: Iterable[str], found: _Found, last: Mapping[str, Group]
-) -> Iterator[Ask[dict[str, DescribedGroup]]]:
-    batches: defaultdict[tuple[int, str], list[str]] = defaultdict(list)
-    for group_id in wanted:
-        group = found.listed[group_id]
-        if group.type in DESCRIBE_BY_TYPE and _has_news(group, last.get(group_id)):
-            batches[found.coordinators[group_id], group.type].append(group_id)
-    for (broker, kind), groups in batches.items():
-        for start in range(0, len(groups), MAX_GROUPS_PER_DESCRIBE):
-            part = groups[start : start + MAX_GROUPS_PER_DESCRIBE]
-            yield Ask(broker, DESCRIBE_BY_TYPE[kind](part))
 
 
 def _has_news(group: ListedGroup, last: Group | None) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
@@ -16,6 +17,8 @@ from monitor.model import Offsets, Topic
 
 # The bound of one reply: past it a question goes out as several.
 MAX_PARTITIONS_PER_LIST: Final = 50_000
+# The share of a question's time that the broker may spend on remote storage.
+SEARCH_SHARE: Final = 0.7
 # Why nobody is asked about a partition.
 NO_LEADER: Final = "no leader"
 # Errors of a partition that pass by themselves, or with newer metadata.
@@ -33,23 +36,44 @@ PASSING: Final = frozenset(
 )
 
 
-class OffsetQuestions:
-    """The questions about one view of the topics: asked at every poll, built only once."""
+def timeout_ms(timeout_s: float) -> int:
+    """Return how long a broker may search remote storage, so that it can still say that it failed.
 
-    def __init__(self, topics: Mapping[str, Topic]) -> None:
+    Where our own limit is reached first, the answers of all other partitions are lost with it.
+    """
+    return max(1, int(timeout_s * SEARCH_SHARE * 1_000))
+
+
+class OffsetQuestions:
+    """The questions about one view of the topics: asked at every poll, built only once.
+
+    `leaderless` has the partitions that nobody is asked about, as `join` takes them.
+    """
+
+    def __init__(self, topics: Mapping[str, Topic], timeout_s: float) -> None:
         self._leaders = _by_leader(topics)
+        limit_ms = timeout_ms(timeout_s)
 
         def asked(at: int, *, read_committed: bool = False) -> list[tuple[int, ListOffsets]]:
             # one object for all topics that have the same partitions there: most have
             times_of = lru_cache(maxsize=None)(lambda indexes: dict.fromkeys(indexes, at))
             return [
-                (leader, ListOffsets(batch, read_committed))
+                (leader, ListOffsets(batch, read_committed, limit_ms))
                 for leader, partitions in self._leaders.items()
                 for batch in _batches(
                     {name: times_of(tuple(indexes)) for name, indexes in partitions.items()}
                 )
             ]
 
+        self.leaderless = {
+            name: leaderless
+            for name, topic in topics.items()
+            if (
+                leaderless := {
+                    i: NO_LEADER for i, of in topic.partitions.items() if of.leader is None
+                }
+            )
+        }
         self._latest = asked(LATEST)
         self._earliest = asked(EARLIEST)
         self._stable = asked(LATEST, read_committed=True)
@@ -68,11 +92,11 @@ class OffsetQuestions:
 
 
 def ask_at_times(
-    topics: Mapping[str, Topic], wanted: Mapping[str, Mapping[int, int]]
+    topics: Mapping[str, Topic], wanted: Mapping[str, Mapping[int, int]], timeout_s: float
 ) -> list[Ask[FoundOffsets]]:
     """Ask each leader for its partitions' offsets at these times, in milliseconds."""
     return [
-        Ask(leader, ListOffsets(batch))
+        Ask(leader, ListOffsets(batch, timeout_ms=timeout_ms(timeout_s)))
         for leader, times_of in at_leaders(topics, wanted).items()
         for batch in _batches(times_of)
     ]
@@ -92,7 +116,12 @@ def at_leaders(
     return leaders
 
 
-def join(asks: Iterable[Ask[FoundOffsets]], last: Offsets, topics: Mapping[str, Topic]) -> Offsets:
+def join(
+    asks: Iterable[Ask[FoundOffsets]],
+    last: Offsets,
+    topics: Mapping[str, Topic],
+    leaderless: Mapping[str, Mapping[int, str]],
+) -> Offsets:
     """Join what the leaders said with the last value of each partition whose leader did not."""
     answered = [(ask, ask.answer) for ask in asks if ask.answer is not None]
     # the same objects as before where nothing changed: what was made of them is still right
@@ -101,9 +130,47 @@ def join(asks: Iterable[Ask[FoundOffsets]], last: Offsets, topics: Mapping[str, 
         for topic, offsets in _merge([answer for _, answer in answered]).items()
     }
     seen_at = min((ask.answered_at for ask, _ in answered), default=last.seen_at)
-    refused = _refused([answer for _, answer in answered], topics)
+    refused = _refused([answer for _, answer in answered], leaderless)
     silent = _keep_unanswered(values, last, topics, refused)
     return Offsets(last.values if values == last.values else values, seen_at, silent, refused)
+
+
+def created_anew(ends: Offsets, last_ends: Offsets, starts: Offsets) -> frozenset[str]:
+    """Return the topics of which an end went back, or a start is past its end.
+
+    They were deleted and created anew (or cut off by an unclean election): what was known of their
+    logs is of others.
+    """
+    return frozenset(
+        topic
+        for topic, now in ends.values.items()
+        # the same object says that nothing changed, as for most
+        if now is not (before := last_ends.values.get(topic))
+        and (_went_back(now, before) or _is_past(starts.values.get(topic), now))
+    )
+
+
+def without(offsets: Offsets, topics: frozenset[str]) -> Offsets:
+    """Return the offsets of all other topics."""
+    if topics.isdisjoint(offsets.values) and topics.isdisjoint(offsets.silent):
+        return offsets
+    return replace(
+        offsets,
+        values={name: of for name, of in offsets.values.items() if name not in topics},
+        silent={name: of for name, of in offsets.silent.items() if name not in topics},
+    )
+
+
+def _went_back(now: Mapping[int, int], before: Mapping[int, int] | None) -> bool:
+    if before is None:
+        return False
+    return any(end < before.get(index, end) for index, end in now.items())
+
+
+def _is_past(starts: Mapping[int, int] | None, ends: Mapping[int, int]) -> bool:
+    if starts is None:
+        return False
+    return any(start > ends.get(index, start) for index, start in starts.items())
 
 
 def leader_moved(asks: Iterable[Ask[FoundOffsets]]) -> bool:
@@ -145,20 +212,19 @@ def _merge(answers: Sequence[FoundOffsets]) -> dict[str, dict[int, int]]:
 
 
 def _refused(
-    answers: Iterable[FoundOffsets], topics: Mapping[str, Topic]
-) -> dict[str, dict[int, str]]:
+    answers: Iterable[FoundOffsets], leaderless: Mapping[str, Mapping[int, str]]
+) -> Mapping[str, Mapping[int, str]]:
     """Return why partitions have no offset; errors that pass by themselves are not among them."""
-    refused: dict[str, dict[int, str]] = {
-        name: {index: NO_LEADER for index, of in topic.partitions.items() if of.leader is None}
-        for name, topic in topics.items()
-        if any(of.leader is None for of in topic.partitions.values())
-    }
+    lasting: dict[str, dict[int, str]] = {}
     for answer in answers:
         for topic, errors in answer.errors.items():
-            lasting = {index: error for index, error in errors.items() if error not in PASSING}
-            if lasting:
-                refused.setdefault(topic, {}).update(lasting)
-    return refused
+            for index, error in errors.items():
+                if error not in PASSING:
+                    lasting.setdefault(topic, {})[index] = error
+    return {
+        topic: {**leaderless.get(topic, {}), **lasting.get(topic, {})}
+        for topic in (*leaderless, *lasting)
+    }
 
 
 def _keep_unanswered(

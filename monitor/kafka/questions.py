@@ -23,6 +23,8 @@ from monitor.model import (
 
 Answer = TypeVar("Answer")
 
+# How much longer than the others a broker that failed in the last poll may take.
+GRACE_S: Final = 0.1
 # Values of `ListOffsets.wanted` in place of a timestamp in milliseconds (KIP-79).
 LATEST: Final = -1
 EARLIEST: Final = -2
@@ -38,10 +40,17 @@ class UnreachableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a question has no answer; `broker_down` when the broker itself did not answer."""
+    """Why a question has no answer; `broker_down` when the broker itself did not answer.
+
+    `refused` says that it could be reached, and refused our login or our certificate. `too_large` is a reply that is larger than one may be: less is to be asked for at once. It costs
+    the connection, and so the questions that were under way on it: they are `lost`.
+    """
 
     cause: str
     broker_down: bool = False
+    refused: bool = False
+    too_large: bool = False
+    lost: bool = False
 
 
 class Question(Generic[Answer]):
@@ -68,6 +77,7 @@ class Ask(Generic[Answer]):
 class ClusterMetadata:
     """Brokers, topics and partitions as one broker's metadata has them.
 
+    `bootstrap` is the address that told it, where one was asked that the settings name.
     `group_partitions` are those of `__consumer_offsets`, whose leaders coordinate the groups.
     `missing_brokers` are replicas of some partition, also of a topic that is not wanted, and not in
     `brokers`.
@@ -79,6 +89,7 @@ class ClusterMetadata:
     topics: Mapping[str, Topic]
     group_partitions: Mapping[int, Partition] = field(default_factory=dict)
     missing_brokers: frozenset[int] = frozenset()
+    bootstrap: str | None = None
 
     @property
     def leaderless(self) -> bool:
@@ -114,13 +125,15 @@ class DescribedGroup:
 class GroupCommits:
     """A group's positions, or its own error; `moved` when another broker coordinates it.
 
-    `lags` has the lag of a share group's partitions, from brokers that tell it.
+    `lags` has the lag of a share group's partitions, from brokers that tell it. `size` is what it
+    took of the reply, in bytes, 0 where that is not known.
     """
 
     offsets: PartitionOffsets = field(default_factory=nothing)
     lags: PartitionOffsets = field(default_factory=nothing)
     error: str | None = None
     moved: bool = False
+    size: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,11 +227,13 @@ class ListOffsets(Question[FoundOffsets]):
 
     The same question is asked at every poll, so `encoded` is for the wire to keep it as bytes:
     encoding 10,000 partitions costs as much CPU as reading the reply. `wanted` must not change.
-    `read_committed` has LATEST mean the last stable offset.
+    `read_committed` has LATEST mean the last stable offset. The broker searches remote storage for
+    `timeout_ms` at most (from version 10 on; 0 would be its own default, 30 s).
     """
 
     wanted: Mapping[str, Mapping[int, int]]
     read_committed: bool = False
+    timeout_ms: int = 3_500
     encoded: tuple[int, bytes] | None = None
 
 
@@ -249,7 +264,7 @@ class Brokers(Protocol):
     """A connection to a cluster's brokers."""
 
     def find_cluster(self, timeout_s: float) -> ClusterMetadata:
-        """Ask all bootstrap servers, take the first that answers; raise UnreachableError."""
+        """Ask all bootstrap servers, return with the first that answers; raise UnreachableError."""
 
     def ask(
         self,
@@ -259,8 +274,12 @@ class Brokers(Protocol):
     ) -> None:
         """Send all, then await all and fill in each one's answer or failure.
 
-        Brokers in `not_awaited` are asked too, but get only as long as the others take.
+        Brokers in `not_awaited` are asked too, but nobody waits for them longer than for the others
+        and GRACE_S. Their questions go on until `timeout_s`: see `take_recovered`.
         """
+
+    def take_recovered(self) -> frozenset[int]:
+        """Return the brokers whose answer came when nobody waited any longer, since the last call."""
 
     def take_request_counts(self) -> dict[str, int]:
         """Return the requests sent since the last call, by API name."""

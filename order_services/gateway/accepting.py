@@ -53,21 +53,22 @@ _INSERT: Final = """
 # Sorted, so that the batches of two replicas that share keys cannot wait for each other. A key that
 # is there is locked, which changes nothing: pruned before it is read, its order would come twice.
 _CLAIM: Final = """
-    INSERT INTO idempotency_keys (idempotency_key, request_digest, order_id)
-    SELECT key, decode(digest, 'hex'), order_id
-    FROM json_to_recordset(%s::json) AS claim(key text, digest text, order_id uuid)
-    ORDER BY key
-    ON CONFLICT (idempotency_key) DO UPDATE SET order_id = excluded.order_id WHERE false
-    RETURNING idempotency_key
+    INSERT INTO idempotency_keys (customer_id, idempotency_key, request_digest, order_id)
+    SELECT customer, key, decode(digest, 'hex'), order_id
+    FROM json_to_recordset(%s::json) AS claim(customer text, key text, digest text, order_id uuid)
+    ORDER BY customer, key
+    ON CONFLICT (customer_id, idempotency_key)
+        DO UPDATE SET order_id = excluded.order_id WHERE false
+    RETURNING customer_id, idempotency_key
 """
 _CLAIMED: Final = """
-    SELECT idempotency_key, request_digest, order_id::text FROM idempotency_keys
-    WHERE idempotency_key = ANY(%s)
+    SELECT customer_id, idempotency_key, request_digest, order_id::text FROM idempotency_keys
+    WHERE (customer_id, idempotency_key) IN (SELECT * FROM unnest(%s::text[], %s::text[]))
 """
 # A key that a request is using right now stays for the next time.
 _PRUNE_KEYS: Final = """
-    DELETE FROM idempotency_keys WHERE idempotency_key IN (
-        SELECT idempotency_key FROM idempotency_keys
+    DELETE FROM idempotency_keys WHERE (customer_id, idempotency_key) IN (
+        SELECT customer_id, idempotency_key FROM idempotency_keys
         WHERE created_at < now() - make_interval(secs => %s)
         ORDER BY created_at LIMIT %s FOR UPDATE SKIP LOCKED)
 """
@@ -100,7 +101,7 @@ class _Waiting:
 
     event: Event
     digest: bytes
-    key: str | None
+    key: tuple[str, str] | None  # the customer's id and its Idempotency-Key
     deadline: float
     result: Future[Accepted] = field(default_factory=Future)
 
@@ -171,7 +172,8 @@ class OrderWriter:
             traceparent,
         )
         deadline = time.monotonic() + self._timeout_seconds
-        waiting = _Waiting(event, order.digest, key, deadline)
+        claim = None if key is None else (order.customer_id, key)
+        waiting = _Waiting(event, order.digest, claim, deadline)
         with self._arrived:
             self._queue.append(waiting)
             self._arrived.notify()
@@ -252,9 +254,11 @@ def _write(connection: Connection, batch: Sequence[_Waiting]) -> list[Accepted |
     return outcomes
 
 
-def _claim_keys(connection: Connection, batch: Sequence[_Waiting]) -> dict[str, tuple[bytes, str]]:
+def _claim_keys(
+    connection: Connection, batch: Sequence[_Waiting]
+) -> dict[tuple[str, str], tuple[bytes, str]]:
     """Return the digest and the order that own each key, once this transaction commits."""
-    claims: dict[str, tuple[bytes, str]] = {}
+    claims: dict[tuple[str, str], tuple[bytes, str]] = {}
     for waiting in batch:
         if waiting.key is not None:
             # of two requests with one key in the same batch, the first one owns it
@@ -262,14 +266,15 @@ def _claim_keys(connection: Connection, batch: Sequence[_Waiting]) -> dict[str, 
     if not claims:
         return {}
     rows = [
-        {"key": key, "digest": digest.hex(), "order_id": order_id}
-        for key, (digest, order_id) in claims.items()
+        {"customer": customer, "key": key, "digest": digest.hex(), "order_id": order_id}
+        for (customer, key), (digest, order_id) in claims.items()
     ]
-    won = set(connection.exec_driver_sql(_CLAIM, (_json(rows),)).scalars())
+    won = {(row[0], row[1]) for row in connection.exec_driver_sql(_CLAIM, (_json(rows),))}
     lost = [key for key in claims if key not in won]
     if lost:
-        for key, digest, order_id in connection.exec_driver_sql(_CLAIMED, (lost,)):
-            claims[key] = (bytes(digest), order_id)
+        columns = ([customer for customer, _ in lost], [key for _, key in lost])
+        for customer, key, digest, order_id in connection.exec_driver_sql(_CLAIMED, columns):
+            claims[customer, key] = (bytes(digest), order_id)
     return claims
 
 

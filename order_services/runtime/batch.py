@@ -26,6 +26,9 @@ from order_services.runtime.faults import FaultInjector
 from order_services.runtime.messages import DEAD_LETTER_FOR, ReceivedMessage, header
 from order_services.topics import ConsumerGroup
 
+# Notes events of a group as handled, and returns those that were not yet.
+Admit = Callable[[Connection, str, Sequence[Event]], list[Event]]
+
 _log = structlog.get_logger(__name__)
 
 
@@ -64,7 +67,8 @@ class _Item:
 class BatchProcessor:
     """Runs a service's handler; knows the database and nothing of Kafka's client.
 
-    A transaction that takes longer than `timeout_seconds` is undone.
+    A transaction that takes longer than `timeout_seconds` is undone. `admit` is for a service whose
+    own tables say which events are new; the others have the inbox.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class BatchProcessor:
         takes_replays: bool,
         database: Database,
         limit: DeadLetterLimit,
+        admit: Admit | None = None,
         faults: FaultInjector | None = None,
         timeout_seconds: float | None = None,
     ) -> None:
@@ -88,6 +93,7 @@ class BatchProcessor:
         self._takes_replays = takes_replays
         self._database = database
         self._limit = limit
+        self._admit = admit
         self._faults = faults
         self._timeout_seconds = timeout_seconds
 
@@ -190,7 +196,8 @@ class BatchProcessor:
 
     def _apply(self, connection: Connection, items: list[_Item], outcome: Outcome) -> None:
         events = [item.event for item in items]
-        new = inbox.admit(connection, self._group.group_id, events)
+        admit = self._admit or inbox.admit
+        new = admit(connection, self._group.group_id, events)
         if new:
             if self._faults is not None:
                 self._faults.raise_if_poison(new)

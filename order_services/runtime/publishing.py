@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from order_services.runtime.kafka_errors import FatalClientError, is_fatal
+from order_services.runtime.kafka_settings import kafka_settings
 from order_services.runtime.logs import KafkaLog
 from order_services.runtime.outbox import decode_headers
 from order_services.runtime.settings import ServiceSettings
@@ -165,7 +166,7 @@ def _fatal_errors() -> Iterator[None]:
 def producer_settings(settings: ServiceSettings) -> dict[str, Any]:
     """Return the Kafka client's settings for a producer that neither loses nor reorders."""
     return {
-        "bootstrap.servers": settings.kafka_brokers,
+        **kafka_settings(settings),
         "client.id": settings.kafka_client_id,
         "enable.idempotence": True,
         "acks": "all",

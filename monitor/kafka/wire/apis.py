@@ -125,7 +125,10 @@ def _offsets_requests(question: ListOffsets, version_of: VersionOf) -> list[Any]
     if question.encoded is None or question.encoded[0] != version:
         body = (
             binary.encode_list_offsets(
-                question.wanted, version, read_committed=question.read_committed
+                question.wanted,
+                version,
+                read_committed=question.read_committed,
+                timeout_ms=question.timeout_ms,
             )
             if by_hand
             else offsets_request(question).encode(version=version)
@@ -144,6 +147,7 @@ def offsets_request(question: ListOffsets) -> Any:
     return ListOffsetsRequest(
         replica_id=-1,
         isolation_level=int(question.read_committed),
+        timeout_ms=question.timeout_ms,
         topics=[
             topic_of(
                 name=topic,

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from kafka import errors
@@ -15,14 +16,27 @@ from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
 from kafka.protocol.metadata import MetadataResponse
 
-from monitor.kafka.questions import Ask, ClusterMetadata, Failure, Metadata, UnreachableError
+from monitor.every import cause_of
+from monitor.kafka.questions import (
+    GRACE_S,
+    Ask,
+    ClusterMetadata,
+    Failure,
+    Metadata,
+    UnreachableError,
+)
 from monitor.kafka.wire.apis import ANSWERS, REQUESTS
 from monitor.kafka.wire.connecting import CLIENT_ID, connection_options, resolve
-from monitor.kafka.wire.failures import SlowNameError, ThrottledError, explain
+from monitor.kafka.wire.failures import (
+    LostError,
+    SlowNameError,
+    ThrottledError,
+    TooLargeError,
+    explain,
+)
+from monitor.kafka.wire.logins import Logins
 from monitor.settings import KafkaSettings
 
-# How much longer than the others a broker that failed last time may take.
-GRACE_S: Final = 0.1
 # How often a connection that a quota has paused is looked at again.
 PAUSE_CHECK_S: Final = 0.02
 # The share of a question's time that the look-up of a name, or a quota's pause, may take: less than
@@ -38,27 +52,34 @@ class KafkaWire:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
+        # both threads use these two
+        self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
+        self._recovered: set[int] = set()
+        self._logins = Logins()
         self._lookups: dict[tuple[str, int], Any] = {}
+        # a connection that was closed for one reply fails all its questions with that error
+        self._blamed: BaseException | None = None
         options = connection_options(settings)
         self._net = NetworkSelector(client_id=CLIENT_ID, slow_task_threshold_secs=0)
         self._manager = KafkaConnectionManager(self._net, **options)
         self._net.start()
 
     def find_cluster(self, timeout_s: float) -> ClusterMetadata:
-        """Ask all bootstrap servers for their metadata, take the first that answers.
+        """Ask all bootstrap servers for their metadata, return with the first that answers.
 
         Raises UnreachableError naming each address and its cause.
         """
         servers = self._manager.cluster.bootstrap_brokers()
         asks = [Ask(server.node_id, Metadata()) for server in servers]
-        self.ask(asks, timeout_s)
+        self._manager.run(self._first_answer, asks, timeout_s)
         for server in servers:
             # they are asked once; from now on brokers are known by their ids
             self._net.call_soon_threadsafe(lambda node=server.node_id: self._manager.close(node))
-        for ask in asks:
+        for server, ask in zip(servers, asks, strict=True):
             if ask.answer is not None:
-                return ask.answer
+                self._learn_addresses(ask.answer)
+                return replace(ask.answer, bootstrap=_address(server))
         raise UnreachableError(
             {
                 _address(server): ask.failure.cause if ask.failure else "no answer"
@@ -76,10 +97,19 @@ class KafkaWire:
         outcomes = self._manager.run(self._exchange, asks, timeout_s, not_awaited)
         for ask, outcome in zip(asks, outcomes, strict=True):
             self._settle(ask, outcome)
+            if isinstance(ask.answer, ClusterMetadata):
+                self._learn_addresses(ask.answer)
+
+    def take_recovered(self) -> frozenset[int]:
+        """Return the brokers whose answer came when nobody waited any longer, since the last call."""
+        with self._lock:
+            recovered, self._recovered = self._recovered, set()
+        return frozenset(recovered)
 
     def take_request_counts(self) -> dict[str, int]:
         """Return the requests sent since the last call, by API name."""
-        counts, self._counts = self._counts, Counter()
+        with self._lock:
+            counts, self._counts = self._counts, Counter()
         return dict(counts)
 
     def close(self) -> None:
@@ -105,7 +135,33 @@ class KafkaWire:
             deadline = min(deadline, time.monotonic() + GRACE_S)
         for index in hurried:
             outcomes[index] = await self._outcome(sent[index], deadline)
+            if not sent[index].is_done:
+                sent[index].add_callback(self._note_recovery, asks[index].broker)
         return [outcomes[index] for index in range(len(asks))]
+
+    def _note_recovery(self, broker: int, _outcome: Any) -> None:
+        with self._lock:
+            self._recovered.add(broker)
+
+    async def _first_answer(self, asks: Sequence[Ask[Any]], timeout_s: float) -> None:
+        """Send all, and return when one has an answer or all have failed."""
+        ended = Future()
+        left = set(range(len(asks)))
+
+        async def follow(index: int) -> None:
+            deadline = time.monotonic() + timeout_s
+            sent = self._manager.call_soon(self._send, asks[index], deadline)
+            outcome = await self._outcome(sent, deadline)
+            if ended.is_done:
+                return
+            self._settle(asks[index], outcome)
+            left.discard(index)
+            if asks[index].answer is not None or not left:
+                ended.success(None)
+
+        for index in range(len(asks)):
+            self._manager.call_soon(follow, index)
+        await ended
 
     async def _outcome(self, future: Any, deadline: float) -> list[Any] | BaseException:
         remaining_ms = max(0.0, deadline - time.monotonic()) * 1_000
@@ -116,19 +172,8 @@ class KafkaWire:
         return result
 
     async def _send(self, ask: Ask[Any], deadline: float) -> list[Any]:
-        node = ask.broker
-        # kafka-python refuses a broker for ever after one failed login; a password may be repaired
-        self._manager._auth_failures.pop(node, None)  # noqa: SLF001  # it has no public way
-        if all(node != known.node_id for known in self._manager.least_used_connections()):
-            await self._resolve(node, deadline)
-        timeout_ms = max(1.0, (deadline - time.monotonic()) * 1_000)
-        connection = self._manager.get_connection(
-            # its own refresh would ask for all metadata again after every lost connection
-            node,
-            timeout_ms=timeout_ms,
-            refresh_metadata_on_err=False,
-        )
-        await connection  # its API versions decide how the question is put
+        connection = await self._connection(ask.broker, deadline)
+        # its API versions decide how the question is put
         requests = REQUESTS[type(ask.question)](
             ask.question, connection.broker_version_data.api_version
         )
@@ -140,18 +185,42 @@ class KafkaWire:
             await self._net.sleep(PAUSE_CHECK_S)
         timeout_ms = max(1.0, (deadline - time.monotonic()) * 1_000)
         futures = [connection.send_request(r, request_timeout_ms=timeout_ms) for r in requests]
-        for request in requests:
-            self._counts[request.name.removesuffix("Request")] += 1
-        replied = [await future for future in futures]
+        with self._lock:
+            self._counts.update(request.name.removesuffix("Request") for request in requests)
+        try:
+            replied = [await future for future in futures]
+        except errors.InvalidReceiveError as error:
+            # all questions of the connection fail with it, the one that it was the reply to first
+            blamed, self._blamed = self._blamed, error
+            raise (LostError if blamed is error else TooLargeError) from error
         ask.answered_at = time.monotonic()
         return replied
 
-    async def _resolve(self, node: int | str, deadline: float) -> None:
-        """Have the broker's name looked up on a thread of its own; one that hangs, only once."""
+    async def _connection(self, node: int | str, deadline: float) -> Any:
         broker = self._manager.cluster.broker_metadata(node)
-        if broker is None:
-            return
-        address = broker.host, broker.port
+        address: tuple[str, int] = (broker.host, broker.port) if broker is not None else ("", 0)
+        self._logins.check(address)
+        # kafka-python refuses a broker for ever after one failed login; a password may be repaired
+        self._manager._auth_failures.pop(node, None)  # noqa: SLF001  # it has no public way
+        if all(node != known.node_id for known in self._manager.least_used_connections()):
+            await self._resolve(address, deadline)
+        timeout_ms = max(1.0, (deadline - time.monotonic()) * 1_000)
+        connection = self._manager.get_connection(
+            # its own refresh would ask for all metadata again after every lost connection
+            node,
+            timeout_ms=timeout_ms,
+            refresh_metadata_on_err=False,
+        )
+        try:
+            await connection
+        except Exception as error:
+            self._logins.failed(address, error)
+            raise
+        self._logins.succeeded(address)
+        return connection
+
+    async def _resolve(self, address: tuple[str, int], deadline: float) -> None:
+        """Have the broker's name looked up on a thread of its own; one that hangs, only once."""
         if address not in self._lookups:
             self._lookups[address] = future = Future()
 
@@ -164,14 +233,14 @@ class KafkaWire:
                 del self._lookups[address]
                 future.success(None)
 
-            threading.Thread(target=look_up, name=f"resolve-{broker.host}", daemon=True).start()
+            threading.Thread(target=look_up, name=f"resolve-{address[0]}", daemon=True).start()
         remaining_ms = (deadline - time.monotonic()) * 1_000 * PREPARATION_SHARE
         try:
             await self._manager.wait_for(self._lookups[address], remaining_ms)
         except errors.KafkaTimeoutError:
             raise SlowNameError from None
 
-    # -- on the caller's thread ---------------------------------------------------------------
+    # -- on either thread ---------------------------------------------------------------------
 
     def _settle(self, ask: Ask[Any], outcome: list[Any] | BaseException) -> None:
         if isinstance(outcome, BaseException):
@@ -182,12 +251,15 @@ class KafkaWire:
         except ValueError as error:
             ask.failure = Failure(str(error))
             return
+        except Exception as error:  # noqa: BLE001  # one answer must not cost the whole poll
+            ask.failure = Failure(f"its answer was not understood: {cause_of(error)}")
+            return
         if isinstance(answer, Failure):
             ask.failure = answer
             return
-        if isinstance(ask.question, Metadata):
-            self._learn_addresses(answer)
         ask.answer = answer
+
+    # -- on the caller's thread ---------------------------------------------------------------
 
     def _learn_addresses(self, found: ClusterMetadata) -> None:
         # only the brokers: kafka-python's own index of 10,000 partitions would cost as much as a poll

@@ -37,6 +37,41 @@ def resolve(host: str, port: int) -> None:
     _ADDRESSES[host, port] = found
 
 
+class _EndsLast(socket.socket):
+    """A socket whose end is told only when all that came before it was taken.
+
+    kafka-python drops what it reads together with the end: the reply that refuses a login, after
+    which a broker closes the connection.
+    """
+
+    _has_read = False
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        """Read; BlockingIOError means that there is no more for now."""
+        try:
+            data = super().recv(size, flags)
+        except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            self._has_read = False
+            raise
+        except OSError:
+            self._end_later()
+            raise
+        if data:
+            self._has_read = True
+        else:
+            self._end_later()
+        return data
+
+    def _end_later(self) -> None:
+        if self._has_read:
+            self._has_read = False
+            raise BlockingIOError
+
+
+class _TlsEndsLast(_EndsLast, ssl.SSLSocket):  # type: ignore[misc]  # the names of its arguments
+    """The same over TLS."""
+
+
 class ClosingSocket(KafkaNetSocket):  # type: ignore[misc]  # untyped base
     """Closes a socket that fails to connect; kafka-python leaves it to the garbage collector.
 
@@ -49,6 +84,12 @@ class ClosingSocket(KafkaNetSocket):  # type: ignore[misc]  # untyped base
     def dns_lookup(self, host: str, port: int, raise_error: bool = False) -> list[Any]:  # noqa: FBT001, FBT002, ARG002  # its signature
         """Return what `resolve` found."""
         return _ADDRESSES.get((host, port), [])
+
+    def socket(
+        self, family: int = socket.AF_UNSPEC, sock_type: int = socket.SOCK_STREAM, proto: int = 0
+    ) -> socket.socket:
+        """Return a socket that is not yet connected."""
+        return _EndsLast(family, sock_type, proto)
 
     async def sock_connect(
         self, net: Any, sock: Any, sockaddr: Any, timeout_at: float | None = None
@@ -95,6 +136,7 @@ def _tls_context(settings: KafkaSettings) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=settings.ssl_cafile)
     except (OSError, ssl.SSLError):
         raise OptionsError(f"KAFKA_SSL_CAFILE={settings.ssl_cafile} holds no certificate") from None
+    context.sslsocket_class = _TlsEndsLast
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = settings.ssl_check_hostname
     if settings.ssl_certfile is not None:

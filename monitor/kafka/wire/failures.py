@@ -7,6 +7,7 @@ from typing import Final
 from kafka import errors
 
 from monitor.kafka.questions import Failure
+from monitor.kafka.wire.logins import is_refusal
 
 
 class ThrottledError(Exception):
@@ -18,6 +19,14 @@ class SlowNameError(Exception):
 
     def __init__(self) -> None:
         super().__init__("its name was not resolved in time")
+
+
+class TooLargeError(Exception):
+    """The reply is larger than kafka-python was told to take, and it closed the connection."""
+
+
+class LostError(Exception):
+    """The connection was closed because of another question's reply."""
 
 
 _SIGNS: Final = (
@@ -64,4 +73,8 @@ def explain(error: BaseException) -> Failure:
         return Failure(str(error))
     if isinstance(error, ThrottledError):
         return Failure("it throttles this client: its quota is used up")
-    return Failure(cause_of(error), broker_down=True)
+    if isinstance(error, TooLargeError):
+        return Failure("its reply is too large", too_large=True)
+    if isinstance(error, LostError):
+        return Failure("the reply to another question was too large", lost=True)
+    return Failure(cause_of(error), broker_down=True, refused=is_refusal(error))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,10 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.questions import UnreachableError
 from monitor.kafka.wire import KafkaWire
-from monitor.model import Snapshot
+from monitor.model import ANSWERED, Refused, Snapshot
 from monitor.settings import KafkaSettings
 from order_services.local.kafka import EmbeddedKafka
+from tests.support.waiting import wait_for
 
 REQUEST_TIMEOUT_S = 2.0
 
@@ -45,7 +48,7 @@ def fill(broker: EmbeddedKafka, topic: str, group: str) -> None:
     commit(broker, group, TopicPartition(topic, 0, 2))
 
 
-def commit(broker: EmbeddedKafka, group: str, wanted: TopicPartition) -> None:
+def commit(broker: EmbeddedKafka, group: str, *wanted: TopicPartition) -> None:
     consumer = Consumer(
         {"bootstrap.servers": broker.bootstrap_servers, "group.id": group, "log_level": 0}
     )
@@ -53,7 +56,7 @@ def commit(broker: EmbeddedKafka, group: str, wanted: TopicPartition) -> None:
     try:
         while True:
             try:
-                consumer.commit(offsets=[wanted], asynchronous=False)
+                consumer.commit(offsets=list(wanted), asynchronous=False)
             except KafkaException:
                 # a new broker is nobody's coordinator for a moment
                 assert time.monotonic() < deadline
@@ -132,6 +135,83 @@ def test_a_broker_that_freezes_leaves_stale_numbers_in_bounded_time_and_recovers
             lambda s: not s.broker_errors and "g" in s.groups and not s.groups["g"].is_silent,
         )
         assert back.end_offsets.values["t"] == {0: 5, 1: 5}
+    finally:
+        wire.close()
+
+
+def test_a_broker_that_restarts_deletes_no_group_and_says_so_of_its_lists(
+    own_broker: EmbeddedKafka,
+) -> None:
+    fill(own_broker, "t", "g")
+    wire = KafkaWire(KafkaSettings(bootstrap_servers=(own_broker.bootstrap_servers,)))
+    collector = Collector(wire, Intervals(request_timeout=REQUEST_TIMEOUT_S))
+    try:
+        before = poll_until(collector, lambda s: "g" in s.groups)
+        assert before.groups_complete
+        own_broker.kill()
+        assert collector.poll().groups["g"].is_silent
+        # its list is empty and without an error for a while after it has started
+        with polled(collector) as snapshots:
+            own_broker.start()
+            wait_for("group", lambda: not snapshots[-1].groups["g"].is_silent)
+        assert all(s.groups["g"].commits == {"t": {0: 2}} for s in snapshots)
+        assert not snapshots[-1].groups_complete  # of others nothing is known so soon
+        admin = AdminClient({"bootstrap.servers": own_broker.bootstrap_servers, "log_level": 0})
+        admin.delete_consumer_groups(["g"])["g"].result(60)
+        poll_until(collector, lambda s: "g" not in s.groups)
+    finally:
+        wire.close()
+
+
+@contextmanager
+def polled(collector: Collector) -> Iterator[list[Snapshot]]:
+    """Poll in the background, again and again, and collect the snapshots."""
+    snapshots = [collector.poll()]
+    ended = threading.Event()
+
+    def poll() -> None:
+        while not ended.wait(0.1):
+            snapshots.append(collector.poll())
+
+    thread = threading.Thread(target=poll)
+    thread.start()
+    try:
+        yield snapshots
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_a_reply_that_is_larger_than_a_client_takes_is_asked_for_in_parts(
+    kafka: EmbeddedKafka, unique: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = unique("large")
+    groups = [unique("large") for _ in range(9)]
+    fill(kafka, topic, groups[0])
+    metadata = "m" * 3_000
+    for group in groups[:8]:
+        commit(kafka, group, TopicPartition(topic, 0, 2, metadata))
+    # no client that counts takes the last one
+    commit(
+        kafka, groups[8], *(TopicPartition(topic, index, 2, metadata[:2_900]) for index in (0, 1))
+    )
+    monkeypatch.setattr("monitor.kafka.wire.connecting.MAX_REPLY_BYTES", 5_000)
+    wire = KafkaWire(KafkaSettings(bootstrap_servers=(kafka.bootstrap_servers,)))
+    try:
+        collector = Collector(
+            wire,
+            Intervals(),
+            wants_group=groups.__contains__,
+            wants_topic=topic.__eq__,
+        )
+        for _ in range(3):
+            snapshot = collector.poll()
+            assert snapshot.broker_errors == {}
+            for group in groups[:8]:
+                assert snapshot.groups[group].answer == ANSWERED
+                assert snapshot.groups[group].commits == {topic: {0: 2}}
+            too_large = snapshot.groups[groups[8]]
+            assert too_large.answer == Refused("its commits do not fit into one reply")
     finally:
         wire.close()
 

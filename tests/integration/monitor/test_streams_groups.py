@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from monitor.analysis.lag import lag_of_groups
+from monitor.analysis.lag import lag_of_group
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.wire import KafkaWire
 from monitor.model import STREAMS, Snapshot
@@ -84,7 +84,7 @@ def test_members_tasks_and_lag_are_those_of_the_running_topology(
             snapshot = collector.poll()
             if group not in snapshot.groups:
                 return None
-            lag = lag_of_groups(snapshot)[group]
+            lag = lag_of_group(snapshot.groups[group], snapshot)
             return snapshot if met(snapshot, dict(lag.topics)) else None
 
         return probe
@@ -122,7 +122,7 @@ def test_members_tasks_and_lag_are_those_of_the_running_topology(
         program.pause()
         produce(kafka, 6)
         behind = wait_for("lag", polled(lambda _, lag: lag[INPUT] == 6))
-        lags = lag_of_groups(behind)[group].partitions
+        lags = lag_of_group(behind.groups[group], behind).partitions
         assert lags[INPUT] == {0: 2, 1: 2, 2: 2}
         theirs = lag_as_apache_sees_it(kafka, group)
         for topic, of in lags.items():

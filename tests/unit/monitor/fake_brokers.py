@@ -7,7 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from monitor.kafka.coordinators import GROUPS_TOPIC, partition_of
 from monitor.kafka.questions import (
+    GRACE_S,
     LATEST,
     Ask,
     ClusterMetadata,
@@ -42,6 +44,9 @@ class FakeBrokers:
     A fenced broker is not in the metadata, and leads nothing. A log of which nothing is said in
     `looks` has nothing but records that can be read; with `first_only` a reply has room for the
     first that is asked for.
+
+    `latency` is how long each broker takes for an answer, in seconds of `now`, which goes on while
+    the answers are awaited; a broker that takes longer than it may is silent.
     """
 
     down: set[int] = field(default_factory=set)
@@ -67,6 +72,9 @@ class FakeBrokers:
     )
     asked: list[list[tuple[int, str]]] = field(default_factory=list)
     not_awaited: list[Collection[int]] = field(default_factory=list)
+    latency: dict[int, float] = field(default_factory=dict)
+    late: dict[int, float] = field(default_factory=dict)  # broker -> when its answer comes
+    timeouts: set[int] = field(default_factory=set)  # that ListOffsets was sent with
     now: float = 1_000.0
     appended_at: float = 990.0  # every record, in Unix seconds
     counts: Counter[str] = field(default_factory=Counter)
@@ -75,7 +83,7 @@ class FakeBrokers:
         assert timeout_s > 0
         if self.down >= {1, 2}:
             raise UnreachableError({"one:9092": "connection refused"})
-        return self._metadata()
+        return replace(self._metadata(), bootstrap="bootstrap:9092")
 
     def ask(
         self, asks: Sequence[Ask[Any]], timeout_s: float, not_awaited: Collection[int] = ()
@@ -83,15 +91,41 @@ class FakeBrokers:
         assert timeout_s > 0
         self.asked.append([(ask.broker, type(ask.question).__name__) for ask in asks])
         self.not_awaited.append(not_awaited)
+        begun = self.now
+        awaited = [
+            min(timeout_s, self.latency.get(ask.broker, 0.0))
+            for ask in asks
+            if ask.broker not in not_awaited
+        ]
+        patience = {False: timeout_s, True: max(awaited) + GRACE_S if awaited else timeout_s}
         for ask in asks:
             self.counts[type(ask.question).__name__] += 1
+            latency = self.latency.get(ask.broker, 0.0)
             if ask.broker in self.down:
                 ask.failure = Failure("timed out", broker_down=True)
+            elif latency > patience[ask.broker in not_awaited]:
+                ask.failure = Failure("timed out", broker_down=True)
+                if latency <= timeout_s:
+                    self.late[ask.broker] = begun + latency
             elif (name := type(ask.question).__name__) in self.refusing:
                 ask.failure = Failure(f"{name} refused")
             else:
                 ask.answer = self._answer(ask.broker, ask.question)
-                ask.answered_at = self.now
+                ask.answered_at = begun + latency
+        self.now += max(awaited, default=0.0)
+
+    def take_recovered(self) -> frozenset[int]:
+        recovered = frozenset(broker for broker, at in self.late.items() if at <= self.now)
+        for broker in recovered:
+            del self.late[broker]
+        return recovered
+
+    def delete_group(self, group: str) -> None:
+        """Delete a group with its commits, wherever it is."""
+        for broker, listed in self.groups.items():
+            self.groups[broker] = [known for known in listed if known.id != group]
+        self.commits.pop(group, None)
+        self.described.pop(group, None)
 
     def take_request_counts(self) -> dict[str, int]:
         counts, self.counts = self.counts, Counter()
@@ -127,9 +161,9 @@ class FakeBrokers:
                 answer = self.groups.get(broker, [])
             case FetchCommits(groups) | FetchShareOffsets(groups):
                 answer = {
-                    group: GroupCommits(error="NOT_COORDINATOR", moved=True)
-                    if self.coordinators.get(group, broker) != broker
-                    else self.commits.get(group, GroupCommits())
+                    group: self.commits.get(group, GroupCommits())
+                    if self._coordinates(broker, group)
+                    else GroupCommits(error="NOT_COORDINATOR", moved=True)
                     for group in groups
                 }
             case (
@@ -138,9 +172,15 @@ class FakeBrokers:
                 | DescribeShareGroups(groups)
                 | DescribeStreamsGroups(groups)
             ):
-                answer = {group: self.described[group] for group in groups}
+                answer = {
+                    group: self.described.get(group, DescribedGroup(error="GROUP_ID_NOT_FOUND"))
+                    if self._coordinates(broker, group)
+                    else DescribedGroup(error="NOT_COORDINATOR")
+                    for group in groups
+                }
             case FindCoordinators(groups):
-                answer = {g: self.coordinators[g] for g in groups if g in self.coordinators}
+                found = {group: self._coordinator(group) for group in groups}
+                answer = {group: found[group] for group in groups if found[group] is not None}
             case DescribeTopicConfigs(topics):
                 answer = {name: self.configs[name] for name in topics if name in self.configs}
             case DescribeLogDirs():
@@ -153,7 +193,23 @@ class FakeBrokers:
                 raise TypeError(question)
         return answer
 
+    def _coordinates(self, broker: int, group: str) -> bool:
+        return self.coordinators.get(group, broker) == broker
+
+    def _coordinator(self, group: str) -> int | None:
+        """Return who coordinates a group, whether there is such a group or not."""
+        if group in self.coordinators:
+            return self.coordinators[group]
+        for broker, listed in self.groups.items():
+            if any(known.id == group for known in listed):
+                return broker
+        if GROUPS_TOPIC in self.topics:
+            partitions = self._metadata().topics[GROUPS_TOPIC].partitions
+            return partitions[partition_of(group, len(partitions))].leader
+        return min({1, 2} - self.fenced, default=None)
+
     def _offsets(self, question: ListOffsets) -> FoundOffsets:
+        self.timeouts.add(question.timeout_ms)
         found = FoundOffsets({})
         for topic, partitions in question.wanted.items():
             for index, at in partitions.items():

@@ -85,8 +85,11 @@ def test_seconds_are_a_tenth_column_on_request_and_always_in_csv() -> None:
 def test_the_worst_group_is_first_with_what_to_do_in_eighty_columns() -> None:
     now = snapshot()
     abandoned = Group("abandoned" * 5, state="Empty", members=(), commits={"t": {0: 1}})
-    now = replace(now, groups={**now.groups, abandoned.id: abandoned})
-    lines = report.worst_first(now, Analyst().measure(now), 2).splitlines()
+    alive = replace(abandoned, members=(Member("m", "client", "/host"),))
+    analyst = Analyst()
+    analyst.measure(replace(now, groups={**now.groups, abandoned.id: alive}))
+    now = replace(now, groups={**now.groups, abandoned.id: abandoned}, monotonic_at=15.0)
+    lines = report.worst_first(now, analyst.measure(now), 2).splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[0].split() == ["GROUP", "STATUS", "LAG", "BEHIND", "MEMBERS", "STATE"]
     assert lines[1].startswith("abandoned")
@@ -99,7 +102,7 @@ def test_a_status_is_new_until_ten_polls_have_made_it_one() -> None:
     polls = [replace(snapshot(), monotonic_at=15.0 * n) for n in range(10)]
     tables = [report.worst_first(poll, analyst.measure(poll), 9) for poll in polls]
     assert tables[0].splitlines()[1].split()[:2] == ["payments", "new"]
-    assert tables[-1].splitlines()[1].split()[:2] == ["payments", "ERR"]
+    assert tables[-1].splitlines()[1].split()[:2] == ["payments", "OK"]
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
@@ -137,6 +140,7 @@ def brokers(monkeypatch: pytest.MonkeyPatch) -> Watched:
             2: [ListedGroup("b", CLASSIC, "Empty", "consumer")],
         },
         commits={"a": GroupCommits({"t": {0: 4}}), "b": GroupCommits({"t": {1: 15}})},
+        appended_at=1_700_000_000.0,
     )
     monkeypatch.setattr(watching, "KafkaWire", fake)
     return fake

@@ -137,41 +137,6 @@ def test_a_group_that_another_broker_lists_is_no_longer_stale() -> None:
     assert moved.coordinator == 1
 
 
-def test_a_group_deleted_while_its_coordinator_was_away_goes_once_that_is_back() -> None:
-    brokers = with_groups_topic(cluster())
-    collector = Collector(brokers, Intervals(metadata=0.0))
-    collector.poll()
-    brokers.fenced = brokers.down = {2}
-    brokers.groups[2] = []
-    for _ in range(4):
-        assert collector.poll().groups["b"].is_silent
-    brokers.fenced = brokers.down = set()
-    collector.poll()
-    assert set(collector.poll().groups) == {"a"}
-
-
-def test_a_deleted_group_is_kept_for_one_poll_and_costs_one_refresh_of_the_metadata() -> None:
-    brokers = with_groups_topic(cluster())
-    collector = Collector(brokers, Intervals())
-    collector.poll()
-    brokers.groups[2] = []
-    assert collector.poll().groups["b"].is_silent
-    brokers.asked.clear()
-    for _ in range(3):
-        assert set(collector.poll().groups) == {"a"}
-    assert sum(api == "Metadata" for round_ in brokers.asked for _, api in round_) == 1
-
-
-def test_groups_that_nobody_lists_while_they_move_are_not_lost() -> None:
-    brokers = with_groups_topic(cluster())
-    collector = Collector(brokers, Intervals())
-    collector.poll()
-    moving = brokers.groups[2].pop()
-    assert collector.poll().groups["b"].is_silent
-    brokers.groups[1].append(moving)
-    assert not collector.poll().groups["b"].is_silent
-
-
 def test_a_partition_without_a_leader_is_looked_at_again_soon_but_not_at_every_poll() -> None:
     brokers = cluster()
     brokers.fenced = {2}

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import gzip
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import pytest
@@ -23,9 +23,12 @@ from monitor.model import (
     CLASSIC,
     Broker,
     Group,
+    LogLook,
     Member,
     Offsets,
     Partition,
+    PartitionOffsets,
+    Refused,
     Silent,
     Snapshot,
     Topic,
@@ -87,7 +90,6 @@ def test_a_page_has_kafka_exporters_names_with_lag_never_negative_and_nothing_un
     assert value("kafka_topic_partition_under_replicated_partition", topic="t", partition="0") == 1
     assert value("kafka_monitor_broker_up", broker="2") == 0
     assert value("kafka_monitor_up", cluster="c") == 1
-    assert value("kafka_monitor_data_age_seconds", cluster="c") == 40
     assert value("kafka_monitor_stale_partitions", cluster="c") == 1
 
 
@@ -103,7 +105,9 @@ def test_a_value_that_is_stale_for_too_long_is_absent() -> None:
 def test_before_the_first_poll_only_the_monitor_speaks() -> None:
     found = scrape(Renderer().render(blocks(State("c", 1.0, error="refused"), Choice(45))).plain)
     assert found["kafka_monitor_up", (("cluster", "c"),)] == 0
-    assert {name for name, _ in found} == {"kafka_monitor_up", "kafka_monitor_build_info"}
+    assert {name for name, _ in found} == {
+        "kafka_monitor_up", "kafka_monitor_build_info", "kafka_monitor_poll_failed"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ['a"b', "a\\b", "a\nb", 'all"\\\n', "ünï", "{}=,"])
@@ -181,77 +185,145 @@ def test_what_did_not_change_is_kept_and_the_compressed_page_is_still_right() ->
 
 
 GROUPS: Final = 4
-# what happens to one group before a poll; {}: a record comes to its topic
+MEMBER: Final = Member("m", "client", "/host", {"t0": (0,)})
+# what happens to one group before a poll, or to a topic's log
 CHANGES: Final = st.tuples(
     st.integers(0, GROUPS - 1),
     st.sampled_from(
         [
-            {},
+            "record",
+            "marker",
+            "open",
+            "commit",
+            "delete",
+            "recreate",
             {"type": "consumer"},
             {"state": "Dead"},
             {"assignor": "range"},
             {"coordinator": None},
             {"coordinator": 2},
             {"members": None},
-            {"members": (Member("m", "client", "/host", {"t0": (0,)}),)},
+            {"members": ()},
+            {"members": (MEMBER,)},
+            {"members": (MEMBER,), "state": "Stable"},
             {"lags": {"t0": {0: 3}}},
             {"answer": Silent(40.0)},
+            {"answer": Refused("GROUP_AUTHORIZATION_FAILED")},
             {"answer": ANSWERED},
             {"commits": {}},
             {"commits": {"t0": {0: 10, 1: 11}}},
             {"commits": {"t0": {0: 4, 1: 10}, "t1": {0: 10}}},
+            {"commits": {"t0": {0: 5, 1: 10}}},
             {"commits": {"t1": {0: 4, 1: 3}}},
             {"commits": {"gone": {0: 1}}},
         ]
     ),
     st.sampled_from([0, 0, 1, 5]),  # polls afterwards in which nothing happens
+    st.sampled_from([15.0, 15.0, 900.0]),  # and how far they are apart
 )
 
 
-@settings(max_examples=50, deadline=None)
+@dataclass
+class World:
+    """The logs of two topics; what is appended to "t0" is readable, a marker or held back."""
+
+    ends: dict[str, dict[int, int]]
+    starts: dict[str, dict[int, int]]
+    readable: set[int] = field(default_factory=lambda: set(range(10)))
+    open_from: int | None = None
+
+    def change(self, what: str) -> None:
+        end = self.ends["t0"][0]
+        if what == "delete":
+            self._set_start(min(end, self.starts["t0"][0] + 5))
+        elif what == "recreate":
+            self.readable, self.open_from = {0, 1}, None
+            self._set_end(2)
+            self._set_start(0)
+        elif what == "commit":
+            self.readable |= set(range(self.open_from or end, end))
+            self.open_from = None
+        else:
+            if what == "open" and self.open_from is None:
+                self.open_from = end
+            elif what == "record" and self.open_from is None:
+                self.readable |= {end}
+            self._set_end(end + 1)
+
+    def _set_end(self, end: int) -> None:
+        self.ends = {**self.ends, "t0": {**self.ends["t0"], 0: end}}
+
+    def _set_start(self, start: int) -> None:
+        self.starts = {**self.starts, "t0": {**self.starts["t0"], 0: start}}
+
+    def look(self, wanted: PartitionOffsets) -> dict[str, dict[int, LogLook]]:
+        found: dict[str, dict[int, LogLook]] = {}
+        for topic, partitions in wanted.items():
+            for partition, offset in partitions.items():
+                end = self.ends[topic][partition]
+                is_plain = (topic, partition) != ("t0", 0)
+                stable = end if is_plain or self.open_from is None else self.open_from
+                at = next(
+                    (o for o in range(offset, stable) if is_plain or o in self.readable), None
+                )
+                look = LogLook(at, max(offset, stable) if at is None else at, stable)
+                found.setdefault(topic, {})[partition] = look
+        return found
+
+
+@settings(max_examples=100, deadline=None)
 @given(st.lists(CHANGES, min_size=1, max_size=6), st.sampled_from(Level))
 def test_a_page_rendered_poll_by_poll_is_the_same_as_one_rendered_from_nothing(
-    changes: list[tuple[int, dict[str, Any], int]], level: Level
+    changes: list[tuple[int, str | dict[str, Any], int, float]], level: Level
 ) -> None:
-    analyst, renderer = Analyst(rules=StatusRules(intervals=2)), Renderer()
-    thorough = Analyst(rules=StatusRules(intervals=2))
-    choice = Choice(45, level)
-    ends = {f"t{number}": {0: 10, 1: 10} for number in range(2)}
+    full = {f"t{number}": {0: 10, 1: 10} for number in range(2)}
+    world = World(full, {topic: dict.fromkeys(of, 0) for topic, of in full.items()})
+    analyst = Analyst(look_at_logs=world.look, rules=StatusRules(intervals=2))
+    thorough = Analyst(look_at_logs=world.look, rules=StatusRules(intervals=2))
+    renderer, choice = Renderer(), Choice(45, level)
     groups = {
         f"g{number}": Group(f"g{number}", state="Empty", members=(), coordinator=1,
                             commits={f"t{number % 2}": {0: 10, 1: 10}})
         for number in range(GROUPS)
     }  # fmt: skip
-    quiet: tuple[int, dict[str, Any]] = (0, {"id": "g0"})
+    quiet: tuple[int, str | dict[str, Any], float] = (0, {"id": "g0"}, 15.0)
     # at first all groups come to rest
     steps = [quiet] * 5
-    for index, change, pause in changes:
-        steps += [(index, change), *[quiet] * pause]
-    for number, (index, change) in enumerate([*steps, quiet]):
+    for index, change, pause, apart in changes:
+        steps += [(index, change, apart), *[(0, {"id": "g0"}, apart)] * pause]
+    now = 100.0
+    for number, (index, change, apart) in enumerate([*steps, quiet]):
         name = f"g{index}"
-        groups = {**groups, name: replace(groups[name], **change)}
-        if not change:
-            ends = {**ends, "t0": {**ends["t0"], 0: ends["t0"][0] + 1}}
-        now = 100.0 + 15 * number
+        if isinstance(change, str):
+            world.change(change)
+        else:
+            groups = {**groups, name: replace(groups[name], **change)}
+        now += apart
         snapshot = Snapshot(
             "c", now, now,
-            topics={t: Topic(t, dict.fromkeys((0, 1), Partition(1, (1,), (1,)))) for t in ends},
-            end_offsets=Offsets({t: dict(found) for t, found in ends.items()}, now),
+            topics={
+                t: Topic(t, dict.fromkeys((0, 1), Partition(1, (1,), (1,)))) for t in world.ends
+            },
+            start_offsets=Offsets({t: dict(found) for t, found in world.starts.items()}, now),
+            end_offsets=Offsets({t: dict(found) for t, found in world.ends.items()}, now),
             groups={
                 name: replace(group, commits={t: dict(c) for t, c in group.commits.items()})
                 for name, group in groups.items()
             },
         )  # fmt: skip
-        seen = State("c", now, snapshot, analyst.measure(snapshot), None, now, monotonic_at=now)
+        measured = analyst.measure(snapshot)
+        seen = State("c", now, snapshot, measured, monotonic_at=now, findings=analyst.findings)
         # to one that is never told the same assignor twice, nothing is steady: it measures all anew
         restless = {
             name: replace(group, assignor=f"{group.assignor}-{number}")
             for name, group in snapshot.groups.items()
         }
-        measured = thorough.measure(replace(snapshot, groups=restless))
-        assert {name: replace(found, steady=False) for name, found in seen.groups.items()} == {
-            name: replace(found, steady=False) for name, found in measured.items()
+        anew = thorough.measure(replace(snapshot, groups=restless))
+        assert {name: replace(found, steady=False) for name, found in measured.items()} == {
+            name: replace(found, steady=False) for name, found in anew.items()
         }
+        assert analyst.findings == thorough.findings
+        assert analyst.findings.failures == {}
         page = renderer.render(blocks(seen, choice))
         assert page.plain == Renderer().render(blocks(seen, choice)).plain
         assert gzip.decompress(page.gzipped) == page.plain

@@ -187,10 +187,11 @@ def test_metadata_is_read_as_kafka_python_reads_it(
 def test_the_offsets_request_is_byte_for_byte_kafka_pythons(
     *, wanted: dict[str, dict[int, int]], read_committed: bool, version: int
 ) -> None:
-    question = ListOffsets(wanted, read_committed)
-    assert binary.encode_list_offsets(wanted, version, read_committed=read_committed) == bytes(
-        offsets_request(question).encode(version=version)
+    question = ListOffsets(wanted, read_committed, timeout_ms=1_234)
+    encoded = binary.encode_list_offsets(
+        wanted, version, read_committed=read_committed, timeout_ms=1_234
     )
+    assert encoded == bytes(offsets_request(question).encode(version=version))
 
 
 @given(st.lists(names, max_size=200), st.sampled_from([8, 9]))

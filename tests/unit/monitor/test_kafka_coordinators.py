@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from monitor.kafka.coordinators import is_answered, partition_of
+from monitor.kafka.coordinators import leader_of, partition_of
 from monitor.model import Partition
 
 
@@ -24,13 +24,8 @@ def test_a_group_is_in_the_partition_that_its_java_hash_says(group: str, java_ha
     assert partition_of(group, 50) == expected % 50
 
 
-def test_only_the_leader_of_a_groups_partition_can_say_that_it_is_gone() -> None:
-    partitions = {0: Partition(1), 1: Partition(2), 2: Partition(None)}  # "a" is 97: in 1
-    assert is_answered("a", 1, partitions, {2})
-    assert not is_answered("a", 1, partitions, {1})
-    assert not is_answered("b", 1, partitions, {1, 2})  # "b" is 98: in 2, which nobody leads
-
-
-def test_where_partitions_are_hidden_the_last_coordinator_counts() -> None:
-    assert is_answered("a", 1, {}, {1})
-    assert not is_answered("a", 1, {}, {2})
+def test_the_leader_of_its_partition_coordinates_a_group() -> None:
+    partitions = {0: Partition(1), 1: Partition(2), 2: Partition(None)}
+    assert leader_of("a", partitions) == 2  # 97 % 3 is 1
+    assert leader_of("b", partitions) is None  # 98 is in 2, which nobody leads
+    assert leader_of("a", {}) is None

@@ -121,21 +121,6 @@ def test_offsets_by_time_go_to_each_leader_once_and_not_to_a_broker_that_failed(
     assert collector.offsets_for_times(wanted) == {"t": {0: (4, 1_500), 1: (-1, -1)}}
 
 
-def test_groups_without_members_are_hidden_on_request_and_back_with_their_first_member() -> None:
-    brokers = FakeBrokers(
-        groups={1: [ListedGroup("idle", CLASSIC, "Empty", "consumer")]},
-        commits={"idle": GroupCommits({"t": {0: 1}})},
-        described={"idle": DescribedGroup("Stable", members=(Member("m", "c", "/h"),))},
-    )
-    collector = Collector(brokers, Intervals(), hide_empty_groups=True)
-    assert collector.poll().groups == {}
-    assert "FetchCommits" not in {api for round_ in brokers.asked for _, api in round_}
-    brokers.groups[1] = [ListedGroup("idle", CLASSIC, "Stable", "consumer")]
-    assert collector.poll().groups["idle"].commits == {"t": {0: 1}}
-    brokers.groups[1] = [ListedGroup("idle", CLASSIC, "Empty", "consumer")]
-    assert collector.poll().groups == {}  # at once, and not stale for a poll
-
-
 def test_what_is_not_wanted_is_not_asked_for_and_not_in_the_snapshot() -> None:
     brokers = FakeBrokers(
         groups={

@@ -35,7 +35,7 @@ def test_lag_is_end_minus_commit_and_absent_where_either_is_unknown() -> None:
 def test_a_commit_past_the_log_end_is_no_lag_and_is_named() -> None:
     lag = lag_of(Group("g", commits={"t": {0: 12, 1: 1}}), {"t": {0: 10, 1: 3}})
     assert lag.partitions == {"t": {0: 0, 1: 2}}
-    assert lag.past_end == {"t": (0,)}
+    assert lag.past_end == {"t": {0: 2}}
     assert lag.total == 2
 
 

@@ -55,24 +55,64 @@ CASES = [
         replace(HEALTHY, rebalances_last_hour=7),
         "7 rebalances in the last hour",
     ),
-    ("messages_lost", Severity.CRITICAL, with_topic(unread_deleted=40), "40 messages of orders"),
+    (
+        "commits_stopped",
+        Severity.WARNING,
+        replace(with_topic(lag=90, produced=1.0), members=0, had_commits=True, had_members=False),
+        "commits without members, and has stopped to: 90 unread",
+    ),
+    (
+        "never_active",
+        Severity.INFO,
+        replace(with_topic(lag=90), members=0, had_members=False),
+        "Nobody was seen to consume since the monitor started, 90 messages are unread",
+    ),
+    (
+        "messages_lost",
+        Severity.CRITICAL,
+        with_topic(unread_deleted=40, loss_age_seconds=3_600.0),
+        "40 messages of orders",
+    ),
     (
         "retention_risk",
         Severity.CRITICAL,
         with_topic(lag=5, retention_remaining_seconds=5400.0),
         "may be deleted in 90 min",
     ),
-    ("committed_past_end", Severity.WARNING, with_topic(past_end=3), "On 3 partitions of orders"),
+    (
+        "commit_past_end",
+        Severity.WARNING,
+        with_topic(past_end=5_000_000),
+        "Commits on orders are 5000000 messages past the log end",
+    ),
+    (
+        "open_transaction",
+        Severity.WARNING,
+        with_topic(held=1_463, held_seconds=1_800.0),
+        "holds back 1463 records of orders, for 30 min now",
+    ),
+    (
+        "not_consumed",
+        Severity.INFO,
+        with_topic(lag=90, consumed_topic=False, stuck=3),
+        "has commits on orders, but its members hold nothing of it",
+    ),
+    (
+        "held_without_commit",
+        Severity.INFO,
+        with_topic(uncommitted=2),
+        "2 partitions of orders are held by members that have not committed",
+    ),
     (
         "consumer_stuck",
         Severity.CRITICAL,
-        with_topic(lag=90, commit_age_seconds=720.0),
-        "alive but has committed nothing for 12 min, with 90 unread messages",
+        with_topic(lag=90, stuck=1, stuck_seconds=720.0),
+        "committed nothing for 12 min on 1 of 6 partitions, with 90 unread messages",
     ),
     (
         "partition_in_error",
         Severity.CRITICAL,
-        replace(with_topic(lag=90, commit_age_seconds=5.0), status=Status.ERR),
+        replace(with_topic(lag=90), status=Status.ERR),
         "in ERR with 90 unread",
     ),
     (
@@ -128,8 +168,12 @@ def test_too_slow_a_group_is_told_how_many_replicas_and_partitions_it_needs() ->
 @pytest.mark.parametrize(
     "quiet",
     [
-        with_topic(lag=90, commit_age_seconds=299.0),
-        with_topic(lag=0, commit_age_seconds=9999.0),
+        with_topic(lag=90),
+        with_topic(unread_deleted=40, loss_age_seconds=3_601.0),
+        with_topic(unread_deleted=40),
+        with_topic(unread_deleted=0, loss_age_seconds=1.0),
+        replace(with_topic(lag=90, produced=1.0), members=0, had_commits=True, commits_move=True),
+        replace(with_topic(lag=90, produced=0.0), members=0, had_commits=True),
         with_topic(production_excess=0.2, hottest=(0, 0.2)),
         with_topic(assignment_excess=0.2),
         with_topic(lag=5, retention_remaining_seconds=86_400.0),
@@ -145,7 +189,9 @@ def test_what_is_within_limits_is_not_mentioned(quiet: GroupPicture) -> None:
 
 def test_the_worst_comes_first_and_the_order_is_stable() -> None:
     group = replace(
-        with_topic(lag=90, production_excess=2.0, hottest=(3, 0.6), unread_deleted=1),
+        with_topic(
+            lag=90, production_excess=2.0, hottest=(3, 0.6), unread_deleted=1, loss_age_seconds=9.0
+        ),
         members=8,
         idle=2,
     )

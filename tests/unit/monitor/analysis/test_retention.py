@@ -10,13 +10,13 @@ DAY = Retention(milliseconds=86_400_000)
 
 
 def risk(committed: int, retention: Retention = DAY, **known: float | None) -> RetentionRisk:
-    lag = known.pop("lag_seconds", 3600.0)
+    age = known.pop("record_age", 3600.0)
     size = known.pop("log_bytes", None)
     return retention_risk(
         committed,
         100,
         200,
-        lag_seconds=lag,
+        record_age=age,
         retention=retention,
         log_bytes=None if size is None else int(size),
         produced_per_second=known.pop("produced_per_second", None),
@@ -28,9 +28,8 @@ def test_nothing_unread_is_no_risk() -> None:
     assert risk(250) == NO_RISK  # past the end
 
 
-def test_messages_deleted_before_they_were_read_are_counted() -> None:
-    assert risk(60) == RetentionRisk(40, 1.0, 82_800.0)
-    assert risk(100).unread_deleted == 0
+def test_what_was_deleted_unread_is_no_part_of_what_is_left() -> None:
+    assert risk(60) == RetentionRisk(1.0, 82_800.0)
 
 
 def test_the_share_of_the_retained_log_that_is_unread() -> None:
@@ -39,8 +38,12 @@ def test_the_share_of_the_retained_log_that_is_unread() -> None:
 
 
 def test_an_empty_log_whose_unread_messages_are_all_gone() -> None:
-    found = retention_risk(50, 200, 200, lag_seconds=None, retention=DAY)
-    assert found == RetentionRisk(150, 0.0, None)
+    found = retention_risk(50, 200, 200, record_age=None, retention=DAY)
+    assert found == NO_RISK
+
+
+def test_a_log_start_past_the_end_is_another_logs() -> None:
+    assert retention_risk(0, 5_000, 10, record_age=1.0, retention=DAY) == NO_RISK
 
 
 @pytest.mark.parametrize(
@@ -53,11 +56,11 @@ def test_what_is_kept_for_ever_is_never_deleted(retention: Retention) -> None:
 
 
 def test_an_age_that_is_not_known_leaves_the_time_unknown() -> None:
-    assert risk(150, lag_seconds=None).remaining_seconds is None
+    assert risk(150, record_age=None).remaining_seconds is None
 
 
 def test_what_is_over_age_has_no_time_left() -> None:
-    assert risk(150, lag_seconds=90_000.0).remaining_seconds == 0
+    assert risk(150, record_age=90_000.0).remaining_seconds == 0
 
 
 def test_retention_by_size_counts_when_sizes_are_known() -> None:
@@ -73,6 +76,5 @@ def test_retention_by_size_counts_when_sizes_are_known() -> None:
 
 @given(st.integers(0, 300), st.integers(0, 200), st.integers(0, 100))
 def test_shares_are_shares(committed: int, start: int, length: int) -> None:
-    found = retention_risk(committed, start, start + length, lag_seconds=1.0, retention=DAY)
+    found = retention_risk(committed, start, start + length, record_age=1.0, retention=DAY)
     assert 0 <= found.unread_share <= 1
-    assert found.unread_deleted >= 0

@@ -46,6 +46,7 @@ class Case:
     current_lag: int = 250
     broker_offsets: tuple[int, ...] = (9000,)
     allowed_lag: int = 0
+    patience: int = 0
 
 
 CASES = [
@@ -110,7 +111,14 @@ CASES = [
     # STALL
     Case("the same offset with lag is STALL", STALLED, 301, Status.STALL),
     Case("STALL too while the lag stands", ((1, 5, 9), (2, 5, 9), (3, 5, 9)), 3, Status.STALL),
-    Case("one commit this very moment is STALL", ((100, 1000, 50),), 100, Status.STALL),
+    # patience
+    Case("one commit tells of no rhythm", ((100, 1000, 50),), 160, Status.OK, patience=60),
+    Case(
+        "one commit is STOP beyond the patience", ((100, 1000, 50),), 161, Status.STOP, patience=60
+    ),
+    Case("silence that is usual is not STOP", GROWING, 1200, Status.WARN, patience=700),
+    Case("silence that is not usual is", GROWING, 1201, Status.STOP, patience=700),
+    Case("patience shorter than the window is nothing", GROWING, 901, Status.STOP, patience=60),
     # WARN
     Case("lag that grows is WARN", GROWING, 501, Status.WARN),
     Case("lag that never shrinks is WARN", EVEN, 301, Status.WARN),
@@ -139,6 +147,7 @@ def test_rule(case: Case) -> None:
         current_lag=case.current_lag,
         now_ms=case.now * 1000,
         allowed_lag=case.allowed_lag,
+        patience_ms=case.patience * 1000,
     )
     assert status is case.expected
 

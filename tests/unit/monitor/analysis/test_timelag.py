@@ -711,3 +711,169 @@ def test_whatever_is_reported_is_within_the_promised_error(
                 if seconds is not None:
                     allowed = max(1.0, 0.001 * oldest) + 0.01
                     assert newest - allowed <= seconds <= oldest + allowed
+
+
+# --- wanted offsets that are outside what is known of the log
+
+
+@pytest.mark.parametrize("committed", [19, 20, 21, 5_000])
+@pytest.mark.parametrize("compacted", [True, False])
+def test_at_the_newest_end_and_past_it_nothing_is_searched(
+    committed: int, *, compacted: bool
+) -> None:
+    lag = TimeLag()
+    for now in (0.0, 15.0):
+        lag.observe(
+            {KEY[0]: {KEY[1]: 20}},
+            [(KEY, committed)],
+            now=now,
+            wall=START + now,
+            uncompacted=() if compacted else UNCOMPACTED,
+        )
+        for _ in range(MAX_FIRST_TIME_QUESTIONS):
+            asked = lag.questions()
+            assert not asked or committed < 20
+            lag.answers(asked, dict.fromkeys(asked, (-1, -1)))
+        if committed >= 20:
+            assert lag.seconds(KEY, committed) == 0
+
+
+@settings(deadline=None)
+@given(
+    polls=st.lists(
+        st.tuples(
+            st.integers(0, 40),  # the log end
+            st.lists(st.integers(0, 60), max_size=4),  # wanted offsets
+            st.lists(st.tuples(st.integers(-1, 60), st.floats(-1e5, 1e5)), min_size=6, max_size=6),
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+    compacted=st.booleans(),
+    dated=st.booleans(),
+)
+def test_no_offset_no_log_end_and_no_reply_makes_it_raise_or_tell_of_the_future(
+    polls: list[tuple[int, list[int], list[tuple[int, float]]]], *, compacted: bool, dated: bool
+) -> None:
+    lag = TimeLag()
+    for number, (end, offsets, replies) in enumerate(polls):
+        now = 15.0 * number
+        lag.observe(
+            {KEY[0]: {KEY[1]: end}},
+            [(KEY, offset) for offset in offsets],
+            now=now,
+            wall=START + now,
+            uncompacted=() if compacted else UNCOMPACTED,
+            dated=UNCOMPACTED if dated else (),
+            starts={KEY[0]: {KEY[1]: min(offsets, default=0)}},
+        )
+        for offset, since in replies:
+            asked = lag.questions()
+            if not asked:
+                break
+            time = -1 if offset < 0 else int((START + now + since) * 1000)
+            lag.answers(asked, {KEY: (offset, time)})
+        for offset in offsets:
+            seconds = lag.seconds(KEY, offset)
+            assert seconds is None or seconds >= 0
+            assert offset < end or seconds == 0
+    assert lag._guard.failures == {}
+
+
+# --- timestamps that nobody's clock told
+
+
+@pytest.mark.parametrize("stamp", [0.0, -0.001, 1_000.0, START + 86_400], ids=str)
+def test_of_records_from_before_the_first_look_without_a_credible_time_the_wait_since_is_told(
+    stamp: float,
+) -> None:
+    log = a_log(-500, -400)
+    log.stamps = [stamp] * 2
+    lag = TimeLag()
+    seen = []
+    for number in range(60):
+        poll(lag, log, 0, START + number * POLL_SECONDS)
+        seen.append(lag.seconds(KEY, 0))
+    # not 20784 days, nor nothing at all: it has been there since the first look at least
+    assert seen == [None, *(number * POLL_SECONDS for number in range(1, 60))]
+
+
+def test_records_without_a_time_that_are_seen_to_come_are_dated_by_the_polls() -> None:
+    log, lag = a_log(-500), TimeLag()
+    poll(lag, log, 1, START)
+    log.append(START + 5)
+    log.stamps = [0.0, 0.0]
+    poll(lag, log, 1, START + 15)
+    poll(lag, log, 1, START + 30)
+    assert lag.seconds(KEY, 1) == pytest.approx(25, abs=10)
+
+
+# --- the timestamp that a record carries
+
+
+def dated_poll(lag: TimeLag, log: FakeLog, committed: int, now: float, *, start: int = 0) -> None:
+    end = log.end_at(now)
+    lag.observe(
+        {KEY[0]: {KEY[1]: end}},
+        [(KEY, committed)],
+        now=now - START,
+        wall=now,
+        uncompacted=UNCOMPACTED,
+        dated=UNCOMPACTED,
+        starts={KEY[0]: {KEY[1]: start}},
+    )
+    for _ in range(MAX_TIME_QUESTIONS):
+        asked = lag.questions()
+        if not asked:
+            return
+        lag.answers(asked, {key: log.offset_for(ms, now) for key, ms in asked.items()})
+
+
+def test_a_mirrored_record_at_the_log_start_has_the_time_that_it_carries() -> None:
+    log, lag = FakeLog(), TimeLag()
+    dated_poll(lag, log, 0, START)
+    for _ in range(50):
+        log.append(START + 3)
+    log.stamps = [START - 863_980.0] * 50
+    for polls in range(1, 4):
+        dated_poll(lag, log, 0, START + polls * POLL_SECONDS)
+        assert lag.record_time(KEY, 0) == START - 863_980
+
+
+def test_a_mirrored_record_further_on_has_no_time_that_is_known() -> None:
+    log, lag = FakeLog(), TimeLag()
+    dated_poll(lag, log, 0, START)
+    for _ in range(50):
+        log.append(START + 3)
+    log.stamps = [START - 863_980.0] * 50
+    for polls in range(1, 4):
+        dated_poll(lag, log, 20, START + polls * POLL_SECONDS)
+        assert lag.record_time(KEY, 20) is None
+
+
+@pytest.mark.parametrize("committed", [0, 1, 37, 90])
+def test_a_record_of_a_sane_clock_has_its_time_or_a_moment_before(committed: int) -> None:
+    log, lag = FakeLog(), TimeLag()
+    steady(log, random.Random(4), START - 300, START + 60, 1)
+    log.stamps = [time - 0.3 for time in log.times]
+    for polls in range(4):
+        dated_poll(lag, log, committed, START + polls * POLL_SECONDS)
+    told = lag.record_time(KEY, committed)
+    assert told is not None
+    assert log.stamps[committed] - 3 <= told <= log.stamps[committed]
+
+
+def test_the_time_of_a_record_is_asked_for_once() -> None:
+    log, lag = FakeLog(), TimeLag()
+    dated_poll(lag, log, 0, START)
+    for _ in range(50):
+        log.append(START + 3)
+    log.stamps = [START - 863_980.0] * 50
+    dated_poll(lag, log, 20, START + POLL_SECONDS)
+    for polls in range(2, 6):
+        now = START + polls * POLL_SECONDS
+        lag.observe(
+            {KEY[0]: {KEY[1]: 50}}, [(KEY, 20)], now=now - START, wall=now,
+            uncompacted=UNCOMPACTED, dated=UNCOMPACTED,
+        )  # fmt: skip
+        assert lag.questions() == {}
