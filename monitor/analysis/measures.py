@@ -608,7 +608,7 @@ class Analyst:
         lag: GroupLag,
         seconds: Mapping[str, Mapping[int, float]],
     ) -> dict[str, dict[int, RetentionRisk]]:
-        wall = poll.now + poll.snapshot.wall_offset
+        wall = self._times.wall
         ages: dict[str, dict[int, float]] = {}
         for topic, partitions in poll.readable.get(group.id, nothing()).items():
             for partition, told in partitions.items():
@@ -711,6 +711,8 @@ class Analyst:
             produced=rates.produced if rates else None,
             consumed=rates.consumed if rates else None,
             catch_up=rates.catch_up if rates else None,
+            lag_seconds=_largest_of(lag, topic, measures.seconds.get(topic, nothing())),
+            patience_seconds=activity.patience,
             stuck=stuck,
             stuck_seconds=poll.now - since,
             held=sum(each.records for each in held),
@@ -730,6 +732,13 @@ class Analyst:
             retention_seconds=retention.milliseconds and retention.milliseconds / 1000,
             past_end=sum(lag.past_end.get(topic, nothing()).values()),
         )
+
+
+def _largest_of(lag: GroupLag, topic: str, seconds: Mapping[int, float]) -> float | None:
+    """Return the largest lag in seconds of a topic, None unless all are known."""
+    if lag.partitions.get(topic, nothing()).keys() - seconds.keys():
+        return None
+    return max(seconds.values(), default=None)
 
 
 def _differing(values: Mapping[str, object], last: Mapping[str, object]) -> set[str]:

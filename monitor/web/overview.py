@@ -128,7 +128,7 @@ def _group_row(snapshot: Snapshot, group: Group, measures: GroupMeasures) -> Gro
     status = status_word(measures) or "-"
     lagging = heapq.nlargest(MAX_PARTITIONS, _by_lag(group, measures))
     return GroupRow(
-        id=group.id,
+        id=group.id or "(empty id)",
         type=group.type,
         state=group.state or "unknown",
         status=status,

@@ -192,7 +192,7 @@ def _safe(text: str) -> Iterator[str]:
 
 def _part(group: str, text: str) -> str:
     """Return a group's summary and advice of `monitor lag`."""
-    start = text.find(f"{group}: total lag")
+    start = text.find(f"{group or '(empty id)'}: total lag")
     return "" if start < 0 else text[start : text.find("\n\n", start)]
 
 
