@@ -1,10 +1,9 @@
 """Send demo orders to a gateway until SIGTERM: `demo_traffic.py HOST PORT ORDERS_PER_SECOND`."""  # noqa: INP001  # a script, not part of a package
 
-import signal
 import sys
-import threading
 
 from order_services.local.traffic import Traffic
+from order_services.signals import stop_signals
 
 REPORT_INTERVAL_SECONDS = 30.0
 
@@ -18,17 +17,19 @@ def main() -> int:
     if not rate > 0:
         print("say demo_traffic.py HOST PORT ORDERS_PER_SECOND", file=sys.stderr)  # noqa: T201
         return 2
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    traffic = Traffic(host, port, rate)
-    traffic.start()
-    stopped = False
-    while not stopped:
-        stopped = stop.wait(REPORT_INTERVAL_SECONDS)
-        print(f"accepted {traffic.accepted}, refused {traffic.refused}")  # noqa: T201
-    traffic.stop()
+    with stop_signals() as stop:
+        traffic = Traffic(host, port, rate)
+        traffic.start()
+        while not stop.wait(REPORT_INTERVAL_SECONDS):
+            report(traffic)
+        traffic.stop()
+        report(traffic)
     return 0
+
+
+def report(traffic: Traffic) -> None:
+    """Print what became of the orders so far."""
+    print(f"accepted {traffic.accepted}, refused {traffic.refused}")  # noqa: T201
 
 
 if __name__ == "__main__":

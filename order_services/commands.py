@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 import textwrap
 import threading
@@ -26,6 +25,7 @@ from order_services.dead_letters import DeadLetterError, Replayed, Selection
 from order_services.replay import ReplayError
 from order_services.runtime.database import Database
 from order_services.runtime.settings import ServiceSettings, SettingsError, load
+from order_services.signals import stop_signals
 from order_services.storage import schema
 
 EXIT_FAILED: Final = 1
@@ -40,19 +40,6 @@ _output_option = click.option(
     show_default=True,
     help="How to print it.",
 )
-
-
-@contextmanager
-def stop_on_interrupt() -> Iterator[threading.Event]:
-    """Set the event at Ctrl-C or SIGTERM, instead of breaking off in the middle of something."""
-    stop = threading.Event()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
-    try:
-        yield stop
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
 
 
 @click.group("dead-letters")
@@ -153,7 +140,7 @@ def replay_dead_letters(
     def show(replayed: Replayed) -> None:
         click.echo(f"{replayed.sent} sent back ...", err=True)
 
-    with stop_on_interrupt() as stop:
+    with stop_signals() as stop:
         done = _do(
             lambda: dead_letters.replay(
                 brokers, group, selection, again=again, on_progress=show, stopping=stop.is_set
@@ -248,7 +235,14 @@ def show_refused(database: URL | None, output: str, message_id: int) -> None:
     if found is None:
         _fail(f"there is no refused message {message_id}")
     if output == "json":
-        _print_json({**asdict(found), "key": _text(found.key), "value": _text(found.value)})
+        _print_json(
+            {
+                **asdict(found),
+                "key": _text(found.key),
+                "value": _text(found.value),
+                "headers": [[name, _text(value)] for name, value in found.headers],
+            }
+        )
         return
     _print_field("service", found.slice)
     _print_field("topic", found.topic)
@@ -256,8 +250,8 @@ def show_refused(database: URL | None, output: str, message_id: int) -> None:
     _print_field("refused at", _time(found.refused_at))
     _print_field("reason", found.reason)
     _print_field("key", _text(found.key) or "none")
-    for name, value in found.headers.items():
-        _print_field("header", f"{name}: {value}")
+    for name, value in found.headers:
+        _print_field("header", f"{name}: {_text(value)}")
     click.echo("value")
     for line in _value_lines(found.value):
         click.echo(line)
@@ -318,7 +312,7 @@ def replay_command(
     """Publish the last days' events again; analytics counts those that it lacks."""
     _connect(brokers)
     settings = _settings(database).model_copy(update={"kafka_brokers": brokers})
-    with _database(settings) as store, stop_on_interrupt() as stop:
+    with _database(settings) as store, stop_signals() as stop:
         try:
             _replay(settings, store, stop, days=days, rate=rate, wait_seconds=wait_seconds)
         except ReplayError as error:

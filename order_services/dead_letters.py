@@ -14,7 +14,7 @@ import json
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -30,7 +30,12 @@ from confluent_kafka import (
 
 from order_services.runtime.dead_letters import HEADER_PREFIX
 from order_services.runtime.kafka_settings import kafka_settings
-from order_services.runtime.relay import MAX_MESSAGE_BYTES
+from order_services.runtime.messages import (
+    DEAD_LETTER_FOR,
+    UnreadableHeadersError,
+    headers_of,
+)
+from order_services.runtime.publishing import MAX_MESSAGE_BYTES
 from order_services.topics import DEAD_LETTER_SUFFIX
 
 MEMORY_GROUP_PREFIX: Final = "dead-letters-replay-"
@@ -42,7 +47,7 @@ CHUNK: Final = 100
 # Brokers refuse larger metadata (offset.metadata.max.bytes, 4096 by default).
 MAX_METADATA_BYTES: Final = 4000
 
-Headers = list[tuple[str, bytes]]
+Headers = list[tuple[str, bytes | None]]
 
 
 class DeadLetterError(Exception):
@@ -87,7 +92,7 @@ class DeadLetter:
         """The type of the event, as its header or its value says; unchecked."""
         for name, value in self.headers:
             if name == "event-type":
-                return value.decode("utf-8", "replace")
+                return (value or b"").decode("utf-8", "replace")
         try:
             body = json.loads(self.value or b"")
         except ValueError:
@@ -236,8 +241,8 @@ def replay(
     """Send dead letters back to the topics that they came from, with key, headers and event id.
 
     The group lets them in, since a dead letter leaves no row in its inbox; every other group that
-    reads the topic has handled the event, and its inbox says so. What was sent back before is passed
-    over unless `again`. Once `stopping` it ends, with all that was sent remembered. Raises
+    reads the topic passes them over, as a header says whom they are for. What was sent back before is
+    passed over unless `again`. Once `stopping` it ends, with all that was sent remembered. Raises
     `DeadLetterError`.
     """
     replayed = Replayed()
@@ -316,7 +321,8 @@ def _send(producer: Producer, letters: Sequence[DeadLetter]) -> None:
             "topic": letter.origin_topic,
             "key": letter.key,
             "value": letter.value,
-            "headers": letter.headers,
+            # whoever else reads the topic has had it, however long ago: they pass it over
+            "headers": [*letter.headers, (DEAD_LETTER_FOR, letter.group_id.encode())],
             "on_delivery": report,
         }
         if letter.key is None and letter.origin_partition is not None:
@@ -374,13 +380,13 @@ def _read(
 def _letter(group_id: str, partition: int, offset: int, message: Message) -> DeadLetter:
     about: dict[str, str] = {}
     headers: Headers = []
-    given = message.headers()
-    for name, value in given if isinstance(given, list) else ():
-        data = value.encode() if isinstance(value, str) else value or b""
-        if name.startswith(HEADER_PREFIX):
-            about[name.removeprefix(HEADER_PREFIX)] = data.decode("utf-8", "replace")
-        else:
-            headers.append((name, data))
+    # somebody else put a letter there whose headers cannot be read: it does not say where it came from
+    with suppress(UnreadableHeadersError):
+        for name, value in headers_of(message):
+            if name.startswith(HEADER_PREFIX):
+                about[name.removeprefix(HEADER_PREFIX)] = (value or b"").decode("utf-8", "replace")
+            else:
+                headers.append((name, value))
     return DeadLetter(
         group_id=group_id,
         partition=partition,

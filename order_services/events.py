@@ -27,7 +27,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -52,7 +52,7 @@ MAX_TRACEPARENT_LENGTH: Final = 128
 _VERSION_7: Final = 0x7 << 76 | 0x2 << 62
 _RANDOM_BITS: Final = 0xFFF << 64 | (1 << 62) - 1
 
-Headers = Sequence[tuple[str, bytes]]
+Headers = Sequence[tuple[str, bytes | None]]
 
 
 class EventType(StrEnum):
@@ -219,6 +219,24 @@ def decode(value: bytes | None, headers: Headers | None = None) -> Event:
         event_id=_uuid(body, "eventId"),
         timestamp=_time(body, "timestamp"),
     )
+
+
+def created_and_cancelled(events: Iterable[Event]) -> tuple[dict[str, Event], dict[str, Event]]:
+    """Return the orders to carry out and those to undo, by order id, each in the order of arrival.
+
+    An order that is created and cancelled in one batch is only undone: the rest would be work for
+    nothing.
+    """
+    created: dict[str, Event] = {}
+    cancelled: dict[str, Event] = {}
+    for event in events:
+        if event.event_type is EventType.ORDER_CREATED:
+            created[event.order_id] = event
+        elif event.event_type is EventType.ORDER_CANCELLED:
+            cancelled[event.order_id] = event
+    for order_id in created.keys() & cancelled.keys():
+        del created[order_id]
+    return created, cancelled
 
 
 def _object(body: dict[str, Any], name: str) -> dict[str, Any]:

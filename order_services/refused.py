@@ -6,13 +6,15 @@ topic, which go through once somebody has raised its limit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-import orjson
 from sqlalchemy import Connection
+
+from order_services.events import Headers
+from order_services.runtime.outbox import decode_headers
 
 _HEAPS: Final = """
     SELECT slice, topic, split_part(reason, ':', 1), count(*), min(refused_at), max(refused_at)
@@ -59,7 +61,7 @@ class RefusedMessage:
     topic: str
     key: bytes | None
     value: bytes | None
-    headers: Mapping[str, str]
+    headers: Headers
     reason: str
     created_at: datetime
     refused_at: datetime
@@ -81,7 +83,10 @@ def find(connection: Connection, message_id: int) -> RefusedMessage | None:
         row.topic,
         None if row.key is None else bytes(row.key),
         None if row.value is None else bytes(row.value),
-        orjson.loads(row.headers),
+        [
+            (name, value.encode() if isinstance(value, str) else value)
+            for name, value in decode_headers(row.headers)
+        ],
         row.reason,
         row.created_at,
         row.refused_at,

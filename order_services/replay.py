@@ -29,7 +29,7 @@ from order_services.events import IS_REPLAY, Event, EventType
 from order_services.runtime import instrumentation
 from order_services.runtime.database import Database
 from order_services.runtime.kafka_settings import kafka_settings
-from order_services.runtime.relay import REPORT_MARGIN_SECONDS, producer_settings
+from order_services.runtime.publishing import REPORT_MARGIN_SECONDS, producer_settings
 from order_services.runtime.settings import ServiceSettings
 from order_services.storage.rings import ANALYTICS_EVENTS, utc_today
 

@@ -16,9 +16,9 @@ from typing import Final
 import orjson
 from sqlalchemy import Connection
 
-from order_services.events import Event, EventType
+from order_services.events import Event, EventType, created_and_cancelled
 from order_services.inventory.rules import Quantities, items, quantities, take
-from order_services.runtime import instrumentation
+from order_services.runtime import transitions
 from order_services.tables import InventoryFact
 
 SOURCE: Final = "inventory"
@@ -60,24 +60,11 @@ class InventoryHandler:
     """Handles `HANDLES`; raises `ValueError` for an order whose items are not proper ones."""
 
     def __init__(self) -> None:
-        self._counters = {
-            fact: instrumentation.TRANSITIONS.labels("inventory", fact.value)
-            for fact in (InventoryFact.RESERVED, InventoryFact.FAILED, InventoryFact.RELEASED)
-        }
+        transitions.show(InventoryFact.RESERVED, InventoryFact.FAILED, InventoryFact.RELEASED)
 
     def __call__(self, events: Sequence[Event], connection: Connection) -> list[Event]:
         """Reserve and release; returns the INVENTORY_* events."""
-        cancelled = {
-            event.order_id: event
-            for event in events
-            if event.event_type is EventType.ORDER_CANCELLED
-        }
-        created = {
-            event.order_id: event
-            for event in events
-            # cancelled in the same batch: taking first would only be work to undo
-            if event.event_type is EventType.ORDER_CREATED and event.order_id not in cancelled
-        }
+        created, cancelled = created_and_cancelled(events)
         wanted = {order_id: quantities(event.payload) for order_id, event in created.items()}
         # all reservations first, then all products: see the order of locks above
         new = self._claim(connection, wanted)
@@ -124,11 +111,9 @@ class InventoryHandler:
 
     def _outcome(self, event: Event, wanted: Quantities, missing: list[str] | None) -> Event:
         if missing is not None:
-            self._counters[InventoryFact.FAILED].inc()
             return event.follow(
                 EventType.INVENTORY_FAILED, {"reason": "out_of_stock", "missing": missing}, SOURCE
             )
-        self._counters[InventoryFact.RESERVED].inc()
         return event.follow(
             EventType.INVENTORY_RESERVED,
             {"items": items(wanted), "acceptedAt": event.timestamp},
@@ -136,7 +121,6 @@ class InventoryHandler:
         )
 
     def _released(self, event: Event, held: Quantities) -> Event:
-        self._counters[InventoryFact.RELEASED].inc()
         return event.follow(EventType.INVENTORY_RELEASED, {"items": items(held)}, SOURCE)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import IO
 
 import psutil
+
+# A log that is larger is set aside, in the place of the one that was set aside before.
+MAX_LOG_BYTES = 20 * 1024 * 1024
 
 
 class StartError(Exception):
@@ -38,6 +42,7 @@ class ManagedProcess:
     def start(self) -> None:
         """Start the program; raises StartError when it can't be executed."""
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
+        self.bound_log()
         with self.log_file.open("ab") as log:
             self._popen = self._spawn(log)
 
@@ -115,6 +120,15 @@ class ManagedProcess:
             self.kill()
             return False
         return True
+
+    def bound_log(self) -> None:
+        """Set the log aside when it has become too large; safe while the program writes to it."""
+        with contextlib.suppress(FileNotFoundError):
+            if self.log_file.stat().st_size <= MAX_LOG_BYTES:
+                return
+            # a copy, as the program keeps the file itself open; it appends, so it goes on at the start
+            shutil.copyfile(self.log_file, self.log_file.with_name(self.log_file.name + ".1"))
+            os.truncate(self.log_file, 0)
 
     def log_tail(self, lines: int = 15) -> str:
         """Return the last lines of the log."""

@@ -18,8 +18,11 @@ from typing import IO
 import psutil
 
 from order_services.local.process import ManagedProcess, ProcessIdentity, StartError
+from order_services.runtime.settings import KILL_AFTER_SECONDS
 
-STOP_TIMEOUT_S = 20.0
+# A service that is asked to end has its budget, and the margin for leaving Python; what is slower
+# hangs. Kafka, PostgreSQL and the monitor have no more to do.
+STOP_TIMEOUT_S = KILL_AFTER_SECONDS
 # A program that dies again and again is broken, not unlucky: stop restarting and say so.
 MAX_RESTARTS = 5
 RESTART_WINDOW_S = 60.0
@@ -99,8 +102,9 @@ class Supervisor:
                 )
 
     def revive(self) -> None:
-        """Start again whatever has died."""
+        """Start again whatever has died, and keep the logs within their bounds."""
         for process in self._processes:
+            process.bound_log()
             if process.running or process.name in self._given_up:
                 continue
             recent = self._restarts.setdefault(process.name, deque())
@@ -133,13 +137,20 @@ class Supervisor:
             for process in stage:
                 process.request_stop()
             deadline = time.monotonic() + STOP_TIMEOUT_S
+            in_a_hurry = False
             while any(process.running for process in stage) and time.monotonic() < deadline:
-                if hurry():
+                in_a_hurry = hurry()
+                if in_a_hurry:
                     break
                 time.sleep(0.05)
             for process in stage:
                 if process.running:
-                    self._say(f"{process.name} did not stop in time and was killed")
+                    why = (
+                        "was killed at once, as asked"
+                        if in_a_hurry
+                        else "did not stop in time and was killed"
+                    )
+                    self._say(f"{process.name} {why}")
                     process.kill()
         self._processes.clear()
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 import click
 from sqlalchemy.engine import URL, make_url
@@ -34,6 +32,7 @@ from order_services.local.process import ManagedProcess, StartError
 from order_services.local.summary import Summary, is_ready
 from order_services.local.supervisor import AlreadyRunningError, Supervisor
 from order_services.local.traffic import Traffic
+from order_services.signals import StopSignals, stop_signals
 
 DATABASE_NAME = "ecommerce"
 READY_TIMEOUT_S = 90.0
@@ -41,27 +40,6 @@ SUMMARY_INTERVAL_S = 5.0
 MONITOR_POLL_INTERVAL_S = 5.0
 POSTGRES_DEFAULT_PORT = 5432
 DEMO_CANCEL_SHARE = 0.05
-
-
-class _Stop:
-    """What Ctrl-C and SIGTERM set; a second one means: now."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self.asked = 0
-
-    def handle(self, _number: int, _frame: FrameType | None) -> None:
-        self.asked += 1
-        self._event.set()
-
-    def __bool__(self) -> bool:
-        return self._event.is_set()
-
-    def wait(self, seconds: float) -> None:
-        self._event.wait(max(0.0, seconds))
-
-    def in_a_hurry(self) -> bool:
-        return self.asked > 1
 
 
 class _InterruptedError(Exception):
@@ -147,13 +125,11 @@ def up_command(
         postgres_port=None if database else postgres_port,
         faults=DEMO_FAULTS if faults else {},
     )
-    stop = _Stop()
-    signal.signal(signal.SIGINT, stop.handle)
-    signal.signal(signal.SIGTERM, stop.handle)
-    run = _Run(plan, data_dir.resolve(), stop, kafka=kafka, database=database)
     try:
-        with run.everything():
-            run.serve(rate=None if no_traffic else rate, seconds=seconds)
+        with stop_signals() as stop:
+            run = _Run(plan, data_dir.resolve(), stop, kafka=kafka, database=database)
+            with run.everything():
+                run.serve(rate=None if no_traffic else rate, seconds=seconds)
     except (AlreadyRunningError, PortTakenError) as error:
         _complain(str(error))
         sys.exit(2)
@@ -176,7 +152,13 @@ class _Run:
     """One run: start in order, print figures, stop in order."""
 
     def __init__(
-        self, plan: Plan, data_dir: Path, stop: _Stop, *, kafka: str | None, database: URL | None
+        self,
+        plan: Plan,
+        data_dir: Path,
+        stop: StopSignals,
+        *,
+        kafka: str | None,
+        database: URL | None,
     ) -> None:
         self._plan = plan
         self._stop = stop
@@ -206,7 +188,7 @@ class _Run:
             started = self._supervisor.has_programs
             if started:
                 _say("stopping: gateway, services, then the servers")
-            self._supervisor.stop(hurry=self._stop.in_a_hurry)
+            self._supervisor.stop(hurry=self._stop.insisted)
             self._supervisor.release()
             if started:
                 _say("stopped")
@@ -223,7 +205,7 @@ class _Run:
         if traffic:
             traffic.start()
         try:
-            while not self._stop and (end is None or time.monotonic() < end):
+            while not self._stop.is_set() and (end is None or time.monotonic() < end):
                 pause = SUMMARY_INTERVAL_S if end is None else end - time.monotonic()
                 self._stop.wait(min(SUMMARY_INTERVAL_S, pause))
                 self._supervisor.revive()
@@ -324,7 +306,7 @@ class _Run:
             self._stop.wait(0.2)
 
     def _go_on_or_stop(self) -> None:
-        if self._stop:
+        if self._stop.is_set():
             raise _InterruptedError
 
     # -- where things are ---------------------------------------------------------------------

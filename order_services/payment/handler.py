@@ -7,16 +7,15 @@ it refunded): the order finds it and is never charged.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import orjson
 from sqlalchemy import Connection
 
-from order_services.events import Event, EventType
+from order_services.events import Event, EventType, created_and_cancelled
 from order_services.payment.rules import REASON_REFUSED, Rules
-from order_services.runtime import instrumentation
+from order_services.runtime import transitions
 from order_services.tables import PaymentFact
 
 SOURCE: Final = "payment"
@@ -59,25 +58,11 @@ class PaymentHandler:
         self._rules = rules
         self._refuses = refuses
         self._announces_processing = announces_processing
-        transitions = instrumentation.TRANSITIONS
-        self._counters = {
-            fact: transitions.labels("payment", fact.value)
-            for fact in (PaymentFact.PROCESSED, PaymentFact.FAILED, PaymentFact.REFUNDED)
-        }
+        transitions.show(PaymentFact.PROCESSED, PaymentFact.FAILED, PaymentFact.REFUNDED)
 
     def __call__(self, events: Sequence[Event], connection: Connection) -> list[Event]:
         """Charge and refund; returns the PAYMENT_* events."""
-        cancelled = {
-            event.order_id: event
-            for event in events
-            if event.event_type is EventType.ORDER_CANCELLED
-        }
-        created = {
-            event.order_id: event
-            for event in events
-            # cancelled in the same batch: charging first would only be work to undo
-            if event.event_type is EventType.ORDER_CREATED and event.order_id not in cancelled
-        }
+        created, cancelled = created_and_cancelled(events)
         # a cancelled order that was charged before is refunded, one that was not never will be
         return [*self._charge(connection, created), *self._refund(connection, cancelled)]
 
@@ -91,8 +76,6 @@ class PaymentHandler:
         for order_id, event in orders.items():
             if order_id in new:
                 caused += self._announce(event, charges[order_id])
-        for fact, count in Counter(charges[order_id]["fact"] for order_id in new).items():
-            self._counters[fact].inc(count)
         return caused
 
     def _decide(self, event: Event) -> dict[str, Any]:
@@ -128,7 +111,6 @@ class PaymentHandler:
         if not orders:
             return []
         rows = connection.exec_driver_sql(_REFUND, ("{" + ",".join(orders) + "}",)).all()
-        self._counters[PaymentFact.REFUNDED].inc(len(rows))
         return [
             orders[order_id].follow(
                 EventType.PAYMENT_REFUNDED, {"amountCents": refunded_cents}, SOURCE

@@ -6,6 +6,7 @@ whatever happens to the process.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -13,18 +14,33 @@ import structlog
 from sqlalchemy import Connection
 
 from order_services.events import Event, EventType, MalformedEventError, decode
-from order_services.runtime import inbox, outbox
+from order_services.runtime import inbox, outbox, transitions
 from order_services.runtime.database import Database, is_transient
-from order_services.runtime.dead_letters import DeadLetterLimit, dead_letter, describe
+from order_services.runtime.dead_letters import (
+    DeadLetterLimit,
+    DeadLetterLimitError,
+    dead_letter,
+    describe,
+)
 from order_services.runtime.faults import FaultInjector
-from order_services.runtime.messages import ReceivedMessage
+from order_services.runtime.messages import DEAD_LETTER_FOR, ReceivedMessage, header
 from order_services.topics import ConsumerGroup
 
-Handle = Callable[[Sequence[Event], Connection], Sequence[Event]]
 # Notes events of a group as handled, and returns those that were not yet.
 Admit = Callable[[Connection, str, Sequence[Event]], list[Event]]
 
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What a handler has done: the events that it caused, and facts that moved without one."""
+
+    events: Sequence[Event]
+    unannounced: Counter[transitions.Fact]
+
+
+Handle = Callable[[Sequence[Event], Connection], Sequence[Event] | Effects]
 
 
 @dataclass(slots=True)
@@ -36,6 +52,8 @@ class Outcome:
     duplicates: list[int] = field(default_factory=list)
     dead: dict[int, Exception] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)  # those handled
+    caused: list[Event] = field(default_factory=list)
+    unannounced: Counter[transitions.Fact] = field(default_factory=Counter)
     written: int = 0  # messages written to the outbox
 
 
@@ -69,6 +87,7 @@ class BatchProcessor:
     ) -> None:
         self._source = source
         self._group = group
+        self._group_name = group.group_id.encode()
         self._handles = handles
         self._handle = handle
         self._takes_replays = takes_replays
@@ -89,17 +108,20 @@ class BatchProcessor:
         be given again, and `DeadLetterLimitError`, after which nothing has changed either.
         """
         ignored, items, malformed = self._decode(messages)
+        # whatever else is in the batch: nothing of it gets in when these are too many
+        self._limit.check(len(malformed))
         if self._faults is not None:
             # before the transaction: slow work must not hold locks
             self._faults.delay_batch(len(items))
         try:
             outcome = self._together(messages, items, malformed)
         except Exception as error:
-            if is_transient(error) or not items:
+            if is_transient(error) or isinstance(error, DeadLetterLimitError) or not items:
                 raise
             _log.warning("batch failed, looking for the cause", error=describe(error))
             outcome = self._one_by_one(messages, items, malformed)
         self._limit.record(len(outcome.dead))
+        transitions.count(outcome.caused, outcome.unannounced)
         outcome.ignored = ignored
         return outcome
 
@@ -109,6 +131,11 @@ class BatchProcessor:
         ignored, items = [], []
         malformed: dict[int, Exception] = {}
         for index, message in enumerate(messages):
+            meant_for = header(message.headers, DEAD_LETTER_FOR)
+            if meant_for is not None and meant_for != self._group_name:
+                # malformed for its group, it would be so for all who read the topic
+                ignored.append(index)
+                continue
             try:
                 event = decode(message.value, message.headers)
             except MalformedEventError as error:
@@ -129,7 +156,6 @@ class BatchProcessor:
         if not items and not malformed:
             return Outcome()
         outcome = Outcome(dead=dict(malformed))
-        self._limit.check(len(malformed))
         with self._database.begin(self._timeout_seconds) as connection:
             self._apply(connection, items, outcome)
             self._write_dead_letters(connection, messages, items, outcome)
@@ -172,14 +198,16 @@ class BatchProcessor:
         events = [item.event for item in items]
         admit = self._admit or inbox.admit
         new = admit(connection, self._group.group_id, events)
-        written = 0
         if new:
             if self._faults is not None:
                 self._faults.raise_if_poison(new)
-            caused = self._handle(new, connection)
-            written = outbox.write(connection, self._source, caused)
-        # only now: what is undone must not be counted
-        outcome.written += written
+            done = self._handle(new, connection)
+            effects = done if isinstance(done, Effects) else Effects(done, Counter())
+            written = outbox.write(connection, self._source, effects.events)
+            # only now: what is undone must not be counted
+            outcome.written += written
+            outcome.caused += effects.events
+            outcome.unannounced.update(effects.unannounced)
         outcome.events += new
         if len(new) == len(items):
             outcome.handled += [item.index for item in items]

@@ -6,24 +6,22 @@ and the inbox recognises it. Nothing is committed by the Kafka client on its own
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
 from confluent_kafka import Consumer as KafkaConsumer
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
 from order_services.events import Event
 from order_services.runtime import instrumentation
 from order_services.runtime.backoff import Backoff
-from order_services.runtime.batch import BatchProcessor, Outcome
+from order_services.runtime.batch import BatchProcessor
 from order_services.runtime.commits import (
     PATIENCE_SECONDS,
     ClientHangsError,
@@ -32,9 +30,16 @@ from order_services.runtime.commits import (
 )
 from order_services.runtime.database import is_transient
 from order_services.runtime.dead_letters import DeadLetterLimitError, describe
+from order_services.runtime.kafka_errors import FatalClientError, is_fatal, means
 from order_services.runtime.kafka_settings import kafka_settings
 from order_services.runtime.logs import KafkaLog
-from order_services.runtime.messages import ReceivedMessage
+from order_services.runtime.messages import (
+    ReceivedMessage,
+    UnreadableHeadersError,
+    correlation_id,
+    headers_of,
+)
+from order_services.runtime.outcomes import tell
 from order_services.runtime.settings import GroupProtocol, ServiceSettings
 from order_services.topics import ConsumerGroup
 
@@ -68,6 +73,10 @@ class _Parked:
         return wait_seconds
 
 
+class InstanceIdTakenError(Exception):
+    """Another process is the static member that this one was."""
+
+
 class Consumer:
     """Runs the loop on a thread of its own.
 
@@ -80,8 +89,9 @@ class Consumer:
     its share of the revoke budget (`ServiceSettings.revoke_budget_seconds`), and a batch that waits for
     a retry is given up at once.
 
-    A Kafka client that hangs in a commit is left behind for a new one. What it had not committed is
-    delivered again, to the inbox.
+    A Kafka client that hangs in a commit, or has met a fatal error, is left behind for a new one. What
+    it had not committed is delivered again, to the inbox. Who was fenced does not come back: it would
+    fence the other one in turn.
 
     `on_handled` is told of the events of each batch after its commit; `on_written` is called when
     rows were committed to the outbox.
@@ -113,6 +123,8 @@ class Consumer:
         self._commits = OffsetCommits(math.inf)
         self._stopping = threading.Event()
         self._stopped_because: str | None = None
+        self._last_error: str | None = None
+        self._renewals = self._new_backoff()
         self._broken = False
         self._last_turn = time.monotonic()
         self._taken_at = float("-inf")
@@ -125,9 +137,13 @@ class Consumer:
         """Join the group and begin."""
         self._thread.start()
 
+    def ask_to_stop(self) -> None:
+        """Take no more batches."""
+        self._stopping.set()
+
     def stop(self, timeout_seconds: float) -> bool:
         """Finish the batch at hand, commit and leave the group; False when that took too long."""
-        self._stopping.set()
+        self.ask_to_stop()
         if self._thread.is_alive():
             self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
@@ -137,7 +153,8 @@ class Consumer:
         if self._stopped_because is not None:
             return f"consumer: stopped: {self._stopped_because}"
         if not self._joined:
-            return f"consumer: not a member of {self._group.group_id} yet"
+            why = "" if self._last_error is None else f": {self._last_error}"
+            return f"consumer: not a member of {self._group.group_id} yet{why}"
         return None
 
     def not_alive(self) -> str | None:
@@ -158,7 +175,13 @@ class Consumer:
                     self._consume()
                 except ClientHangsError as error:
                     self._leave_behind(error)
+                except FatalClientError as error:
+                    self._leave_behind(error)
+                    self._stopping.wait(self._renewals.next_seconds())
         except DeadLetterLimitError as error:
+            self._stop_because(str(error))
+        except InstanceIdTakenError as error:
+            self._broken = True
             self._stop_because(str(error))
         except Exception as error:  # noqa: BLE001  # a thread has nobody to raise to
             self._broken = True
@@ -169,7 +192,11 @@ class Consumer:
                 self._kafka.close()
 
     def _consume(self) -> None:
-        """Consume until we are stopped; raises ClientHangsError when only a new client can go on."""
+        """Consume until we are stopped.
+
+        Raises ClientHangsError or FatalClientError when only a new client can go on, and
+        InstanceIdTakenError when none can.
+        """
         # a client's own: answers to a client that was left behind are not for its successor
         commits = self._commits = OffsetCommits(
             self._settings.session_timeout_seconds + PATIENCE_SECONDS
@@ -200,13 +227,15 @@ class Consumer:
 
         return call
 
-    def _leave_behind(self, error: ClientHangsError) -> None:
+    def _leave_behind(self, error: ClientHangsError | FatalClientError) -> None:
         """Forget the client, and all that it has handed out."""
         instrumentation.CLIENTS_LEFT_BEHIND.inc()
         _log.error("kafka client left behind", group=self._group.group_id, reason=str(error))
         kafka, self._kafka = self._kafka, None
         self._joined = self._paused = False
         self._give_up(_partitions(self._assigned))
+        # also its errors, which are of no partition
+        self._backlog = []
         if kafka is not None:
             # it may get to leave its group, and may as well hang in that
             threading.Thread(target=kafka.close, name="close", daemon=True).start()
@@ -222,12 +251,14 @@ class Consumer:
         received, self._backlog = self._backlog, []
         if not received:
             first = kafka.poll(self._poll_seconds())
+            self._commits.polled()
             if first is None:
                 return []
             received.append(first)
         missing = self._settings.batch_max_messages - len(received)
         if missing > 0:
             received += kafka.consume(missing, self._gather_seconds())
+            self._commits.polled()
         self._taken_at = time.monotonic()
         # the client's queue may still hold messages of partitions that were revoked since
         ours = [
@@ -269,13 +300,31 @@ class Consumer:
         topic, partition, offset = message.topic(), message.partition(), message.offset()
         if topic is None or partition is None or offset is None:
             return None  # only errors have none; this tells the type checker
-        headers = [(name, value) for name, value in _pairs(message) if isinstance(value, bytes)]
+        try:
+            headers = headers_of(message)
+        except UnreadableHeadersError as error:
+            # all that an event must say is in its value, and is judged there
+            instrumentation.CONSUMER_ERRORS.labels(type(error).__name__).inc()
+            _log.warning(
+                "headers ignored", topic=topic, partition=partition, offset=offset, error=str(error)
+            )
+            headers = ()
         return ReceivedMessage(topic, partition, offset, message.key(), message.value(), headers)
 
     def _on_error(self, error: KafkaError) -> None:
         instrumentation.CONSUMER_ERRORS.labels(error.name()).inc()
-        if error.fatal():
-            raise KafkaException(error)
+        self._last_error = error.str()
+        instance = f"INSTANCE_ID {self._settings.instance_id!r}"
+        if means(error, KafkaError.FENCED_INSTANCE_ID):
+            raise InstanceIdTakenError(
+                f"another process uses {instance} with KAFKA_CLIENT_ID "
+                f"{self._settings.kafka_client_id!r}: each replica needs one of its own"
+            )
+        if means(error, KafkaError.UNRELEASED_INSTANCE_ID):
+            # or has used it, and died a moment ago
+            self._last_error = f"another process uses {instance}"
+        if is_fatal(error):
+            raise FatalClientError(self._last_error)
         _log.warning("kafka reports", code=error.name(), error=error.str())
 
     def _process_until_it_works(
@@ -360,15 +409,13 @@ class Consumer:
                 "batch will be tried again",
                 error=type(error).__name__,
                 messages=len(messages),
-                correlation_id=_correlation_id(messages[0]),
+                correlation_id=correlation_id(messages[0]),
             )
             return False
         seconds = time.perf_counter() - taken_at
         if outcome.written:
             self._on_written()
-        self._count(messages, outcome, seconds)
-        if _log.is_enabled_for(logging.DEBUG):
-            _log_events(outcome.events)
+        tell(messages, outcome, seconds)
         if self._on_handled is not None and outcome.events:
             try:
                 self._on_handled(outcome.events)
@@ -392,7 +439,10 @@ class Consumer:
         while True:
             self._last_turn = time.monotonic()
             message = kafka.poll(max(0.0, min(until - time.monotonic(), PAUSED_POLL_SECONDS)))
-            if message is not None:
+            self._commits.polled()
+            if message is not None and (error := message.error()) is not None:
+                self._on_error(error)
+            elif message is not None:
                 # fetched before the pause: it would be lost if it were dropped here
                 self._backlog.append(message)
             if time.monotonic() >= until or self._stopping.is_set():
@@ -403,40 +453,14 @@ class Consumer:
             self._paused = False
             kafka.resume(_partitions(self._assigned - self._parked.keys()))
 
-    def _count(self, messages: Sequence[ReceivedMessage], outcome: Outcome, seconds: float) -> None:
-        instrumentation.BATCH_MESSAGES.observe(len(messages))
-        topics = [message.topic for message in messages]
-        last = {message.topic: message for message in messages}
-        for topic, count in Counter(topics).items():
-            child = instrumentation.children(topic)
-            child.seconds.observe_all([seconds] * (count - 1))
-            # one exemplar tells of the batch: the next would only replace it
-            child.seconds.observe(seconds, instrumentation.exemplar(_correlation_id(last[topic])))
-            for counter, indexes in (
-                (child.processed, outcome.handled),
-                (child.duplicate, outcome.duplicates),
-                (child.ignored, outcome.ignored),
-                (child.dead_letter, outcome.dead),
-            ):
-                if indexes:
-                    counter.inc(sum(topics[index] == topic for index in indexes))
-        for index, error in outcome.dead.items():
-            instrumentation.DEAD_LETTERS.labels(topics[index], type(error).__name__).inc()
-            _log.error(
-                "message sent to the dead letters",
-                topic=topics[index],
-                partition=messages[index].partition,
-                offset=messages[index].offset,
-                correlation_id=_correlation_id(messages[index]),
-                error=describe(error),
-            )
-
     def _on_assign(self, kafka: KafkaConsumer, partitions: list[TopicPartition]) -> None:
         kafka.incremental_assign(partitions)
         if self._paused and partitions:
             kafka.pause(partitions)
         self._assigned.update((each.topic, each.partition) for each in partitions)
         self._joined = True
+        self._last_error = None
+        self._renewals.reset()
         self._rebalanced("assigned", partitions)
 
     def _on_revoke(self, kafka: KafkaConsumer, partitions: list[TopicPartition]) -> None:
@@ -506,27 +530,3 @@ def client_settings(group: ConsumerGroup, settings: ServiceSettings) -> dict[str
 
 def _partitions(keys: set[Partition]) -> list[TopicPartition]:
     return [TopicPartition(*key) for key in keys]
-
-
-def _log_events(events: Sequence[Event]) -> None:
-    for event in events:
-        _log.debug(
-            "event handled",
-            event_type=event.event_type.value,
-            event_id=event.event_id,
-            order_id=event.order_id,
-            correlation_id=event.correlation_id,
-            traceparent=event.traceparent,
-        )
-
-
-def _correlation_id(message: ReceivedMessage) -> str:
-    for name, value in message.headers:
-        if name == "correlation-id":
-            return value.decode("utf-8", "replace")
-    return "none"
-
-
-def _pairs(message: KafkaMessage) -> Sequence[tuple[str, str | bytes | None]]:
-    headers = message.headers()
-    return headers if isinstance(headers, list) else ()

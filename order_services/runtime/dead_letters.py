@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
+from order_services.events import Headers
 from order_services.runtime.messages import ReceivedMessage
 from order_services.runtime.outbox import Message
 from order_services.topics import ConsumerGroup
@@ -54,26 +55,21 @@ def dead_letter(
     message: ReceivedMessage, group: ConsumerGroup, error: Exception, attempts: int
 ) -> Message:
     """Return the message for the group's dead-letter topic: the original and why it failed."""
-    return Message(
-        topic=group.dead_letter_topic,
-        key=message.key,
-        value=message.value,
-        headers={
-            **{
-                name: value.decode("utf-8", "backslashreplace")
-                for name, value in message.headers
-                # a letter that failed again tells of its last failure
-                if value is not None and not name.startswith(HEADER_PREFIX)
-            },
-            f"{HEADER_PREFIX}error": describe(error),
-            f"{HEADER_PREFIX}topic": message.topic,
-            f"{HEADER_PREFIX}partition": str(message.partition),
-            f"{HEADER_PREFIX}offset": str(message.offset),
-            f"{HEADER_PREFIX}group": group.group_id,
-            f"{HEADER_PREFIX}attempts": str(attempts),
-            f"{HEADER_PREFIX}time": datetime.now(UTC).isoformat(),
-        },
-    )
+    about = {
+        "error": describe(error),
+        "topic": message.topic,
+        "partition": str(message.partition),
+        "offset": str(message.offset),
+        "group": group.group_id,
+        "attempts": str(attempts),
+        "time": datetime.now(UTC).isoformat(),
+    }
+    headers: Headers = [
+        # a letter that failed again tells of its last failure
+        *(each for each in message.headers if not each[0].startswith(HEADER_PREFIX)),
+        *((HEADER_PREFIX + name, text.encode()) for name, text in about.items()),
+    ]
+    return Message(group.dead_letter_topic, message.key, message.value, headers)
 
 
 def describe(error: Exception) -> str:

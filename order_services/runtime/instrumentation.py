@@ -73,7 +73,7 @@ OFFSET_COMMIT_FAILURES = Counter(
 )
 CLIENTS_LEFT_BEHIND = Counter(
     "kafka_consumer_clients_left_behind_total",
-    "Kafka clients that lost a commit, could not go on, and were replaced by a new one.",
+    "Kafka clients that could not go on (a lost commit, a fatal error) and were replaced by a new one.",
 )
 CONSUMER_ERRORS = Counter(
     "kafka_consumer_errors_total",
@@ -104,6 +104,16 @@ OUTBOX_FAILURES = Counter(
 OUTBOX_REFUSED = Counter(
     "outbox_refused_total",
     "Messages that Kafka will never take; they were set aside in the table outbox_refused.",
+    ["slice"],
+)
+OUTBOX_LANES_CLOSED = Gauge(
+    "outbox_lanes_closed",
+    "Partitions, or topics as a whole, that take nothing at the moment: their messages wait.",
+    ["slice"],
+)
+OUTBOX_PRODUCERS_REPLACED = Counter(
+    "outbox_producers_replaced_total",
+    "Kafka producers that could not go on (a fatal error) and were replaced by a new one.",
     ["slice"],
 )
 OUTBOX_RELAY_ACTIVE = Gauge(

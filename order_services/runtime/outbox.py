@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -16,7 +16,7 @@ import psycopg2
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from order_services.events import Event
+from order_services.events import Event, Headers
 
 _COPY: Final = "COPY outbox (slice, topic, key, value, headers) FROM STDIN WITH (FORMAT binary)"
 # https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format"
@@ -28,12 +28,16 @@ _length = struct.Struct("!i").pack
 
 
 class Message(NamedTuple):
-    """One message to publish; headers are texts, or what orjson writes as one."""
+    """One message to publish.
+
+    Headers are texts by name, or what orjson writes as one; or pairs of name and bytes, of which names
+    may come more than once.
+    """
 
     topic: str
     key: bytes | None
     value: bytes | None
-    headers: Mapping[str, str | datetime] = {}
+    headers: Mapping[str, str | datetime] | Headers = ()
 
 
 def write(connection: Connection, source: str, events: Iterable[Event]) -> int:
@@ -62,11 +66,29 @@ def write_messages(connection: Connection, source: str, messages: Iterable[Messa
         begin = begin_of_topic.get(topic)
         if begin is None:
             begin = begin_of_topic[topic] = _FIELD_COUNT + slice_field + _field(topic.encode())
-        parts += (begin, _field(key), _field(value), _field(orjson.dumps(headers)))
+        parts += (begin, _field(key), _field(value), _field(encode_headers(headers)))
     if count:
         parts.append(_TRAILER)
         _copy(connection, b"".join(parts))
     return count
+
+
+def decode_headers(text: str) -> list[tuple[str, str | bytes | None]]:
+    """Return the headers of a row, as the Kafka client takes them."""
+    stored: dict[str, str] | list[tuple[str, str | None]] = orjson.loads(text)
+    if isinstance(stored, dict):
+        return list(stored.items())
+    return [(name, None if value is None else value.encode("latin-1")) for name, value in stored]
+
+
+def encode_headers(headers: Mapping[str, str | datetime] | Headers) -> bytes:
+    """Return headers as a row keeps them."""
+    if not isinstance(headers, Sequence):
+        return orjson.dumps(headers)
+    # Latin-1 has a character for each byte, and JSON a form for each character
+    return orjson.dumps(
+        [(name, None if value is None else value.decode("latin-1")) for name, value in headers]
+    )
 
 
 def _copy(connection: Connection, data: bytes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from order_services.events import Event, EventType
 from order_services.runtime import logs
 from order_services.runtime.admin import add_admin_routes
 from order_services.runtime.backoff import Backoff
-from order_services.runtime.batch import Admit, BatchProcessor
+from order_services.runtime.batch import Admit, BatchProcessor, Effects
 from order_services.runtime.consumer import Consumer
 from order_services.runtime.database import Database, is_transient
 from order_services.runtime.dead_letters import DeadLetterLimit
@@ -28,7 +27,9 @@ from order_services.runtime.http import service_app
 from order_services.runtime.relay import Relay
 from order_services.runtime.server import PortTakenError, WebServer
 from order_services.runtime.settings import S, ServiceSettings, SettingsError, load
+from order_services.runtime.shutdown import stop_in_order
 from order_services.runtime.worker import Worker, WorkerThread
+from order_services.signals import stop_signals
 from order_services.storage import rings, schema
 from order_services.topics import ConsumerGroup
 
@@ -43,12 +44,14 @@ _log = structlog.get_logger(__name__)
 class Handler(Protocol):
     """A service's rules: changes the database and returns the events that this causes."""
 
-    def __call__(self, events: Sequence[Event], connection: Connection) -> Sequence[Event]:
+    def __call__(
+        self, events: Sequence[Event], connection: Connection
+    ) -> Sequence[Event] | Effects:
         """Handle events, each given once, in one transaction that is not theirs to end.
 
         Raises when an event cannot be processed: the batch is rolled back, the event found and
         sent to the dead-letter topic, and the others are given again. So nothing but `connection`
-        may be changed here.
+        may be changed here: what moved is counted after the commit, from what is returned.
         """
 
 
@@ -75,7 +78,10 @@ class Service:
     gets; others are passed over, and so are replays unless `takes_replays`. A service whose own tables
     say which events are new brings `admit` in the inbox's place. `on_committed` is told
     of the events of each batch after its commit, on the consumer's thread; it must not block.
-    `configure` adds routes to the app that has the probes; `workers` makes background work.
+    `configure` adds routes to the app that has the probes; `workers` makes background work; `close`
+    ends what `configure` began, within so many seconds, once the web server takes no more requests.
+    A service whose `requests_need_consumer` is false stays ready while its consumer or a worker has
+    stopped, and says so: what it answers does not hang on them.
     A service that injects faults of its own brings the `faults`.
     """
 
@@ -87,6 +93,8 @@ class Service:
     admit: Admit | None = None
     on_committed: Callable[[Sequence[Event]], None] | None = None
     configure: Callable[[Flask, Runtime], None] | None = None
+    close: Callable[[float], None] | None = None
+    requests_need_consumer: bool = True
     workers: Callable[[Runtime], Sequence[Worker]] = field(default=lambda _runtime: ())
     faults: FaultInjector | None = None
 
@@ -104,16 +112,15 @@ def main(model: type[S], build: Callable[[S], Service]) -> int:
 def run_service(service: Service, settings: ServiceSettings) -> int:
     """Run until SIGTERM or SIGINT and return the exit code: 1 when a part of the service broke.
 
-    Order at the end: the web server stops accepting, the consumer finishes its batch, the relay
-    publishes what is left, the pool is closed. What does not end in time is not waited for: what is
-    not committed will be delivered again, what is not published stays in the outbox.
+    At the end, within `shutdown_timeout_seconds`, the web server stops accepting while the consumer
+    finishes its batch, the relay publishes what is left, the pool is closed. What does not end in time
+    is not waited for: what is not committed will be delivered again, what is not published stays in
+    the outbox.
     """
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     logs.configure(settings.log_level, service=service.name, client_id=settings.kafka_client_id)
     try:
-        return run_until(stop, service, settings)
+        with stop_signals() as stop:
+            return run_until(stop, service, settings)
     except PortTakenError as error:
         print(error, file=sys.stderr)  # noqa: T201  # for whoever started it
         return EXIT_BAD_SETTING
@@ -131,9 +138,8 @@ def run_until(stop: threading.Event, service: Service, settings: ServiceSettings
     waiting_for = ["waiting for the database"]
     health.add_readiness(lambda: next(iter(waiting_for), None))
     health.add_readiness(runtime.database.unreachable)
-    health.add_readiness(consumer.not_ready)
-    for worker in workers:
-        health.add_readiness(worker.not_ready)
+    for check in (consumer.not_ready, *(worker.not_ready for worker in workers)):
+        health.add_readiness(check, gates=service.requests_need_consumer)
     app = service_app(service.name, health)
     add_admin_routes(app, settings.admin_token.get_secret_value(), runtime.faults)
     if service.configure is not None:
@@ -148,6 +154,9 @@ def run_until(stop: threading.Event, service: Service, settings: ServiceSettings
                 parts.append(runtime.relay)
             for part in parts:
                 part.start()
+                if part is consumer and not service.requests_need_consumer:
+                    # its end must not take the front door with it: `kafka_consumer_stopped` pages
+                    continue
                 health.add_liveness(part.not_alive)
             _log.info("started", port=web.port)
         while not stop.wait(ALIVE_CHECK_SECONDS):
@@ -156,7 +165,7 @@ def run_until(stop: threading.Event, service: Service, settings: ServiceSettings
                 return EXIT_BROKEN
         return 0
     finally:
-        _stop(runtime, web, consumer, workers)
+        _stop(service, runtime, web, [consumer, *workers])
 
 
 def _consumer(service: Service, runtime: Runtime) -> Consumer:
@@ -218,15 +227,15 @@ def _prepare(stop: threading.Event, runtime: Runtime, waiting_for: list[str]) ->
 
 
 def _stop(
-    runtime: Runtime, web: WebServer, consumer: Consumer, workers: Sequence[WorkerThread]
+    service: Service, runtime: Runtime, web: WebServer, parts: Sequence[Consumer | WorkerThread]
 ) -> None:
-    timeout_seconds = runtime.settings.shutdown_timeout_seconds
     runtime.faults.close()
-    web.stop(timeout_seconds)
-    ended = [worker.stop(timeout_seconds) for worker in workers]
-    ended.append(consumer.stop(timeout_seconds))
-    # after those that write to the outbox
-    ended.append(runtime.relay.stop(timeout_seconds))
-    if all(ended):
+    in_time = stop_in_order(
+        runtime.settings.shutdown_timeout_seconds,
+        doors=[web.stop, *([] if service.close is None else [service.close])],
+        parts=parts,
+        relay=runtime.relay,
+    )
+    if in_time:
         runtime.database.close()
-    _log.info("stopped", in_time=all(ended))
+    _log.info("stopped", in_time=in_time)

@@ -25,6 +25,12 @@ DEFAULT_PASSWORD: Final = "postgres"  # noqa: S105  # refused where others can r
 # https://www.postgresql.org/docs/current/libpq-ssl.html: only the last two know whom they talk to
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
+# How long a process that was asked to end may take for all that it has to finish, and how long
+# whoever asked waits before it kills it.
+SHUTDOWN_TIMEOUT_SECONDS: Final = 10.0
+EXIT_MARGIN_SECONDS: Final = 5.0
+KILL_AFTER_SECONDS: Final = SHUTDOWN_TIMEOUT_SECONDS + EXIT_MARGIN_SECONDS
+
 Port = Annotated[int, Field(ge=0, le=65_535)]
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -113,7 +119,7 @@ class ServiceSettings(KafkaSettings):
     relay_poll_seconds: PositiveSeconds = 0.05
     relay_delivery_timeout_seconds: PositiveSeconds = 10.0
 
-    shutdown_timeout_seconds: PositiveSeconds = 10.0
+    shutdown_timeout_seconds: PositiveSeconds = SHUTDOWN_TIMEOUT_SECONDS
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
 
     @property

@@ -45,9 +45,13 @@ class WorkerThread:
         """Begin."""
         self._thread.start()
 
+    def ask_to_stop(self) -> None:
+        """Begin no more work."""
+        self._stopping.set()
+
     def stop(self, timeout_seconds: float) -> bool:
         """Finish the work at hand; False when that took too long."""
-        self._stopping.set()
+        self.ask_to_stop()
         if self._thread.is_alive():
             self._thread.join(timeout_seconds)
         return not self._thread.is_alive()

@@ -7,6 +7,7 @@ one wait for the other's commit.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -14,7 +15,9 @@ import orjson
 from sqlalchemy import Connection
 
 from order_services.events import Event, EventType
-from order_services.runtime import instrumentation
+from order_services.runtime import transitions
+from order_services.runtime.batch import Effects
+from order_services.runtime.transitions import Fact
 from order_services.tables import InventoryFact, PaymentFact, ShipmentFact
 
 SOURCE: Final = "shipping"
@@ -69,12 +72,9 @@ class ShippingHandler:
 
     def __init__(self, dispatch_delay_seconds: float) -> None:
         self._dispatch_delay_seconds = dispatch_delay_seconds
-        self._created = instrumentation.TRANSITIONS.labels("shipment", ShipmentFact.CREATED.value)
-        self._cancelled = instrumentation.TRANSITIONS.labels(
-            "shipment", ShipmentFact.CANCELLED.value
-        )
+        transitions.show(ShipmentFact.CREATED, ShipmentFact.CANCELLED)
 
-    def __call__(self, events: Sequence[Event], connection: Connection) -> list[Event]:
+    def __call__(self, events: Sequence[Event], connection: Connection) -> Effects:
         """Note the facts, create and cancel shipments; returns the SHIPMENT_CREATED events."""
         cause = {event.order_id: event for event in events}
         rows = connection.exec_driver_sql(_MERGE, (_json(reported_facts(events)),)).all()
@@ -85,20 +85,21 @@ class ShippingHandler:
                     complete.append(order_id)
             elif _has_failed(payment_fact, inventory_fact):
                 failed.append(order_id)
+        moved: Counter[Fact] = Counter()
         if failed:
             cancelled = connection.exec_driver_sql(_CANCEL, ("{" + ",".join(failed) + "}",)).all()
-            self._cancelled.inc(len(cancelled))
+            moved[ShipmentFact.CANCELLED] = len(cancelled)
         if not complete:
-            return []
+            return Effects([], moved)
         parameters = (self._dispatch_delay_seconds, "{" + ",".join(complete) + "}")
         created = connection.exec_driver_sql(_CREATE, parameters).all()
-        self._created.inc(len(created))
-        return [
+        shipments = [
             cause[order_id].follow(
                 EventType.SHIPMENT_CREATED, {"trackingNumber": tracking_number}, SOURCE
             )
             for order_id, tracking_number in created
         ]
+        return Effects(shipments, moved)
 
 
 def reported_facts(events: Sequence[Event]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from order_services import cancellation
 from order_services.events import Event, EventType
-from order_services.runtime import instrumentation, outbox
+from order_services.runtime import instrumentation, outbox, transitions
 from order_services.runtime.database import Database
 from order_services.shipping.handler import SOURCE
 from order_services.tables import ShipmentFact
@@ -44,10 +44,7 @@ class Timers:
         self._delivery_delay_seconds = delivery_delay_seconds
         self._batch = batch
         self._on_written = on_written
-        self._counters = {
-            fact: instrumentation.TRANSITIONS.labels("shipment", fact.value)
-            for fact in (ShipmentFact.DISPATCHED, ShipmentFact.CANCELLED, ShipmentFact.DELIVERED)
-        }
+        transitions.show(ShipmentFact.DISPATCHED, ShipmentFact.CANCELLED, ShipmentFact.DELIVERED)
 
     def advance(self) -> bool:
         """Take one step with each of at most `batch` due shipments; True when there may be more."""
@@ -63,17 +60,15 @@ class Timers:
             self._move(connection, dispatched, ShipmentFact.DISPATCHED)
             self._move(connection, cancelled, ShipmentFact.CANCELLED)
             self._move(connection, to_deliver, ShipmentFact.DELIVERED)
-            written = outbox.write(
-                connection,
-                SOURCE,
-                [
-                    *(_event(row, EventType.SHIPMENT_DISPATCHED) for row in dispatched),
-                    *(_event(row, EventType.SHIPMENT_DELIVERED) for row in to_deliver),
-                ],
-            )
-        if written:
+            events = [
+                *(_event(row, EventType.SHIPMENT_DISPATCHED) for row in dispatched),
+                *(_event(row, EventType.SHIPMENT_DELIVERED) for row in to_deliver),
+            ]
+            outbox.write(connection, SOURCE, events)
+        if events:
             self._on_written()
-        self._count(dispatched, cancelled, to_deliver)
+        transitions.count(events, {ShipmentFact.CANCELLED: len(cancelled)})
+        _observe(dispatched)
         return len(due) == self._batch
 
     def _move(self, connection: Connection, rows: Sequence[Any], fact: ShipmentFact) -> None:
@@ -83,17 +78,13 @@ class Timers:
             ids = "{" + ",".join([row[0] for row in rows]) + "}"
             connection.exec_driver_sql(_ADVANCE, (fact.value, delay, ids))
 
-    def _count(
-        self, dispatched: Sequence[Any], cancelled: Sequence[Any], delivered: Sequence[Any]
-    ) -> None:
-        self._counters[ShipmentFact.DISPATCHED].inc(len(dispatched))
-        self._counters[ShipmentFact.CANCELLED].inc(len(cancelled))
-        self._counters[ShipmentFact.DELIVERED].inc(len(delivered))
-        for *_, correlation_id, _traceparent, seconds in dispatched:
-            if seconds is not None:
-                instrumentation.ACCEPTED_TO_SHIPPED.observe(
-                    max(0.0, seconds), instrumentation.exemplar(correlation_id)
-                )
+
+def _observe(dispatched: Sequence[Any]) -> None:
+    for *_, correlation_id, _traceparent, seconds in dispatched:
+        if seconds is not None:
+            instrumentation.ACCEPTED_TO_SHIPPED.observe(
+                max(0.0, seconds), instrumentation.exemplar(correlation_id)
+            )
 
 
 def _event(row: Any, event_type: EventType) -> Event:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from tests.crash.chaos import EVERYTHING, SERVICES, Chaos
 from tests.crash.customers import Customers
+from tests.crash.fragile import fragile_command
 from tests.crash.reconcile import QUIET_TIMEOUT_S, Verdict, reconcile, wait_until_quiet
-from tests.crash.shop import Shop, plain_command
+from tests.crash.shop import Shop
 
 REPLICAS: Mapping[str, int] = {
     "gateway": 2,
@@ -51,7 +52,7 @@ def crash_run(
     pause_s: float = 1.0,
     mishaps: Mapping[str, float] = EVERYTHING,
     targets: Sequence[str] = SERVICES,
-    command: Callable[[str], list[str]] = plain_command,
+    command: Callable[[str], list[str]] = fragile_command,
     quiet_timeout_s: float = QUIET_TIMEOUT_S,
     say: Callable[[str], None] = lambda _: None,
 ) -> Report:
@@ -74,6 +75,7 @@ def crash_run(
         quiet = time.monotonic() - started
         say("counting")
         verdict = reconcile(customers.ledger, shop.address, shop.broker.bootstrap_servers)
+        verdict.wrong += chaos.complaints
     finally:
         customers.stop()
         shop.stop()

@@ -11,14 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import TopicPartition
 from sqlalchemy import Connection
 
 from order_services.analytics import counting, service
 from order_services.events import Event, new_id
 from order_services.runtime import inbox
 from order_services.runtime.consumer import Consumer
-from order_services.runtime.relay import Relay, producer_settings
+from order_services.runtime.publishing import Publisher, Row
+from order_services.runtime.relay import Relay
 
 
 def without_inbox() -> None:
@@ -52,12 +53,12 @@ def offsets_before_transaction() -> None:
 def rows_before_delivery() -> None:
     """Take outbox rows for published as soon as they are handed to the producer."""
 
-    def publish(self: Relay, rows: Sequence[Any], cycle: Any) -> None:
-        producer = self._producer = self._producer or Producer(producer_settings(self._settings))
-        for row_id, topic, key, value, *_ in rows:
-            producer.produce(topic, key=bytes(key), value=bytes(value))
-            cycle.delivered.append(row_id)
-        producer.poll(0)
+    def publish(self: Relay, rows: Sequence[Row]) -> None:
+        publisher = self._publisher = self._publisher or Publisher(self._settings)
+        for row in rows:
+            publisher._producer.produce(row.topic, key=row.key, value=row.value)
+            publisher.reports.delivered.append(row)
+        publisher._producer.poll(0)
 
     Relay._publish = publish  # type: ignore[method-assign]  # sabotage
 

@@ -93,16 +93,24 @@ class Shop:
                     self.replicas.pop(name).stop(timeout_s=30)
                     del self.specs[name]
 
-    def _start(self, replica: ServiceReplica) -> None:
+    def _process(self, replica: ServiceReplica, **changes: str) -> ManagedProcess:
         environment = self._plan.environment(
             replica, self.broker.bootstrap_servers, self.address
         ) | dict(self.settings)
-        process = ManagedProcess(
+        return ManagedProcess(
             replica.name,
             self.command(replica.service),
             self.directory / f"{replica.name}.log",
-            environment,
+            environment | changes,
         )
+
+    def intruder(self, name: str) -> ManagedProcess:
+        """Return a second process of a replica, as a copied environment file makes one."""
+        with self.lock:
+            return self._process(self.specs[name], PORT=str(free_port()))
+
+    def _start(self, replica: ServiceReplica) -> None:
+        process = self._process(replica)
         process.start()
         self.replicas[replica.name] = process
         self.specs[replica.name] = replica

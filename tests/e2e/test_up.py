@@ -1,8 +1,10 @@
 import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -178,6 +180,33 @@ def test_an_interrupted_start_leaves_nothing_half_started(
         assert not psutil.pid_exists(pid), name
     with socket.socket() as probe:
         assert probe.connect_ex((LOOPBACK, system.kafka_port)) != 0
+
+
+def test_make_and_timeout_pass_a_stop_on_twice_and_everything_ends_in_order(
+    tmp_path: Path,
+) -> None:
+    system = RunningSystem(tmp_path / "data", ("--no-traffic",))
+    system.data_dir.mkdir()
+    makefile = tmp_path / "Makefile"
+    makefile.write_text(f"run:\n\t@exec {shlex.join(system.command)}\n")
+    # it leads a group, and tells its child and then the group; make tells its child, too
+    command = ["timeout", "300", "make", "--file", str(makefile)]
+    with system._out.open("wb") as out:
+        system.process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+    system.wait_until_up()
+    programs = system.programs()
+    up = psutil.Process(system.process.pid).children(recursive=True)[1]
+    assert "up" in up.cmdline()
+    system.process.send_signal(signal.SIGTERM)
+    for _ in range(3):
+        # as a service manager that tells each process of the group
+        time.sleep(0.2)
+        up.send_signal(signal.SIGTERM)
+    system.process.wait(60)
+    assert "==> stopped" in system.output()
+    assert "was killed" not in system.output()
+    for name, pid in programs.items():
+        assert not psutil.pid_exists(pid), name
 
 
 # the last test: it ends the system of the others

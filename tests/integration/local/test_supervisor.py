@@ -7,8 +7,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from order_services.local import process as process_module
+from order_services.local import supervisor as supervisor_module
 from order_services.local.process import ManagedProcess
 from order_services.local.supervisor import AlreadyRunningError, Supervisor
+from order_services.runtime.settings import EXIT_MARGIN_SECONDS, ServiceSettings
+from tests.support.waiting import wait_for
 
 SLEEPER = "import time; time.sleep(600)"
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
@@ -100,8 +104,50 @@ def test_a_program_that_ignores_the_stop_is_killed_when_somebody_is_in_a_hurry(
     supervisor.start(stubborn)
     time.sleep(0.3)  # until it ignores the signal
     supervisor.stop(hurry=lambda: True)
-    assert said == ["shipping-1 did not stop in time and was killed"]
+    assert said == ["shipping-1 was killed at once, as asked"]
     assert not psutil.pid_exists(stubborn.pid)
+    supervisor.release()
+
+
+def test_a_program_that_ignores_the_stop_is_killed_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "STOP_TIMEOUT_S", 0.5)
+    said: list[str] = []
+    supervisor = Supervisor(tmp_path, said.append)
+    supervisor.acquire()
+    supervisor.start(program(tmp_path, "shipping-1", STUBBORN))
+    time.sleep(0.3)  # until it ignores the signal
+    supervisor.stop()
+    assert said == ["shipping-1 did not stop in time and was killed"]
+    supervisor.release()
+
+
+def test_a_service_gets_its_whole_budget_before_it_is_killed() -> None:
+    budget = ServiceSettings.model_fields["shutdown_timeout_seconds"].default
+    assert budget + EXIT_MARGIN_SECONDS == supervisor_module.STOP_TIMEOUT_S
+
+
+def test_a_log_stays_within_its_bounds_while_its_program_writes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_module, "MAX_LOG_BYTES", 100_000)
+    code = "while True: print('x' * 999, flush=True)"
+    supervisor = Supervisor(tmp_path, print)
+    supervisor.acquire()
+    chatty = program(tmp_path, "payment-1", code)
+    chatty.log_file.write_text("earlier\n" + "y" * 200_000)
+    supervisor.start(chatty)
+    assert (tmp_path / "payment-1.log.1").read_text().startswith("earlier")
+    for _ in range(5):
+        wait_for("a large log", lambda: chatty.log_file.stat().st_size > 100_000)
+        chatty.pause()
+        supervisor.revive()
+        assert chatty.log_file.stat().st_size == 0
+        chatty.resume()
+    wait_for("a log that goes on", lambda: chatty.log_tail(1) == "x" * 999)
+    assert {file.name for file in tmp_path.glob("*.log*")} == {"payment-1.log", "payment-1.log.1"}
+    supervisor.stop()
     supervisor.release()
 
 

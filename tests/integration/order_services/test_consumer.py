@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+import random
 import threading
+from collections import deque
 from typing import Any
 
 import psycopg2
 import pytest
+from confluent_kafka import Producer
+from kafka import KafkaProducer
 from sqlalchemy.exc import OperationalError
 
 from order_services import topics
 from order_services.events import Event
+from order_services.runtime import instrumentation
+from order_services.runtime.dead_letters import DeadLetterLimitError
+from order_services.runtime.messages import ReceivedMessage
 from order_services.runtime.settings import GroupProtocol
 from tests.integration.order_services.conftest import Lab, Notebook, order_created
 from tests.support.waiting import wait_for
@@ -129,6 +136,117 @@ def test_past_the_limit_of_dead_letters_the_consumer_stops_and_says_why(lab: Lab
     assert consumer.not_alive() is None
     assert lab.committed(group, 1) == 0
     assert lab.number("SELECT count(*) FROM outbox") == 0
+
+
+@pytest.mark.parametrize("good", [0, 1, 30])
+@pytest.mark.parametrize(("malformed", "poison"), [(30, 0), (0, 30), (3, 3), (6, 1)])
+def test_the_limit_of_dead_letters_holds_for_any_mix(
+    lab: Lab, malformed: int, poison: int, good: int
+) -> None:
+    group = lab.group(1)
+    limit = 5
+    bad = [order_created() for _ in range(poison)]
+    ids = {event.event_id for event in bad}
+    batch: list[Event | bytes] = [
+        *bad,
+        *[b"no json"] * malformed,
+        *[order_created() for _ in range(good)],
+    ]
+    random.Random(8).shuffle(batch)
+    notebook = Notebook(lambda e: ValueError("bad deploy") if e.event_id in ids else None)
+    processor = lab.processor(group, notebook, limit=limit)
+    received = [
+        ReceivedMessage(group.topics[0], 0, number, None, value, ())
+        for number, value in enumerate(
+            each if isinstance(each, bytes) else each.encode() for each in batch
+        )
+    ]
+    for _ in range(3):
+        with pytest.raises(DeadLetterLimitError):
+            processor.process(received)
+    assert lab.number("SELECT count(*) FROM outbox") == lab.noted() == 0
+    # and across batches: some of these get in, and no more than the limit
+    with pytest.raises(DeadLetterLimitError):
+        deque((processor.process([each]) for each in received), maxlen=0)
+    assert lab.number("SELECT count(*) FROM outbox WHERE topic LIKE '%dead-letters'") <= limit
+
+
+def test_a_header_name_that_is_not_utf8_stops_nobody(lab: Lab) -> None:
+    group = lab.group(1)
+    event, later = order_created(), order_created()
+    producer = KafkaProducer(bootstrap_servers=lab.kafka.bootstrap_servers)
+
+    class Latin(str):
+        __slots__ = ()
+
+        def encode(self, *_arguments: object) -> bytes:
+            return str.encode(self, "latin-1")
+
+    odd = [(Latin("caf\xe9"), b"1"), ("event-type", b"ORDER_CREATED")]
+    # often enough for the interpreter to take its short way
+    for value in (*[event.encode()] * 50, b"no json"):
+        producer.send(group.topics[0], value=value, key=b"k", headers=odd)
+    producer.close()
+    lab.send(group.topics[0], [later])
+    consumer = lab.consumer(group, Notebook())
+    wait_for("committed offsets", lambda: lab.committed(group, 1) == 52)
+    # an event is what its value says; what is none goes to the dead letters
+    assert lab.noted() == 2
+    assert consumer.not_alive() is None
+    relay = lab.relay()
+    wait_for("an empty outbox", lambda: relay.publish_once() == 0)
+    [letter] = lab.read(group.dead_letter_topic, 1)
+    assert letter.value() == b"no json"
+
+
+def test_headers_survive_into_the_dead_letter_byte_for_byte_and_as_often_as_they_came(
+    lab: Lab,
+) -> None:
+    group = lab.group(1)
+    headers: Any = [
+        ("a", bytes(range(256))),
+        ("a", b""),
+        ("\u00e9", b"\xff"),
+        ("a", None),
+        ("b", b"2"),
+    ]
+    producer = Producer({"bootstrap.servers": lab.kafka.bootstrap_servers})
+    producer.produce(group.topics[0], b"no json", headers=headers)
+    assert producer.flush(20) == 0
+    lab.consumer(group, Notebook())
+    wait_for("a committed offset", lambda: lab.committed(group, 1) == 1)
+    relay = lab.relay()
+    wait_for("an empty outbox", lambda: relay.publish_once() == 0)
+    [letter] = lab.read(group.dead_letter_topic, 1)
+    found: Any = letter.headers()
+    assert found[: len(headers)] == headers
+
+
+def test_transitions_are_counted_once_after_the_commit(lab: Lab) -> None:
+    group = lab.group(1)
+    events = [order_created() for _ in range(20)]
+    poison, last, once = events[7].event_id, events[-1].event_id, iter([away()])
+
+    def fail(event: Event) -> Exception | None:
+        if event.event_id == last:
+            return next(once, None)
+        return ValueError("no") if event.event_id == poison else None
+
+    processor = lab.processor(group, Notebook(fail))
+    received = [
+        ReceivedMessage(group.topics[0], 0, number, None, event.encode(), ())
+        for number, event in enumerate(events)
+    ]
+    counter = instrumentation.TRANSITIONS.labels("payment", "processed")._value
+    before = counter.get()
+    # halves have been handled by then, and all of it is undone
+    with pytest.raises(OperationalError):
+        processor.process(received)
+    assert counter.get() == before
+    processor.process(received)
+    assert counter.get() == before + 19
+    assert processor.process(received[:7]).duplicates
+    assert counter.get() == before + 19
 
 
 def test_members_that_join_and_leave_lose_nothing_and_handle_nothing_twice(lab: Lab) -> None:

@@ -19,6 +19,7 @@ from order_services.dead_letters import Replayed, Selection
 from order_services.events import Event
 from order_services.runtime.dead_letters import dead_letter
 from order_services.runtime.messages import ReceivedMessage
+from order_services.runtime.outbox import decode_headers, encode_headers
 from order_services.topics import ConsumerGroup
 from tests.integration.order_services.conftest import Lab, Notebook, order_created
 from tests.support.waiting import wait_for
@@ -40,10 +41,8 @@ def bury(lab: Lab, group: ConsumerGroup, messages: list[Event | bytes], error: s
         else:
             received = ReceivedMessage(*origin, each.key(), each.encode(), each.headers())
         message = dead_letter(received, group, ValueError(error), 3)
-        headers = {name: str(value) for name, value in message.headers.items()}
-        producer.produce(
-            message.topic, message.value, message.key, partition=0, headers=list(headers.items())
-        )
+        headers = decode_headers(encode_headers(message.headers).decode())
+        producer.produce(message.topic, message.value, message.key, partition=0, headers=headers)
     assert producer.flush(20) == 0
 
 
@@ -76,21 +75,44 @@ def test_a_repaired_group_takes_its_dead_letters_back_and_others_recognise_them(
     assert replayed.exit_code == 0, replayed.output
     assert "2 sent back, 0 passed over" in replayed.output
     wait_for("the two again", lambda: lab.committed(group) == lab.committed(other) == 8)
-    # six by the group, six by the other: the replayed ones were duplicates to it
+    # six by the group, six by the other: the replayed ones were not for it
     assert lab.noted() == 12
-    back = lab.read(group.topics[0], 8)[-2:]
+    meant = ("dead-letter-for", group.group_id.encode())
+    back = [m for m in lab.read(group.topics[0], 8) if meant in list(m.headers() or [])]
+    assert {json.loads(m.value() or b"")["eventId"] for m in back} == poison
     originals = {event.event_id: event for event in events}
-    for message in [m for m in back if json.loads(m.value() or b"")["eventId"] in poison]:
+    for message in back:
         event = originals[json.loads(message.value() or b"")["eventId"]]
         assert message.value() == event.encode()
         assert message.key() == event.key()
-        assert dict(message.headers() or []) == dict(event.headers())
+        assert message.headers() == [*event.headers(), meant]
 
     assert "0 sent back" in run(lab, "replay", "--group", group.group_id, "--all").output
     again = run(lab, "replay", "--group", group.group_id, "--all", "--again")
     assert "2 sent back, 0 passed over" in again.output
     wait_for("duplicates", lambda: lab.committed(group) == 10)
     assert lab.noted() == 12
+
+
+def test_a_letter_that_comes_back_is_for_its_group_alone_however_long_ago_it_was(lab: Lab) -> None:
+    group = lab.group()
+    others = [ConsumerGroup(lab.unique("other"), group.topics) for _ in range(2)]
+    event = order_created()
+    # a letter that is still malformed, and one that all the others have handled long ago
+    bury(lab, group, [b"no json", event])
+    handled = [Notebook() for _ in others]
+    consumers = [lab.consumer(other, each) for other, each in zip(others, handled, strict=True)]
+    own = Notebook()
+    lab.consumer(group, own)
+    assert "2 sent back" in run(lab, "replay", "--group", group.group_id, "--all").output
+    wait_for("all offsets", lambda: [lab.committed(g) for g in (group, *others)] == [2] * 3)
+    # no inbox has a row of it: it has forgotten, or is none
+    assert [each.calls for each in (own, *handled)] == [[1], [], []]
+    assert all(each.not_ready() is None for each in consumers)
+    # one letter again, not one of each group
+    assert lab.query("SELECT topic FROM outbox WHERE topic LIKE '%dead-letters'") == [
+        (group.dead_letter_topic,)
+    ]
 
 
 def test_filters_leave_the_others_waiting(lab: Lab) -> None:

@@ -25,7 +25,7 @@ def event(order_id: str, event_type: EventType) -> Event:
 
 def handle(lab: Lab, events: Sequence[Event]) -> list[Event]:
     with lab.database.begin() as connection:
-        return ShippingHandler(0)(events, connection)
+        return list(ShippingHandler(0)(events, connection).events)
 
 
 def timers(lab: Lab, delivery_delay_seconds: float = 0) -> Timers:

@@ -8,7 +8,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from order_services import topics
 from order_services.local.kafka import EmbeddedKafka
 from order_services.local.ports import free_port
-from order_services.runtime import relay
+from order_services.runtime import publishing
 from order_services.topics import Topic, TopicError
 from tests.support.waiting import wait_for
 
@@ -131,4 +131,4 @@ def test_the_largest_message_of_a_topic_fits_into_its_dead_letter_topic() -> Non
         largest = max(sizes[name] for name in group.topics)
         assert sizes[group.dead_letter_topic] >= largest + 64 * 1024
         # and the relay's producer does not refuse it before the broker can take it
-        assert sizes[group.dead_letter_topic] <= relay.MAX_MESSAGE_BYTES
+        assert sizes[group.dead_letter_topic] <= publishing.MAX_MESSAGE_BYTES

@@ -26,7 +26,7 @@ from order_services.inventory.settings import InventorySettings
 from order_services.local.kafka import KAFKA_VERSION, EmbeddedKafka
 from order_services.local.plan import SERVICES
 from order_services.payment.settings import PaymentSettings
-from order_services.runtime.settings import ServiceSettings
+from order_services.runtime.settings import KILL_AFTER_SECONDS, ServiceSettings
 from order_services.shipping.settings import ShippingSettings
 from tests.unit.deploy import compose, dockerfile
 
@@ -352,9 +352,10 @@ def test_a_container_starts_when_what_it_needs_is_ready(name: str) -> None:
 @both_files
 @pytest.mark.parametrize("service", SETTINGS)
 def test_a_service_gets_the_time_that_its_orderly_end_may_take(name: str, service: str) -> None:
-    each = ServiceSettings.model_fields["shutdown_timeout_seconds"].default
-    # the web server, the consumer, the relay, inbox maintenance and up to two workers of its own
-    assert compose.seconds(compose.services(name)[service]["stop_grace_period"]) >= 6 * each
+    # what the supervisor of `make run` grants, too
+    assert (
+        compose.seconds(compose.services(name)[service]["stop_grace_period"]) == KILL_AFTER_SECONDS
+    )
 
 
 # -- Kafka, PostgreSQL, PgBouncer ---------------------------------------------------------------

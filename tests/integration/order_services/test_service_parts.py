@@ -1,0 +1,165 @@
+"""What a service makes of its parts: who gates its readiness, and how all of them end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError
+
+from order_services.events import EventType
+from order_services.local.ports import free_port
+from order_services.runtime.service import Runtime, Service, run_until
+from order_services.runtime.settings import ServiceSettings
+from order_services.runtime.worker import Worker
+from tests.integration.order_services.conftest import Lab, Notebook, order_created
+from tests.support.fatal import raise_fatal
+from tests.support.waiting import wait_for
+
+BUDGET_S = 3.0
+
+
+class Running:
+    """A service on a thread of this process."""
+
+    def __init__(self, service: Service, settings: ServiceSettings) -> None:
+        self.runtime: Runtime | None = None
+        self.stop = threading.Event()
+        self.code: int | None = None
+        self._service = replace(service, configure=self._configure)
+        self._settings = settings
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _configure(self, _app: object, runtime: Runtime) -> None:
+        self.runtime = runtime
+
+    def _run(self) -> None:
+        self.code = run_until(self.stop, self._service, self._settings)
+
+    def ready(self) -> list[str]:
+        return ["not begun"] if self.runtime is None else self.runtime.health.ready()
+
+    def degraded(self) -> str:
+        return "" if self.runtime is None else " ".join(self.runtime.health.degraded())
+
+    def end(self) -> float:
+        started = time.monotonic()
+        self.stop.set()
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+        return time.monotonic() - started
+
+
+Run = Callable[..., Running]
+
+
+@pytest.fixture
+def run(lab: Lab) -> Iterator[Run]:
+    started: list[Running] = []
+
+    def begin(handler: Any = None, *, settings: ServiceSettings, **parts: Any) -> Running:
+        service = Service(
+            name="test",
+            group=parts.pop("group", None) or lab.group(),
+            handles=frozenset({EventType.ORDER_CREATED}),
+            handler=handler or Notebook(),
+            **parts,
+        )
+        started.append(Running(service, settings))
+        return started[-1]
+
+    yield begin
+    for each in started:
+        each.end()
+
+
+def settings_of(lab: Lab, **changes: Any) -> ServiceSettings:
+    changes = {"port": free_port(), "shutdown_timeout_seconds": BUDGET_S, **changes}
+    return lab.kafka_settings.model_copy(update=changes)
+
+
+@pytest.mark.parametrize("needed", [True, False])
+def test_a_service_says_whether_requests_need_its_consumer(
+    lab: Lab, run: Run, *, needed: bool
+) -> None:
+    away = settings_of(lab, kafka_brokers=f"127.0.0.1:{free_port()}")
+    running = run(settings=away, requests_need_consumer=needed)
+    expected = [] if not needed else ["consumer: not a member"]
+    wait_for("its readiness", lambda: [each[:22] for each in running.ready()] == expected)
+    assert ("not a member" in running.degraded()) is not needed
+
+
+@pytest.mark.parametrize("needed", [True, False])
+def test_a_fenced_consumer_ends_only_a_service_that_needs_it(
+    lab: Lab, run: Run, *, needed: bool
+) -> None:
+    group = lab.group()
+    settings = settings_of(lab, instance_id="3")
+    running = run(settings=settings, group=group, requests_need_consumer=needed)
+    wait_for("a member", lambda: running.ready() == [] and running.degraded() == "")
+    other = lab.consumer(group, Notebook(), instance_id="3")
+    wait_for("the other one", lambda: other.not_ready() is None)
+    if needed:
+        wait_for("the end", lambda: running.code == 1)
+    else:
+        wait_for("the reason", lambda: "INSTANCE_ID '3'" in running.degraded())
+        assert running.ready() == []
+        assert running.code is None
+
+
+def test_everything_that_hangs_at_once_still_ends_within_the_budget(lab: Lab, run: Run) -> None:
+    hang, closed = threading.Event(), threading.Event()
+    group = lab.group(1)
+
+    def stuck(*_arguments: Any) -> Any:
+        hang.wait(60)
+        raise AssertionError("never mind")
+
+    def close(seconds: float) -> None:
+        assert 0 < seconds <= BUDGET_S
+        closed.set()
+        hang.wait(60)
+
+    running = run(
+        stuck,
+        settings=settings_of(lab),
+        group=group,
+        close=close,
+        workers=lambda _runtime: [Worker(name, 1, stuck) for name in ("one", "two", "three")],
+    )
+    wait_for("a member", lambda: running.ready() == [])
+    lab.send(group.topics[0], [order_created()])
+    time.sleep(1)  # until the handler has it
+    took = running.end()
+    hang.set()
+    assert closed.is_set()
+    assert took < BUDGET_S + 2
+
+
+def test_a_service_whose_producer_and_consumer_met_a_fatal_error_is_well_again(
+    lab: Lab, run: Run
+) -> None:
+    group = lab.group(1)
+    running = run(settings=settings_of(lab), group=group)
+    wait_for("a member", lambda: running.ready() == [])
+    lab.send(group.topics[0], [order_created()])
+    wait_for("the outcome", lambda: lab.noted() == 1 and _waiting(lab) == 0)
+    assert running.runtime is not None
+    publisher = running.runtime.relay._publisher
+    assert publisher is not None
+    raise_fatal(publisher._producer, KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER)
+    lab.send(group.topics[0], [order_created()])
+    wait_for("the outcome", lambda: lab.noted() == 2 and _waiting(lab) == 0)
+    assert running.ready() == []
+    assert running.code is None
+    assert running.end() < BUDGET_S + 2
+    assert running.code == 0
+
+
+def _waiting(lab: Lab) -> int:
+    return lab.number("SELECT count(*) FROM outbox")
