@@ -131,10 +131,11 @@ order_decisions = Table(
     Column("decided_at", _moment, nullable=False, server_default=func.now()),
 )
 
-# The answer that belongs to a client's Idempotency-Key.
+# The answer that belongs to a customer's Idempotency-Key.
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,
+    Column("customer_id", Text, primary_key=True),
     Column("idempotency_key", Text, primary_key=True),
     Column("request_digest", LargeBinary, nullable=False),
     Column("order_id", _id, nullable=False),

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import structlog
-from flask import Flask
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -25,12 +24,12 @@ from order_services.runtime.database import Database, is_transient
 from order_services.runtime.dead_letters import DeadLetterLimit
 from order_services.runtime.faults import FaultInjector, injector
 from order_services.runtime.health import Health
-from order_services.runtime.http import service_app
 from order_services.runtime.relay import Relay
-from order_services.runtime.server import PortTakenError, WebServer
 from order_services.runtime.settings import S, ServiceSettings, SettingsError, load
 from order_services.runtime.worker import Worker, WorkerThread
 from order_services.topics import ConsumerGroup
+from order_services.web.app import ServiceApp
+from order_services.web.server import PortTakenError, WebServer
 
 EXIT_BROKEN: Final = 1
 EXIT_BAD_SETTING: Final = 2
@@ -74,7 +73,10 @@ class Service:
     `name` is the source of its events and its outbox slice. `handles` are the types that `handler`
     gets; others are passed over, and so are replays unless `takes_replays`. `on_committed` is told
     of the events of each batch after its commit, on the consumer's thread; it must not block.
-    `configure` adds routes to the app that has the probes; `workers` makes background work.
+    `configure` adds routes to the app that has the probes; `workers` makes background work; `close`
+    ends what `configure` began, within so many seconds, once the web server takes no more requests.
+    A service whose `requests_need_consumer` is false stays ready while its consumer or a worker has
+    stopped, and says so: what it answers does not hang on them.
     A service that injects faults of its own brings the `faults`.
     """
 
@@ -84,7 +86,9 @@ class Service:
     handler: Handler
     takes_replays: bool = False
     on_committed: Callable[[Sequence[Event]], None] | None = None
-    configure: Callable[[Flask, Runtime], None] | None = None
+    configure: Callable[[ServiceApp, Runtime], None] | None = None
+    close: Callable[[float], None] | None = None
+    requests_need_consumer: bool = True
     workers: Callable[[Runtime], Sequence[Worker]] = field(default=lambda _runtime: ())
     faults: FaultInjector | None = None
 
@@ -129,10 +133,9 @@ def run_until(stop: threading.Event, service: Service, settings: ServiceSettings
     is_prepared = threading.Event()
     health.add_readiness(lambda: None if is_prepared.is_set() else "waiting for the database")
     health.add_readiness(runtime.database.unreachable)
-    health.add_readiness(consumer.not_ready)
-    for worker in workers:
-        health.add_readiness(worker.not_ready)
-    app = service_app(service.name, health)
+    for check in (consumer.not_ready, *(worker.not_ready for worker in workers)):
+        health.add_readiness(check, gates=service.requests_need_consumer)
+    app = ServiceApp(service.name, health)
     add_admin_routes(app, settings.admin_token.get_secret_value(), runtime.faults)
     if service.configure is not None:
         service.configure(app, runtime)
@@ -155,7 +158,7 @@ def run_until(stop: threading.Event, service: Service, settings: ServiceSettings
                 return EXIT_BROKEN
         return 0
     finally:
-        _stop(runtime, web, consumer, workers)
+        _stop(service, runtime, web, consumer, workers)
 
 
 def _consumer(service: Service, runtime: Runtime) -> Consumer:
@@ -208,12 +211,18 @@ def _prepare(stop: threading.Event, runtime: Runtime) -> bool:
 
 
 def _stop(
-    runtime: Runtime, web: WebServer, consumer: Consumer, workers: Sequence[WorkerThread]
+    service: Service,
+    runtime: Runtime,
+    web: WebServer,
+    consumer: Consumer,
+    workers: Sequence[WorkerThread],
 ) -> None:
     timeout_seconds = runtime.settings.shutdown_timeout_seconds
     runtime.faults.close()
-    web.stop(timeout_seconds)
-    ended = [worker.stop(timeout_seconds) for worker in workers]
+    ended = [web.stop(timeout_seconds)]
+    if service.close is not None:
+        service.close(timeout_seconds)
+    ended += [worker.stop(timeout_seconds) for worker in workers]
     ended.append(consumer.stop(timeout_seconds))
     # after those that write to the outbox
     ended.append(runtime.relay.stop(timeout_seconds))

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from order_services.analytics.bus import LocalBus
 from order_services.analytics.counting import tally
 from order_services.analytics.live import Live, event_frame, stats_frame
 from order_services.events import Event, EventType
+from order_services.web.bus import LocalBus
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -1,0 +1,353 @@
+"""The library's HTTP and WebSocket protocols with the limits and deadlines that they lack.
+
+A client that is silent, trickles, or does not read costs a connection for a while, and nobody else
+anything. Framing that RFC 9112 forbids is refused before anybody could read it in two ways. All
+refusals are JSON. Nothing here is logged: clients must not be able to fill a disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import heapq
+import re
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
+from wsproto.events import Request
+
+from order_services.runtime.instrumentation import HTTP_REQUESTS
+from order_services.web.answers import ApiError, upgrade_required
+
+MAX_BODY_BYTES: Final = 64 * 1024
+
+_TARGET: Final = re.compile(rb"[!-~]+")
+_PECULIAR: Final = frozenset({b"expect", b"transfer-encoding"})
+# Chunks of one byte each take six: whoever sends more than this around a body sends no body.
+_OVERHEAD: Final = 8
+# How much is read of what comes after a refusal, and for how long: a client that is still sending
+# when its connection closes gets a reset, and not the refusal.
+_DRAINED_BYTES: Final = 1024 * 1024
+_LINGER_SECONDS: Final = 2.0
+# Under a flood of new connections, one look at all of them makes room for many.
+_EVICTED_SHARE: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a client may take: bytes, connections, and seconds for each step of a request.
+
+    `head_seconds` counts from the connection or the first byte to the end of the head,
+    `body_seconds` from there to the end of the body, `idle_seconds` between requests. A client that
+    leaves an answer unread for `send_seconds` is cut off.
+    """
+
+    connections: int = 1000
+    head_bytes: int = 32 * 1024
+    body_bytes: int = MAX_BODY_BYTES
+    head_seconds: float = 10.0
+    body_seconds: float = 10.0
+    idle_seconds: float = 30.0
+    send_seconds: float = 10.0
+
+
+class _Refused(Exception):  # noqa: N818  # ends the parser's work; the client's error, not ours
+    def __init__(self, error: ApiError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+class _Unread:
+    """Since when a client leaves unread what it was sent."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def is_overdue(self, transport: asyncio.Transport, now: float, limit_seconds: float) -> bool:
+        if transport.get_write_buffer_size() == 0:
+            self._since = None
+        elif self._since is None:
+            self._since = now
+        return self._since is not None and now - self._since > limit_seconds
+
+
+class Protocol(HttpToolsProtocol):
+    """One HTTP connection."""
+
+    def __init__(self, *arguments: Any, limits: Limits, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._limits = limits
+        self._in_head = False
+        self._message_bytes = 0
+        self._since = self.loop.time()  # when the present step began
+        self._unread = _Unread()
+        self._refusal: bytes | None = None
+        self._drained = 0
+
+    def connection_made(self, transport: Any) -> None:
+        """Take the connection, at the cost of the one that has been waited for the longest."""
+        super().connection_made(transport)
+        if len(self.connections) > self._limits.connections and not self._make_room():
+            self._refuse(
+                ApiError(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections; try again")
+            )
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has come; refuse what is no proper request, and what takes too much."""
+        if self._refusal is not None:
+            self._drained += len(data)
+            if self._drained > _DRAINED_BYTES:
+                self.transport.abort()
+            return
+        self._unset_keepalive_if_required()
+        self._message_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+            return
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            self._refuse(
+                cause.error
+                if isinstance(cause, _Refused)
+                else ApiError(HTTPStatus.BAD_REQUEST, "this is no proper HTTP request")
+            )
+            return
+        most = self._limits.head_bytes
+        if self._in_head and self._message_bytes > most:
+            self._refuse(_head_too_large(most).error)
+        elif self._message_bytes > most + _OVERHEAD * self._limits.body_bytes:
+            self._refuse(_body_too_large(self._limits.body_bytes).error)
+
+    def on_message_begin(self) -> None:
+        """Begin a request: its head has a deadline from its first byte."""
+        super().on_message_begin()
+        self._in_head = True
+        self._since = self.loop.time()
+        self._field_bytes = 0
+        self._body_bytes = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header, and pass trailers over: they would be read as headers."""
+        self._field_bytes += len(name) + len(value)
+        if self._field_bytes > self._limits.head_bytes:
+            raise _head_too_large(self._limits.head_bytes)
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Refuse a head that could be read in two ways, or begin to answer."""
+        self._in_head = False
+        self._since = self.loop.time()
+        self._check_head()
+        super().on_headers_complete()
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            # what the parser takes for another protocol from here on is not read
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body within the limit."""
+        self._body_bytes += len(body)
+        if self._body_bytes > self._limits.body_bytes:
+            raise _body_too_large(self._limits.body_bytes)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End a request; what follows is the next one."""
+        self._message_bytes = 0
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or tell what was wrong with it."""
+        self._since = self.loop.time()
+        if self._refusal is not None and not self.pipeline:
+            self._send_refusal()
+        else:
+            super().on_response_complete()
+
+    def check_deadlines(self, now: float) -> None:
+        """End the connection when the client has kept it waiting for too long."""
+        if self._unread.is_overdue(self.transport, now, self._limits.send_seconds):
+            # not close: that would wait until all is read
+            self.transport.abort()
+        elif self.is_waiting_for_client and not self.transport.is_closing():
+            self._check_step(now - self._since)
+
+    def _check_step(self, waited_seconds: float) -> None:
+        limits = self._limits
+        if self._refusal is not None:
+            if waited_seconds > _LINGER_SECONDS:
+                self.transport.close()
+        elif self._in_head:
+            if waited_seconds > limits.head_seconds:
+                self._refuse(_too_slow("head"))
+        elif self.cycle is None:
+            if waited_seconds > limits.head_seconds:
+                self.transport.close()
+        elif not self.cycle.response_complete and waited_seconds > limits.body_seconds:
+            self._refuse(_too_slow("body"))
+
+    @property
+    def is_waiting_for_client(self) -> bool:
+        """Whether nothing goes on until the client sends or reads something."""
+        if self.flow.write_paused:
+            return True
+        if self.pipeline:
+            return False
+        return self.cycle is None or self.cycle.response_complete or self.cycle.more_body
+
+    def _check_head(self) -> None:
+        version = self.parser.get_http_version()
+        if version not in {"1.0", "1.1"}:
+            raise _bad("this server speaks HTTP/1.1")
+        if not _TARGET.fullmatch(self.url):
+            raise _bad("the address must be visible ASCII characters")
+        hosts, length = 0, b""
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+            elif name == b"content-length":
+                length = value  # the parser takes no second one, and none beside Transfer-Encoding
+            elif name in _PECULIAR:
+                _check_peculiar(name, value, version)
+        if hosts > 1 or (hosts == 0 and version == "1.1"):
+            raise _bad("a request has one Host", "Host")
+        if length and int(length) > self._limits.body_bytes:
+            raise _body_too_large(self._limits.body_bytes)
+        if self.parser.should_upgrade():
+            self._check_upgrade(length)
+
+    def _check_upgrade(self, length: bytes) -> None:
+        fields = dict(self.headers)
+        if length.strip(b"0") or b"transfer-encoding" in fields:
+            # the parser takes the body for the other protocol's
+            raise _bad("a request for another protocol has no body", "Upgrade")
+        if not self._should_upgrade():
+            return
+        if self.parser.get_method() != b"GET" or self.cycle_is_open:
+            raise _bad("a WebSocket begins with a GET of its own", "Upgrade")
+        if fields.get(b"sec-websocket-version") != b"13":
+            raise _Refused(upgrade_required())
+        try:
+            is_key = (
+                len(base64.b64decode(fields.get(b"sec-websocket-key", b""), validate=True)) == 16
+            )
+        except binascii.Error:
+            is_key = False
+        if not is_key:
+            raise _bad("the key must be 16 bytes in base64", "Sec-WebSocket-Key")
+
+    @property
+    def cycle_is_open(self) -> bool:
+        """Whether a request that came before is still to be answered."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _make_room(self) -> bool:
+        """End those connections that have been waited for the longest; false where there is none."""
+        waiting = [
+            each
+            for each in self.connections
+            if isinstance(each, Protocol)
+            and each is not self
+            and each.is_waiting_for_client
+            and not each.transport.is_closing()
+        ]
+        count = max(1, self._limits.connections // _EVICTED_SHARE)
+        # a client that has been answered before is more likely to be one
+        evicted = heapq.nsmallest(count, waiting, key=lambda c: (c.cycle is not None, c._since))  # noqa: SLF001  # its own class
+        for each in evicted:
+            each.transport.abort()
+        return bool(evicted)
+
+    def _refuse(self, error: ApiError) -> None:
+        """Answer in place of the app, after what came before has been answered."""
+        if self._refusal is not None or self.transport.is_closing():
+            return
+        self._refusal = _encode(error, self.server_state.default_headers)
+        HTTP_REQUESTS.labels("any", "refused", str(error.status.value)).inc()
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete and cycle.more_body:
+            # the refused request itself: whatever the app makes of it is not sent
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if cycle.response_started:
+                self.transport.close()
+                return
+            is_queued = any(each is cycle for each, _ in self.pipeline)
+            if is_queued:
+                self.pipeline.popleft()  # it is the last one
+            else:
+                self._send_refusal()
+        elif cycle is None or cycle.response_complete:
+            self._send_refusal()
+
+    def _send_refusal(self) -> None:
+        assert self._refusal is not None  # noqa: S101  # narrows the type
+        self._since = self.loop.time()
+        self.flow.resume_reading()
+        self.transport.write(self._refusal)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+
+class WebSocketProtocol(WSProtocol):
+    """One WebSocket connection, which its server can end at once."""
+
+    def __init__(self, *arguments: Any, limits: Limits, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._limits = limits
+        self._unread = _Unread()
+
+    def handle_connect(self, event: Request) -> None:
+        """Begin, and let the app cut off a client that does not read."""
+        super().handle_connect(event)
+        self.scope["state"]["abort"] = self.transport.abort
+
+    def check_deadlines(self, now: float) -> None:
+        """End the connection of a client that leaves for too long what it was sent."""
+        if self._unread.is_overdue(self.transport, now, self._limits.send_seconds):
+            self.transport.abort()
+
+
+def _check_peculiar(name: bytes, value: bytes, version: str) -> None:
+    if name == b"expect" and value.lower() != b"100-continue":
+        status = HTTPStatus.EXPECTATION_FAILED
+        raise _Refused(ApiError(status, "the only Expect is 100-continue", field="Expect"))
+    if name == b"transfer-encoding" and (value.strip().lower() != b"chunked" or version == "1.0"):
+        raise _bad("the only Transfer-Encoding is chunked, in HTTP/1.1", "Transfer-Encoding")
+
+
+def _bad(message: str, field: str | None = None) -> _Refused:
+    return _Refused(ApiError(HTTPStatus.BAD_REQUEST, message, field=field))
+
+
+def _too_slow(part: str) -> ApiError:
+    return ApiError(HTTPStatus.REQUEST_TIMEOUT, f"the request's {part} took too long")
+
+
+def _head_too_large(most: int) -> _Refused:
+    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+    return _Refused(ApiError(status, f"the request's head is larger than {most} bytes"))
+
+
+def _body_too_large(most: int) -> _Refused:
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    return _Refused(ApiError(status, f"the body is larger than {most} bytes", field="body"))
+
+
+def _encode(error: ApiError, default_headers: list[tuple[bytes, bytes]]) -> bytes:
+    answer = error.response()
+    own = [(name, value) for name, value in answer.raw_headers if name != b"connection"]
+    lines = b"".join(
+        name + b": " + value + b"\r\n"
+        for name, value in (*default_headers, *own, (b"connection", b"close"))
+    )
+    status = f"HTTP/1.1 {error.status.value} {error.status.phrase}\r\n".encode()
+    return status + lines + b"\r\n" + bytes(answer.body)

@@ -1,0 +1,149 @@
+"""The connected WebSocket clients: a queue for each, and no waiting for any."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Final
+
+import structlog
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from order_services.runtime import instrumentation
+from order_services.web.answers import RETRY_AFTER_SECONDS, ApiError
+
+MAX_CLIENTS: Final = 200
+# About four seconds of events at full load; a client further behind is not reading.
+MAX_UNSENT_BYTES: Final = 4 * 1024 * 1024
+
+_log = structlog.get_logger(__name__)
+
+
+class Hub:
+    """Sends text messages to all connected clients.
+
+    A client that does not read what it is sent is dropped as soon as `max_unsent_bytes` wait for
+    it: it delays neither the others nor the caller. What clients say is ignored. The server says
+    goodbye to all of them when it stops.
+    """
+
+    def __init__(
+        self, *, max_clients: int = MAX_CLIENTS, max_unsent_bytes: int = MAX_UNSENT_BYTES
+    ) -> None:
+        self._max_clients = max_clients
+        self._max_unsent_bytes = max_unsent_bytes
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._clients: set[_Client] = set()
+        self.dropped = 0
+
+    @property
+    def connected(self) -> int:
+        """How many clients are connected."""
+        return len(self._clients)
+
+    @property
+    def full(self) -> bool:
+        """Whether another client is turned away."""
+        return len(self._clients) >= self._max_clients
+
+    def check(self, websocket: WebSocket) -> None:
+        """Raise `ApiError` 403 for another site's page, and 503 while the hub is full."""
+        headers = websocket.headers
+        origin = headers.get("origin")
+        # browsers let any page open a WebSocket to any host: only the header tells them apart
+        if origin is not None and origin.split("://", 1)[-1] != headers.get("host"):
+            raise ApiError(HTTPStatus.FORBIDDEN, "this origin is not allowed", field="Origin")
+        if self.full:
+            raise ApiError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "as many clients are connected as this replica serves; try again",
+                headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+            )
+
+    async def serve(self, websocket: WebSocket, greeting: str) -> None:
+        """Serve a client until it goes; greet it first. Raises as `check` does."""
+        self.check(websocket)  # again: others may have come while the greeting was made
+        self._loop = asyncio.get_running_loop()
+        client = _Client(websocket, greeting)
+        self._add(client)
+        try:
+            await websocket.accept()
+            sending = asyncio.create_task(client.send_on())
+            try:
+                await client.listen()
+            finally:
+                sending.cancel()
+                with suppress(asyncio.CancelledError):
+                    await sending
+        finally:
+            self._remove(client)
+
+    def broadcast(self, messages: Sequence[str]) -> None:
+        """Send the messages to every client, from any thread; returns at once."""
+        loop = self._loop
+        if not self._clients or not messages or loop is None:
+            return
+        with suppress(RuntimeError):  # the loop has ended: nobody is left to tell
+            loop.call_soon_threadsafe(self._put, messages)
+
+    def _put(self, messages: Sequence[str]) -> None:
+        size = sum(map(len, messages))
+        for client in tuple(self._clients):
+            if client.unsent_bytes + size > self._max_unsent_bytes:
+                self._drop(client)
+            else:
+                client.put(messages, size)
+
+    def _add(self, client: _Client) -> None:
+        self._clients.add(client)
+        instrumentation.WEBSOCKET_CLIENTS.set(len(self._clients))
+
+    def _remove(self, client: _Client) -> None:
+        self._clients.discard(client)
+        instrumentation.WEBSOCKET_CLIENTS.set(len(self._clients))
+
+    def _drop(self, client: _Client) -> None:
+        self._remove(client)
+        instrumentation.WEBSOCKET_DROPPED.inc()
+        self.dropped += 1
+        _log.info("slow client dropped", unsent_bytes=client.unsent_bytes)
+        client.abort()
+
+
+class _Client:
+    """One client, and what is still to be sent to it."""
+
+    def __init__(self, websocket: WebSocket, greeting: str) -> None:
+        self._websocket = websocket
+        self._unsent: deque[tuple[Sequence[str], int]] = deque([((greeting,), len(greeting))])
+        self._arrived = asyncio.Event()
+        self._arrived.set()
+        self.unsent_bytes = len(greeting)
+
+    def put(self, messages: Sequence[str], size: int) -> None:
+        self._unsent.append((messages, size))
+        self.unsent_bytes += size
+        self._arrived.set()
+
+    def abort(self) -> None:
+        # not close: that would wait until the client has read everything
+        self._websocket.state.abort()
+
+    async def send_on(self) -> None:
+        with suppress(WebSocketDisconnect):
+            while True:
+                await self._arrived.wait()
+                self._arrived.clear()
+                while self._unsent:
+                    messages, size = self._unsent[0]
+                    for message in messages:
+                        await self._websocket.send_text(message)
+                    self._unsent.popleft()
+                    self.unsent_bytes -= size
+
+    async def listen(self) -> None:
+        while (await self._websocket.receive())["type"] != "websocket.disconnect":
+            pass
