@@ -24,6 +24,8 @@ SHUTDOWN_SECONDS: Final = 5.0
 SERVER_NAME: Final = "order-services"
 # Finds clients whose machine vanished; also keeps proxies from closing an idle connection.
 PING_INTERVAL_SECONDS: Final = 20.0
+# What the library takes to end beside waiting for requests: a tick, and two looks at what is left.
+_STOP_MARGIN_SECONDS: Final = 0.5
 _TICKS_A_CHECK: Final = 5  # uvicorn ticks ten times a second
 
 _log = structlog.get_logger(__name__)
@@ -103,10 +105,13 @@ class WebServer:
 
     def stop(self, timeout_seconds: float = SHUTDOWN_SECONDS) -> bool:
         """Finish the requests in flight and stop; false when that took longer than `timeout_seconds`."""
-        self._server.config.timeout_graceful_shutdown = timeout_seconds  # type: ignore[assignment]  # floats do
+        graceful: Any = max(
+            0.0, timeout_seconds - _STOP_MARGIN_SECONDS
+        )  # the library takes floats too
+        self._server.config.timeout_graceful_shutdown = graceful
         self._server.should_exit = True
-        if self._thread.is_alive():
-            self._thread.join(timeout_seconds + 1)
+        if self._thread.ident is not None:
+            self._thread.join(timeout_seconds)
         if self._thread.is_alive():
             _log.warning("requests still running at shutdown", waited_seconds=timeout_seconds)
             return False
@@ -143,7 +148,7 @@ def within_descriptors(limits: Limits) -> Limits:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return limits
-    return replace(limits, connections=max(8, min(limits.connections, soft // 2)))
+    return replace(limits, connections=min(limits.connections, max(8, soft // 2)))
 
 
 def _listen(host: str, port: int) -> socket.socket:
