@@ -17,7 +17,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 from wsproto.events import Request
 
@@ -86,6 +86,7 @@ class Protocol(HttpToolsProtocol):
         self._message_bytes = 0
         self._since = self.loop.time()  # when the present step began
         self._unread = _Unread()
+        self._answering: RequestResponseCycle | None = None
         self._refusal: bytes | None = None
         self._drained = 0
 
@@ -96,6 +97,14 @@ class Protocol(HttpToolsProtocol):
             self._refuse(
                 ApiError(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections; try again")
             )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell also the request that is being answered while others wait behind it."""
+        super().connection_lost(exc)
+        self.pipeline.clear()
+        if self._answering is not None:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come; refuse what is no proper request, and what takes too much."""
@@ -171,6 +180,10 @@ class Protocol(HttpToolsProtocol):
             self._send_refusal()
         else:
             super().on_response_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def check_deadlines(self, now: float) -> None:
         """End the connection when the client has kept it waiting for too long."""

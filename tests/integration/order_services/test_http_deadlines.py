@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 import threading
 import time
@@ -16,7 +17,6 @@ from prometheus_client import CollectorRegistry
 from starlette.responses import Response
 
 from order_services.runtime.health import Health
-from order_services.web import server as server_module
 from order_services.web.answers import Call, json_response
 from order_services.web.app import ServiceApp
 from order_services.web.protocol import MAX_BODY_BYTES, Limits
@@ -250,7 +250,5 @@ def test_connections_leave_half_of_the_descriptors_to_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for soft, expected in ((128, 64), (1024, 512), (1_000_000, 1000)):
-        monkeypatch.setattr(
-            server_module.resource, "getrlimit", lambda _, soft=soft: (soft, 1_000_000)
-        )
+        monkeypatch.setattr(resource, "getrlimit", lambda _, soft=soft: (soft, 1_000_000))
         assert within_descriptors(Limits()).connections == expected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import time
 from collections.abc import Iterator
 
@@ -29,7 +30,11 @@ def server() -> Iterator[WebServer]:
     async def echo(call: Call) -> Response:
         return json_response(call.json())
 
+    async def large(_call: Call) -> Response:
+        return json_response("x" * 10_000_000)
+
     app.add_on_loop("POST", "/echo", echo)
+    app.add_on_loop("GET", "/large", large)
     server = WebServer(app, "127.0.0.1", 0)
     server.start()
     yield server
@@ -164,6 +169,22 @@ def test_answers_keep_their_order_when_a_later_request_is_refused(server: WebSer
         statuses = [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]]
         assert statuses[:3] == [b"200"] * 3, answer
         assert statuses[3:] in ([b"400"], [b"413"]), answer
+
+
+def test_a_client_that_goes_while_its_requests_wait_leaves_nothing_in_the_log(
+    server: WebServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n"
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=5) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                client.sendall(one * 4)
+                time.sleep(0.1)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        time.sleep(0.5)
+    assert lines == []
+    assert caplog.records == []
 
 
 def test_bad_requests_leave_nothing_in_the_log(
