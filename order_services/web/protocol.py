@@ -289,6 +289,7 @@ class Protocol(HttpToolsProtocol):
         if cycle is not None and not cycle.response_complete and cycle.more_body:
             # the refused request itself: whatever the app makes of it is not sent
             cycle.disconnected = True
+            cycle.waiting_for_100_continue = False
             cycle.message_event.set()
             if cycle.response_started:
                 self.transport.close()

@@ -194,5 +194,6 @@ def test_bad_requests_leave_nothing_in_the_log(
         for _ in range(20):
             exchange(server, b"NONSENSE\r\n\r\n")
             exchange(server, POST + CHUNKED + b"zz\r\n")
+            exchange(server, POST + b"Expect: 100-continue\r\n" + CHUNKED + b"zz\r\n")
     assert lines == []
     assert caplog.records == []
