@@ -52,7 +52,7 @@ class Limits:
     body_bytes: int = MAX_BODY_BYTES
     head_seconds: float = 10.0
     body_seconds: float = 10.0
-    idle_seconds: float = 30.0
+    idle_seconds: float = 75.0  # longer than proxies keep theirs: else they send into a closing one
     send_seconds: float = 10.0
 
 
@@ -204,7 +204,11 @@ class Protocol(HttpToolsProtocol):
         elif self.cycle is None:
             if waited_seconds > limits.head_seconds:
                 self.transport.close()
-        elif not self.cycle.response_complete and waited_seconds > limits.body_seconds:
+        elif self.cycle.response_complete:
+            # the library's own timer ends with the first byte, and a line's end begins no request
+            if waited_seconds > limits.idle_seconds:
+                self.transport.close()
+        elif waited_seconds > limits.body_seconds:
             self._refuse(_too_slow("body"))
 
     @property

@@ -108,10 +108,15 @@ def test_a_head_that_begins_after_an_answer_has_a_deadline_of_its_own() -> None:
         assert read_all(client).startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_connection_between_requests_is_closed_after_its_time() -> None:
+@pytest.mark.parametrize("beyond", [b"", b"\r\n"])
+def test_a_connection_between_requests_is_closed_after_its_time(beyond: bytes) -> None:
     with serving(idle_seconds=1) as server, connect(server) as client:
         client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert read_all(client).startswith(b"HTTP/1.1 200 ")
+        assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+        client.sendall(beyond)
+        began = time.monotonic()
+        assert read_all(client) == b""
+        assert time.monotonic() - began < 4
 
 
 @pytest.mark.parametrize(
