@@ -73,9 +73,10 @@ class ServiceApp:
         threads: int = THREADS,
     ) -> None:
         self.threads = Threads(threads, "http-view")
+        self._readiness = Threads(1, "readiness")
         self._paths: dict[str, _Path] = {}
         self._router = Router(redirect_slashes=False, default=self._unknown)
-        _add_probes(self, name, health)
+        _add_probes(self, name, health, self._readiness)
         _add_metrics(self, registry)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -114,6 +115,12 @@ class ServiceApp:
 
         self._router.routes.append(WebSocketRoute(path, serve))
         self.add_on_loop("GET", path, _ask_for_upgrade)
+
+    def close(self, timeout_seconds: float) -> bool:
+        """End the threads once no request is left; false when that took too long."""
+        until = time.monotonic() + timeout_seconds
+        closed = self.threads.close(timeout_seconds)
+        return self._readiness.close(max(0.0, until - time.monotonic())) and closed
 
     async def _unknown(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"][:200]
@@ -199,8 +206,7 @@ def _children(method: str, route: str, status: int) -> tuple[Counter, Histogram]
     )
 
 
-def _add_probes(app: ServiceApp, name: str, health: Health) -> None:
-    own_thread = Threads(1, "readiness")
+def _add_probes(app: ServiceApp, name: str, health: Health, own_thread: Threads) -> None:
     asking: asyncio.Future[tuple[Sequence[str], Sequence[str]]] | None = None
 
     def ask() -> tuple[Sequence[str], Sequence[str]]:

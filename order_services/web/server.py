@@ -7,6 +7,7 @@ import logging
 import resource
 import socket
 import threading
+import time
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -15,8 +16,8 @@ from typing import Any, Final
 import structlog
 import uvicorn
 import uvloop
-from starlette.types import ASGIApp
 
+from order_services.web.app import ServiceApp
 from order_services.web.protocol import MAX_BODY_BYTES, Limits, Protocol, WebSocketProtocol
 
 BACKLOG: Final = 256
@@ -46,11 +47,11 @@ class _Server(uvicorn.Server):
 
 
 class WebServer:
-    """Serves an ASGI app on a thread of its own."""
+    """Serves a service's app on a thread of its own."""
 
     def __init__(
         self,
-        app: ASGIApp,
+        app: ServiceApp,
         host: str,
         port: int,
         *,
@@ -77,6 +78,7 @@ class WebServer:
             ws_ping_timeout=ping_interval_seconds,
         )
         self._server = _Server(config)
+        self._app = app
         self._address = (host, port)
         self._listening: socket.socket | None = None
         # Daemon, and so are the threads of the views: a request that never ends must not keep the
@@ -105,6 +107,7 @@ class WebServer:
 
     def stop(self, timeout_seconds: float = SHUTDOWN_SECONDS) -> bool:
         """Finish the requests in flight and stop; false when that took longer than `timeout_seconds`."""
+        until = time.monotonic() + timeout_seconds
         graceful: Any = max(
             0.0, timeout_seconds - _STOP_MARGIN_SECONDS
         )  # the library takes floats too
@@ -112,7 +115,8 @@ class WebServer:
         self._server.should_exit = True
         if self._thread.ident is not None:
             self._thread.join(timeout_seconds)
-        if self._thread.is_alive():
+        in_time = self._app.close(max(0.0, until - time.monotonic()))
+        if self._thread.is_alive() or not in_time:
             _log.warning("requests still running at shutdown", waited_seconds=timeout_seconds)
             return False
         return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -21,7 +22,8 @@ class Threads:
     def __init__(self, count: int, name: str) -> None:
         self._free = count
         self._name = name
-        self._waiting: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._waiting: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._started: list[threading.Thread] = []
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Return what the function returns, or raise what it raises; call it on the loop."""
@@ -49,10 +51,21 @@ class Threads:
 
         if self._free > 0:
             self._free -= 1
-            threading.Thread(target=self._serve, name=self._name, daemon=True).start()
+            thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
+            self._started.append(thread)
+            thread.start()
         self._waiting.put(work)
         return await result
 
+    def close(self, timeout_seconds: float) -> bool:
+        """End the threads after what they have at hand; false when that took too long."""
+        until = time.monotonic() + timeout_seconds
+        for _ in self._started:
+            self._waiting.put(None)
+        for thread in self._started:
+            thread.join(max(0.0, until - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._started)
+
     def _serve(self) -> None:
-        while True:
-            self._waiting.get()()
+        while (work := self._waiting.get()) is not None:
+            work()

@@ -147,6 +147,24 @@ def test_stopping_finishes_the_request_in_flight(app: ServiceApp) -> None:
     assert [answer.json() for answer in answers] == ["done"]
 
 
+def test_stopping_leaves_no_thread_behind(app: ServiceApp, hub: Hub) -> None:
+    before = set(threading.enumerate())
+    server = WebServer(app, "127.0.0.1", 0)
+    server.start()
+    assert_a_thread_is_free(server)
+    assert httpx.get(f"http://127.0.0.1:{server.port}/ready", timeout=5).is_success
+    with connect(f"ws://127.0.0.1:{server.port}/ws") as client:
+        assert client.recv(timeout=20) == "hello"
+        assert {thread.name for thread in set(threading.enumerate()) - before} >= {
+            "http",
+            "http-view",
+            "readiness",
+        }
+        assert server.stop()
+    ours = [each for each in set(threading.enumerate()) - before if "websocket" not in each.name]
+    assert [each.name for each in ours if each.name.startswith(("http", "readiness"))] == []
+
+
 def test_stopping_gives_up_on_a_request_that_never_ends(app: ServiceApp) -> None:
     entered, leave = threading.Event(), threading.Event()
 
