@@ -316,7 +316,7 @@ class Protocol(HttpToolsProtocol):
 
 
 class WebSocketProtocol(WSProtocol):
-    """One WebSocket connection, which its server can end at once."""
+    """One WebSocket connection; the app finds it as `connection` in the state of its scope."""
 
     def __init__(self, *arguments: Any, limits: Limits, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -324,9 +324,23 @@ class WebSocketProtocol(WSProtocol):
         self._unread = _Unread()
 
     def handle_connect(self, event: Request) -> None:
-        """Begin, and let the app cut off a client that does not read."""
+        """Begin, and let the app reach what ASGI has no messages for."""
         super().handle_connect(event)
-        self.scope["state"]["abort"] = self.transport.abort
+        self.scope["state"]["connection"] = self
+
+    def abort(self) -> None:
+        """Cut off a client that does not read."""
+        self.transport.abort()
+
+    async def send_frames(self, frames: bytes) -> None:
+        """Send frames that were encoded once for many clients, when this one has read enough.
+
+        Raises `ConnectionError` when it has gone.
+        """
+        await self.writable.wait()
+        if self.disconnected or self.close_sent or self.transport.is_closing():
+            raise ConnectionResetError
+        self.transport.write(frames)
 
     def check_deadlines(self, now: float) -> None:
         """End the connection of a client that leaves for too long what it was sent."""

@@ -10,7 +10,9 @@ from http import HTTPStatus
 from typing import Final
 
 import structlog
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import TextMessage
 
 from order_services.runtime import instrumentation
 from order_services.web.answers import RETRY_AFTER_SECONDS, ApiError
@@ -86,16 +88,16 @@ class Hub:
         loop = self._loop
         if not self._clients or not messages or loop is None:
             return
+        frames = _frames(messages)
         with suppress(RuntimeError):  # the loop has ended: nobody is left to tell
-            loop.call_soon_threadsafe(self._put, messages)
+            loop.call_soon_threadsafe(self._put, frames)
 
-    def _put(self, messages: Sequence[str]) -> None:
-        size = sum(map(len, messages))
+    def _put(self, frames: bytes) -> None:
         for client in tuple(self._clients):
-            if client.unsent_bytes + size > self._max_unsent_bytes:
+            if client.unsent_bytes + len(frames) > self._max_unsent_bytes:
                 self._drop(client)
             else:
-                client.put(messages, size)
+                client.put(frames)
 
     def _add(self, client: _Client) -> None:
         self._clients.add(client)
@@ -118,32 +120,36 @@ class _Client:
 
     def __init__(self, websocket: WebSocket, greeting: str) -> None:
         self._websocket = websocket
-        self._unsent: deque[tuple[Sequence[str], int]] = deque([((greeting,), len(greeting))])
+        self._unsent: deque[bytes] = deque()
         self._arrived = asyncio.Event()
-        self._arrived.set()
-        self.unsent_bytes = len(greeting)
+        self.unsent_bytes = 0
+        self.put(_frames([greeting]))
 
-    def put(self, messages: Sequence[str], size: int) -> None:
-        self._unsent.append((messages, size))
-        self.unsent_bytes += size
+    def put(self, frames: bytes) -> None:
+        self._unsent.append(frames)
+        self.unsent_bytes += len(frames)
         self._arrived.set()
 
     def abort(self) -> None:
         # not close: that would wait until the client has read everything
-        self._websocket.state.abort()
+        self._websocket.state.connection.abort()
 
     async def send_on(self) -> None:
-        with suppress(WebSocketDisconnect):
+        send_frames = self._websocket.state.connection.send_frames
+        with suppress(ConnectionError):
             while True:
                 await self._arrived.wait()
                 self._arrived.clear()
                 while self._unsent:
-                    messages, size = self._unsent[0]
-                    for message in messages:
-                        await self._websocket.send_text(message)
-                    self._unsent.popleft()
-                    self.unsent_bytes -= size
+                    await send_frames(self._unsent[0])
+                    self.unsent_bytes -= len(self._unsent.popleft())
 
     async def listen(self) -> None:
         while (await self._websocket.receive())["type"] != "websocket.disconnect":
             pass
+
+
+def _frames(messages: Sequence[str]) -> bytes:
+    # what a server sends is neither masked nor compressed here: the same bytes serve every client
+    encoder = Connection(ConnectionType.SERVER)
+    return b"".join(encoder.send(TextMessage(data=message)) for message in messages)
