@@ -24,7 +24,6 @@ from starlette.websockets import WebSocket, WebSocketState
 
 from order_services.runtime import instrumentation
 from order_services.web.answers import (
-    CORRELATION_HEADER,
     ApiError,
     Call,
     json_response,
@@ -174,8 +173,10 @@ async def _answer(
     except Exception as error:  # noqa: BLE001  # whatever it is, the client gets JSON
         response = refusal_of(error, labels[1], call.correlation_id).response()
     _count(labels, response.status_code, started, call.correlation_id)
-    response.headers[CORRELATION_HEADER] = call.correlation_id
-    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.raw_headers += [
+        (b"x-correlation-id", call.correlation_id.encode()),
+        (b"x-content-type-options", b"nosniff"),
+    ]
     await response(call.scope, receive, send)
 
 
