@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -17,9 +16,8 @@ from starlette.datastructures import QueryParams
 from starlette.responses import Response
 from starlette.types import Scope
 
-from order_services.events import is_traceparent, new_traceparent
+from order_services.events import is_traceparent, new_id, new_traceparent
 
-CORRELATION_HEADER: Final = "X-Correlation-Id"
 RETRY_AFTER_SECONDS: Final = 2
 
 # with its label the id must fit into an exemplar, which OpenMetrics limits to 128 characters
@@ -62,18 +60,24 @@ class Call:
     """A request whose body has come; `path` has the variable parts of its address."""
 
     scope: Scope
-    body: bytes = b""
     path: Mapping[str, str] = field(default_factory=dict)
-    correlation_id: str = ""
+    body: bytes = b""
+    correlation_id: str = field(init=False)
+    _headers: dict[bytes, bytes] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.correlation_id = correlation_id_of(self.header(CORRELATION_HEADER) or "")
+        headers = self._headers = {}
+        for name, value in self.scope["headers"]:
+            headers[name] = b"%b, %b" % (headers[name], value) if name in headers else value
+        self.correlation_id = correlation_id_of(self.header("x-correlation-id") or "")
 
     def header(self, name: str) -> str | None:
-        """Return a header, joined by commas where it came more than once (RFC 9110, 5.3)."""
-        wanted = name.lower().encode("ascii")
-        values = [value for key, value in self.scope["headers"] if key == wanted]
-        return b", ".join(values).decode("latin-1") if values else None
+        """Return a header, joined by commas where it came more than once (RFC 9110, 5.3).
+
+        `name` is in lower case.
+        """
+        value = self._headers.get(name.encode("ascii"))
+        return None if value is None else value.decode("latin-1")
 
     @property
     def traceparent(self) -> str:
@@ -132,7 +136,7 @@ def json_response(
 def correlation_id_of(given: str) -> str:
     """Return the client's id when it has a safe shape, else a new one."""
     # an id of any other shape could forge log lines or bloat every event
-    return given if _SAFE_ID.match(given) else str(uuid.uuid4())
+    return given if _SAFE_ID.match(given) else new_id()
 
 
 def database_away() -> ApiError:

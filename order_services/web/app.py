@@ -108,7 +108,7 @@ class ServiceApp:
             except Exception as error:  # noqa: BLE001  # whatever it is, the client gets JSON
                 refusal = refusal_of(error, path, "")
                 if websocket.application_state is WebSocketState.CONNECTING:
-                    await websocket.send_denial_response(refusal.response())
+                    await _deny(websocket, refusal)
                 else:
                     await websocket.close(WS_1011_INTERNAL_ERROR)
 
@@ -125,7 +125,7 @@ class ServiceApp:
         path = scope["path"][:200]
         if scope["type"] == "websocket":
             refusal = ApiError(HTTPStatus.NOT_FOUND, f"there is no WebSocket at {path}")
-            await WebSocket(scope, receive, send).send_denial_response(refusal.response())
+            await _deny(WebSocket(scope, receive, send), refusal)
             return
 
         async def refuse(_call: Call) -> Response:
@@ -144,7 +144,7 @@ class _Path:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         method: str = scope["method"]
-        call = Call(scope, path=scope.get("path_params", {}))
+        call = Call(scope, scope.get("path_params", {}))
         # the server leaves the body out
         view = self.views.get("GET" if method == "HEAD" else method)
         if view is None:
@@ -245,6 +245,13 @@ def _add_metrics(app: ServiceApp, registry: CollectorRegistry) -> None:
         return Response(encode(registry), headers={"Content-Type": content_type})
 
     app.add_on_loop("GET", "/metrics", metrics)
+
+
+async def _deny(websocket: WebSocket, refusal: ApiError) -> None:
+    response = refusal.response()
+    # the connection is not used again, and a client that is not told loses its next request
+    response.headers["Connection"] = "close"
+    await websocket.send_denial_response(response)
 
 
 async def _ask_for_upgrade(_call: Call) -> Response:

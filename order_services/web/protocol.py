@@ -27,7 +27,7 @@ from order_services.web.answers import ApiError, upgrade_required
 MAX_BODY_BYTES: Final = 64 * 1024
 
 _TARGET: Final = re.compile(rb"[!-~]+")
-_PECULIAR: Final = frozenset({b"expect", b"transfer-encoding"})
+_CHECKED: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"})
 # Chunks of one byte each take six: whoever sends more than this around a body sends no body.
 _OVERHEAD: Final = 8
 # How much is read of what comes after a refusal, and for how long: a client that is still sending
@@ -113,7 +113,6 @@ class Protocol(HttpToolsProtocol):
             if self._drained > _DRAINED_BYTES:
                 self.transport.abort()
             return
-        self._unset_keepalive_if_required()
         self._message_bytes += len(data)
         try:
             self.parser.feed_data(data)
@@ -140,8 +139,9 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self._in_head = True
         self._since = self.loop.time()
-        self._field_bytes = 0
-        self._body_bytes = 0
+        self._field_bytes = self._body_bytes = 0
+        self._hosts = self._length = 0
+        self._is_chunked = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header, and pass trailers over: they would be read as headers."""
@@ -149,7 +149,10 @@ class Protocol(HttpToolsProtocol):
         if self._field_bytes > self._limits.head_bytes:
             raise _head_too_large(self._limits.head_bytes)
         if self._in_head:
-            super().on_header(name, value)
+            name = name.lower()
+            self.headers.append((name, value))
+            if name in _CHECKED:
+                self._check_field(name, value)
 
     def on_headers_complete(self) -> None:
         """Refuse a head that could be read in two ways, or begin to answer."""
@@ -176,10 +179,14 @@ class Protocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Go on with the next request, or tell what was wrong with it."""
         self._since = self.loop.time()
-        if self._refusal is not None and not self.pipeline:
-            self._send_refusal()
-        else:
+        if self.pipeline:
             super().on_response_complete()
+        elif self._refusal is not None:
+            self._send_refusal()
+        elif not self.transport.is_closing():
+            # the library would set a timer for each answer: `check_deadlines` ends idle connections
+            self.server_state.total_requests += 1
+            self.flow.resume_reading()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
@@ -205,7 +212,6 @@ class Protocol(HttpToolsProtocol):
             if waited_seconds > limits.head_seconds:
                 self.transport.close()
         elif self.cycle.response_complete:
-            # the library's own timer ends with the first byte, and a line's end begins no request
             if waited_seconds > limits.idle_seconds:
                 self.transport.close()
         elif waited_seconds > limits.body_seconds:
@@ -226,28 +232,38 @@ class Protocol(HttpToolsProtocol):
             raise _bad("this server speaks HTTP/1.1")
         if not _TARGET.fullmatch(self.url):
             raise _bad("the address must be visible ASCII characters")
-        hosts, length = 0, b""
-        for name, value in self.headers:
-            if name == b"host":
-                hosts += 1
-            elif name == b"content-length":
-                length = value  # the parser takes no second one, and none beside Transfer-Encoding
-            elif name in _PECULIAR:
-                _check_peculiar(name, value, version)
-        if hosts > 1 or (hosts == 0 and version == "1.1"):
+        if self._hosts > 1 or (self._hosts == 0 and version == "1.1"):
             raise _bad("a request has one Host", "Host")
-        if length and int(length) > self._limits.body_bytes:
-            raise _body_too_large(self._limits.body_bytes)
+        if self._is_chunked and version == "1.0":
+            raise _bad("HTTP/1.0 knows no Transfer-Encoding", "Transfer-Encoding")
         if self.parser.should_upgrade():
-            self._check_upgrade(length)
+            self._check_upgrade()
 
-    def _check_upgrade(self, length: bytes) -> None:
-        fields = dict(self.headers)
-        if length.strip(b"0") or b"transfer-encoding" in fields:
+    def _check_field(self, name: bytes, value: bytes) -> None:
+        if name == b"host":
+            self._hosts += 1
+        elif name == b"content-length":
+            # the parser takes no second one, and none beside Transfer-Encoding
+            self._length = int(value)
+            if self._length > self._limits.body_bytes:
+                raise _body_too_large(self._limits.body_bytes)
+        elif name == b"transfer-encoding":
+            self._is_chunked = True
+            if value.strip().lower() != b"chunked":
+                raise _bad("the only Transfer-Encoding is chunked", "Transfer-Encoding")
+        elif value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        else:
+            status = HTTPStatus.EXPECTATION_FAILED
+            raise _Refused(ApiError(status, "the only Expect is 100-continue", field="Expect"))
+
+    def _check_upgrade(self) -> None:
+        if self._length or self._is_chunked:
             # the parser takes the body for the other protocol's
             raise _bad("a request for another protocol has no body", "Upgrade")
         if not self._should_upgrade():
             return
+        fields = dict(self.headers)
         if self.parser.get_method() != b"GET" or self.cycle_is_open:
             raise _bad("a WebSocket begins with a GET of its own", "Upgrade")
         if fields.get(b"sec-websocket-version") != b"13":
@@ -346,14 +362,6 @@ class WebSocketProtocol(WSProtocol):
         """End the connection of a client that leaves for too long what it was sent."""
         if self._unread.is_overdue(self.transport, now, self._limits.send_seconds):
             self.transport.abort()
-
-
-def _check_peculiar(name: bytes, value: bytes, version: str) -> None:
-    if name == b"expect" and value.lower() != b"100-continue":
-        status = HTTPStatus.EXPECTATION_FAILED
-        raise _Refused(ApiError(status, "the only Expect is 100-continue", field="Expect"))
-    if name == b"transfer-encoding" and (value.strip().lower() != b"chunked" or version == "1.0"):
-        raise _bad("the only Transfer-Encoding is chunked, in HTTP/1.1", "Transfer-Encoding")
 
 
 def _bad(message: str, field: str | None = None) -> _Refused:

@@ -70,7 +70,6 @@ class WebServer:
             server_header=False,
             headers=[("Server", SERVER_NAME)],
             backlog=BACKLOG,
-            timeout_keep_alive=int(limits.idle_seconds),
             timeout_graceful_shutdown=int(SHUTDOWN_SECONDS),
             ws_max_size=MAX_BODY_BYTES,
             ws_per_message_deflate=False,
