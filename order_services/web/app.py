@@ -177,7 +177,11 @@ async def _answer(
         (b"x-correlation-id", call.correlation_id.encode()),
         (b"x-content-type-options", b"nosniff"),
     ]
-    await response(call.scope, receive, send)
+    connection = call.scope.get("state", {}).get("connection")  # our server's, where it is ours
+    if connection is None:
+        await response(call.scope, receive, send)
+    else:
+        await connection.send_whole(response.status_code, response.raw_headers, response.body)
 
 
 async def _read_body(receive: Receive) -> bytes:

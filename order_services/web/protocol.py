@@ -17,7 +17,11 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 from wsproto.events import Request
 
@@ -159,6 +163,7 @@ class Protocol(HttpToolsProtocol):
         self._in_head = False
         self._since = self.loop.time()
         self._check_head()
+        self.scope["state"]["connection"] = self
         super().on_headers_complete()
         if self.parser.should_upgrade() and not self._should_upgrade():
             # what the parser takes for another protocol from here on is not read
@@ -187,6 +192,29 @@ class Protocol(HttpToolsProtocol):
             # the library would set a timer for each answer: `check_deadlines` ends idle connections
             self.server_state.total_requests += 1
             self.flow.resume_reading()
+
+    async def send_whole(
+        self, status: int, headers: list[tuple[bytes, bytes]], body: bytes
+    ) -> None:
+        """Send an answer that is there as a whole: ASGI's two messages cost an order 12 us more."""
+        cycle = self._answering
+        assert cycle is not None  # noqa: S101  # an app asks that is answering
+        if self.flow.write_paused and not cycle.disconnected:
+            await self.flow.drain()
+        if cycle.disconnected:
+            return
+        cycle.response_started = cycle.response_complete = True
+        cycle.message_event.set()
+        lines = [STATUS_LINE[status]]
+        for name, value in (*self.server_state.default_headers, *headers):
+            lines += (name, b": ", value, b"\r\n")
+        lines.append(b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
+        if cycle.scope["method"] != "HEAD":
+            lines.append(body)
+        self.transport.write(b"".join(lines))
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle

@@ -16,7 +16,7 @@ from order_services.web.answers import Call, json_response
 from order_services.web.app import ServiceApp
 from order_services.web.protocol import MAX_BODY_BYTES
 from order_services.web.websocket import Hub
-from tests.support.serving import serving
+from tests.support.serving import ask, serving
 
 JSON = {"Content-Type": "application/json"}
 
@@ -175,6 +175,23 @@ def test_requests_are_counted_by_route_pattern_with_the_correlation_id_as_exempl
         text = client.get("/metrics", headers={"Accept": "application/openmetrics-text"}).text
     assert 'correlation_id="' + "c" * 64 in text
     assert "/nowhere" not in text
+
+
+def test_head_is_answered_as_get_without_the_body(client: httpx.Client) -> None:
+    got = client.get("/number?limit=7")
+    head = client.head("/number?limit=7")
+    assert head.status_code == got.status_code
+    assert head.content == b""
+    assert head.headers["Content-Length"] == got.headers["Content-Length"] == "1"
+    assert client.get("/number").json() == 50  # and the connection goes on
+
+
+def test_an_app_answers_any_server(app: ServiceApp) -> None:
+    answer = ask(app, "POST", "/echo", {"a": 1})
+    assert (answer.status_code, answer.json()) == (HTTPStatus.OK, {"a": 1})
+    assert ask(app, "DELETE", "/echo").json() == {
+        "error": {"message": "DELETE is not allowed here"}
+    }
 
 
 def test_an_unknown_address_is_json(client: httpx.Client) -> None:
