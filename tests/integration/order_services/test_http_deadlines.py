@@ -212,7 +212,7 @@ def test_the_body_of_a_gigabyte_is_refused_at_its_head() -> None:
 
 
 def test_a_client_of_too_many_gets_the_place_of_the_one_that_was_waited_for_the_longest() -> None:
-    with serving(connections=4) as server, ExitStack() as opened:
+    with serving(connections=4, head_seconds=60) as server, ExitStack() as opened:
         served = opened.enter_context(connect(server))
         served.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
         assert served.recv(65536).startswith(b"HTTP/1.1 200 ")
