@@ -1,4 +1,4 @@
-"""The library's HTTP and WebSocket protocols with the limits and deadlines that they lack.
+"""The library's HTTP protocol with the limits and deadlines that it lacks.
 
 A client that is silent, trickles, or does not read costs a connection for a while, and nobody else
 anything. Framing that RFC 9112 forbids is refused before anybody could read it in two ways. All
@@ -7,12 +7,10 @@ refusals are JSON. Nothing here is logged: clients must not be able to fill a di
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import heapq
 import re
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -22,13 +20,10 @@ from uvicorn.protocols.http.httptools_impl import (
     HttpToolsProtocol,
     RequestResponseCycle,
 )
-from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
-from wsproto.events import Request
 
 from order_services.runtime.instrumentation import HTTP_REQUESTS
 from order_services.web.answers import ApiError, upgrade_required
-
-MAX_BODY_BYTES: Final = 64 * 1024
+from order_services.web.limits import Limits, Unread
 
 _TARGET: Final = re.compile(rb"[!-~]+")
 _CHECKED: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"})
@@ -42,42 +37,10 @@ _LINGER_SECONDS: Final = 2.0
 _EVICTED_SHARE: Final = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a client may take: bytes, connections, and seconds for each step of a request.
-
-    `head_seconds` counts from the connection or the first byte to the end of the head,
-    `body_seconds` from there to the end of the body, `idle_seconds` between requests. A client that
-    leaves an answer unread for `send_seconds` is cut off.
-    """
-
-    connections: int = 1000
-    head_bytes: int = 32 * 1024
-    body_bytes: int = MAX_BODY_BYTES
-    head_seconds: float = 10.0
-    body_seconds: float = 10.0
-    idle_seconds: float = 75.0  # longer than proxies keep theirs: else they send into a closing one
-    send_seconds: float = 10.0
-
-
 class _Refused(Exception):  # noqa: N818  # ends the parser's work; the client's error, not ours
     def __init__(self, error: ApiError) -> None:
         super().__init__(error.message)
         self.error = error
-
-
-class _Unread:
-    """Since when a client leaves unread what it was sent."""
-
-    def __init__(self) -> None:
-        self._since: float | None = None
-
-    def is_overdue(self, transport: asyncio.Transport, now: float, limit_seconds: float) -> bool:
-        if transport.get_write_buffer_size() == 0:
-            self._since = None
-        elif self._since is None:
-            self._since = now
-        return self._since is not None and now - self._since > limit_seconds
 
 
 class Protocol(HttpToolsProtocol):
@@ -89,7 +52,7 @@ class Protocol(HttpToolsProtocol):
         self._in_head = False
         self._message_bytes = 0
         self._since = self.loop.time()  # when the present step began
-        self._unread = _Unread()
+        self._unread = Unread()
         self._answering: RequestResponseCycle | None = None
         self._refusal: bytes | None = None
         self._drained = 0
@@ -357,39 +320,6 @@ class Protocol(HttpToolsProtocol):
         self.transport.write(self._refusal)
         if self.transport.can_write_eof():
             self.transport.write_eof()
-
-
-class WebSocketProtocol(WSProtocol):
-    """One WebSocket connection; the app finds it as `connection` in the state of its scope."""
-
-    def __init__(self, *arguments: Any, limits: Limits, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self._limits = limits
-        self._unread = _Unread()
-
-    def handle_connect(self, event: Request) -> None:
-        """Begin, and let the app reach what ASGI has no messages for."""
-        super().handle_connect(event)
-        self.scope["state"]["connection"] = self
-
-    def abort(self) -> None:
-        """Cut off a client that does not read."""
-        self.transport.abort()
-
-    async def send_frames(self, frames: bytes) -> None:
-        """Send frames that were encoded once for many clients, when this one has read enough.
-
-        Raises `ConnectionError` when it has gone.
-        """
-        await self.writable.wait()
-        if self.disconnected or self.close_sent or self.transport.is_closing():
-            raise ConnectionResetError
-        self.transport.write(frames)
-
-    def check_deadlines(self, now: float) -> None:
-        """End the connection of a client that leaves for too long what it was sent."""
-        if self._unread.is_overdue(self.transport, now, self._limits.send_seconds):
-            self.transport.abort()
 
 
 def _bad(message: str, field: str | None = None) -> _Refused:

@@ -18,7 +18,9 @@ import uvicorn
 import uvloop
 
 from order_services.web.app import ServiceApp
-from order_services.web.protocol import MAX_BODY_BYTES, Limits, Protocol, WebSocketProtocol
+from order_services.web.limits import MAX_BODY_BYTES, Limits
+from order_services.web.protocol import Protocol
+from order_services.web.websocket import WebSocketProtocol
 
 BACKLOG: Final = 256
 SHUTDOWN_SECONDS: Final = 5.0

@@ -1,4 +1,7 @@
-"""The connected WebSocket clients: a queue for each, and no waiting for any."""
+"""The connected WebSocket clients: a queue for each, and no waiting for any.
+
+`WebSocketProtocol` is the library's with what ASGI has no messages for.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,17 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from starlette.websockets import WebSocket
+from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 from wsproto.connection import Connection, ConnectionType
-from wsproto.events import TextMessage
+from wsproto.events import Request, TextMessage
 
 from order_services.runtime import instrumentation
 from order_services.web.answers import RETRY_AFTER_SECONDS, ApiError
+from order_services.web.limits import Limits, Unread
 
 MAX_CLIENTS: Final = 200
 # About four seconds of events at full load; a client further behind is not reading.
@@ -113,6 +118,39 @@ class Hub:
         self.dropped += 1
         _log.info("slow client dropped", unsent_bytes=client.unsent_bytes)
         client.abort()
+
+
+class WebSocketProtocol(WSProtocol):
+    """One WebSocket connection; the app finds it as `connection` in the state of its scope."""
+
+    def __init__(self, *arguments: Any, limits: Limits, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._limits = limits
+        self._unread = Unread()
+
+    def handle_connect(self, event: Request) -> None:
+        """Begin, and let the app reach what ASGI has no messages for."""
+        super().handle_connect(event)
+        self.scope["state"]["connection"] = self
+
+    def abort(self) -> None:
+        """Cut off a client that does not read."""
+        self.transport.abort()
+
+    async def send_frames(self, frames: bytes) -> None:
+        """Send frames that were encoded once for many clients, when this one has read enough.
+
+        Raises `ConnectionError` when it has gone.
+        """
+        await self.writable.wait()
+        if self.disconnected or self.close_sent or self.transport.is_closing():
+            raise ConnectionResetError
+        self.transport.write(frames)
+
+    def check_deadlines(self, now: float) -> None:
+        """End the connection of a client that leaves for too long what it was sent."""
+        if self._unread.is_overdue(self.transport, now, self._limits.send_seconds):
+            self.transport.abort()
 
 
 class _Client:

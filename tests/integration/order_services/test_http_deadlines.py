@@ -19,7 +19,7 @@ from starlette.responses import Response
 from order_services.runtime.health import Health
 from order_services.web.answers import Call, json_response
 from order_services.web.app import ServiceApp
-from order_services.web.protocol import MAX_BODY_BYTES, Limits
+from order_services.web.limits import MAX_BODY_BYTES, Limits
 from order_services.web.server import WebServer, within_descriptors
 from tests.support.waiting import wait_for
 

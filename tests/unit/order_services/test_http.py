@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket
 
 from order_services.web.answers import Call, json_response
 from order_services.web.app import ServiceApp
-from order_services.web.protocol import MAX_BODY_BYTES
+from order_services.web.limits import MAX_BODY_BYTES
 from order_services.web.websocket import Hub
 from tests.support.serving import ask, serving
 
