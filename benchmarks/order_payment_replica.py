@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
@@ -26,13 +27,15 @@ from confluent_kafka import Producer, TopicPartition
 from psycopg2.extras import execute_values
 
 from benchmarks.support import Servers, in_child, median, run, say, servers, table
-from order_services import tables, topics
+from order_services import topics
 from order_services.events import Event, EventType, new_id
 from order_services.payment.service import build
 from order_services.payment.settings import PaymentSettings
 from order_services.runtime import logs, service
 from order_services.runtime.database import Database
 from order_services.runtime.relay import Relay
+from order_services.storage import schema
+from order_services.storage.rings import INBOX
 
 BATCH: Final = 500
 ITEMS: Final = (
@@ -154,10 +157,11 @@ def bare(environment: Mapping[str, str], expected: int, batch: int) -> Figures:
 
 
 def _bare_transaction(cursor: Any, events: Sequence[Mapping[str, Any]]) -> None:
+    slot = INBOX.slot_at(datetime.now(UTC))
     execute_values(
         cursor,
-        "INSERT INTO inbox (event_time, event_id, consumer_group) VALUES %s ON CONFLICT DO NOTHING",
-        [(event["timestamp"], event["eventId"], "bare-loop") for event in events],
+        "INSERT INTO inbox_events (event_id, consumer_group, slot) VALUES %s ON CONFLICT DO NOTHING",
+        [(event["eventId"], "bare-loop", slot) for event in events],
         page_size=BATCH,
     )
     execute_values(
@@ -215,7 +219,7 @@ def create_schema(environment: Mapping[str, str]) -> None:
     """Create the tables, where no service has done it."""
     os.environ.update(environment)
     database = Database(PaymentSettings())
-    tables.create_schema(database.engine)
+    schema.migrate(database.engine)
     database.close()
 
 

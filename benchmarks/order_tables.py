@@ -24,12 +24,13 @@ from order_services import tables, topics
 from order_services.payment.handler import HANDLES, SOURCE, PaymentHandler
 from order_services.payment.rules import Rules
 from order_services.payment.settings import PaymentSettings
-from order_services.runtime import inbox_partitions, logs
+from order_services.runtime import logs
 from order_services.runtime.batch import BatchProcessor
 from order_services.runtime.database import Database
 from order_services.runtime.dead_letters import DeadLetterLimit
 from order_services.runtime.messages import ReceivedMessage
 from order_services.runtime.relay import Relay
+from order_services.storage.rings import INBOX
 
 DAYS: Final = 5  # today is the last of them
 BATCH: Final = 500
@@ -46,8 +47,8 @@ WARM_UP: Final = 5
 
 # ids of version 7 carry the time that their row is about, as the real ones do
 _INBOX: Final = """
-    INSERT INTO inbox (event_time, event_id, consumer_group)
-    SELECT at, uuidv7(at - clock_timestamp()), 'payment-service-group'
+    INSERT INTO inbox_events (event_id, consumer_group, slot)
+    SELECT uuidv7(at - clock_timestamp()), 'payment-service-group', :slot
     FROM (SELECT to_timestamp(:start + n * :step) AS at FROM generate_series(1, :count) n) AS times
 """
 _PAYMENTS: Final = """
@@ -65,17 +66,13 @@ _KEY_OF: Final = {
     each.name: ", ".join(column.name for column in each.primary_key)
     for each in (tables.inbox, tables.outbox, tables.payments)
 }
-_DELETE_DAY: Final = "DELETE FROM inbox WHERE event_time >= :start AND event_time < :end"
+_DELETE_DAY: Final = "DELETE FROM inbox_events WHERE slot = :slot"
 
 
 def fill(environment: Mapping[str, str], per_day: int, payments: int, outbox: int) -> None:
     """Fill a database's tables with the past."""
     database = _database(environment)
     now = datetime.now(UTC)
-    with database.engine.begin() as connection:
-        for day in range(DAYS - 1):
-            # each call makes the partition of the day before `today`
-            inbox_partitions.create(connection, (now - timedelta(days=day)).date())
     # an index of all rows at once is built in a fraction of the time
     statements = [f"ALTER TABLE {name} DROP CONSTRAINT {name}_pkey" for name in _KEY_OF]
     _run(database, statements)
@@ -84,9 +81,8 @@ def fill(environment: Mapping[str, str], per_day: int, payments: int, outbox: in
         end = min(start + timedelta(days=1), now)
         step = (end - start).total_seconds() / (per_day + 1)
         with database.engine.begin() as connection:
-            connection.execute(
-                text(_INBOX), {"start": start.timestamp(), "step": step, "count": per_day}
-            )
+            times = {"start": start.timestamp(), "step": step, "count": per_day}
+            connection.execute(text(_INBOX), times | {"slot": INBOX.slot(start.date())})
     with database.engine.begin() as connection:
         connection.execute(text(_PAYMENTS), {"count": payments})
     with database.engine.begin() as connection:
@@ -164,7 +160,7 @@ def _processor(database: Database) -> BatchProcessor:
 
 
 def prune(environment: Mapping[str, str]) -> dict[str, tuple[int, float]]:
-    """Forget one day by dropping its partition and another by deleting: rows and seconds of each."""
+    """Forget one day by truncating its partition and another by deleting: rows and seconds of each."""
     database = _database(environment)
     now = datetime.now(UTC)
     oldest, second, *_ = _days(now)
@@ -172,18 +168,16 @@ def prune(environment: Mapping[str, str]) -> dict[str, tuple[int, float]]:
     with database.engine.begin() as connection:
         rows = _count(connection, oldest)
         began = time.perf_counter()
-        kept = (now.date() - second.date()).days
-        dropped = inbox_partitions.drop_old(connection, retention_days=kept)
-    results["dropping its partition"] = (rows, time.perf_counter() - began)
-    if len(dropped) != 1:
-        raise RuntimeError(f"one partition was to be dropped, not {dropped}")
+        emptied = INBOX.forget(connection, first_kept=second.date(), today=now.date())
+    results["truncating its partition"] = (rows, time.perf_counter() - began)
+    if len(emptied) != 1:
+        raise RuntimeError(f"one partition was to be emptied, not {emptied}")
     with database.engine.begin() as connection:
         if _count(connection, oldest):
             raise RuntimeError("the rows of the day that was dropped are still there")
         rows = _count(connection, second)
         began = time.perf_counter()
-        bounds = {"start": second, "end": second + timedelta(days=1)}
-        connection.execute(text(_DELETE_DAY), bounds)
+        connection.execute(text(_DELETE_DAY), {"slot": INBOX.slot(second.date())})
     results["deleting its rows"] = (rows, time.perf_counter() - began)
     database.close()
     return results
@@ -195,9 +189,8 @@ def _days(now: datetime) -> list[datetime]:
 
 
 def _count(connection: Any, day: datetime) -> int:
-    statement = "SELECT count(*) FROM inbox WHERE event_time >= :start AND event_time < :end"
-    bounds = {"start": day, "end": day + timedelta(days=1)}
-    return int(connection.execute(text(statement), bounds).scalar_one())
+    statement = "SELECT count(*) FROM inbox_events WHERE slot = :slot"
+    return int(connection.execute(text(statement), {"slot": INBOX.slot(day.date())}).scalar_one())
 
 
 def _database(environment: Mapping[str, str]) -> Database:

@@ -9,6 +9,7 @@ from typing import Final
 
 from benchmarks.support import Servers, cpu_seconds, say
 from order_services import topics
+from order_services.local.migrating import migrate
 from order_services.local.plan import SERVICES, DatabaseAddress, Plan
 from order_services.local.ports import free_base_port, free_port
 from order_services.local.process import ManagedProcess
@@ -48,6 +49,7 @@ def running(
     address = DatabaseAddress(
         own.postgres.host, own.postgres.port, DATABASE, own.postgres.user, own.postgres.password
     )
+    migrate(address)
     plan = Plan({}, free_base_port(range(len(SERVICES))), free_port(), None, None)
     replicas = [replica for replica in plan.services() if replica.service in services]
     processes = {

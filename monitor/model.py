@@ -14,7 +14,7 @@ broker said no, and why), *silent* (nothing was heard, since when).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -138,6 +138,31 @@ class Offsets:
         """Say whether the value is an earlier one, kept because its broker did not answer."""
         return partition in self.silent.get(topic, _NOTHING)
 
+    def silent_before(self, moment: float) -> dict[str, frozenset[int]]:
+        """Return the partitions, by topic, whose value is from before a moment."""
+        found = {
+            topic: frozenset(p for p, seen_at in partitions.items() if seen_at < moment)
+            for topic, partitions in self.silent.items()
+        }
+        return {topic: partitions for topic, partitions in found.items() if partitions}
+
+    def without(self, gone: Mapping[str, frozenset[int]]) -> Offsets:
+        """Return the offsets without these partitions; itself where it has none of them."""
+        cut = {
+            topic: {p: offset for p, offset in self.values[topic].items() if p not in partitions}
+            for topic, partitions in gone.items()
+            if topic in self.values and not partitions.isdisjoint(self.values[topic])
+        }
+        if not cut:
+            return self
+        values = {topic: found for topic, found in {**self.values, **cut}.items() if found}
+        silent = {
+            topic: {p: at for p, at in partitions.items() if p in values.get(topic, _NOTHING)}
+            for topic, partitions in self.silent.items()
+        }
+        silent = {topic: partitions for topic, partitions in silent.items() if partitions}
+        return replace(self, values=values, silent=silent)
+
 
 class LogLook(NamedTuple):
     """What a read_committed consumer finds in a partition from an offset on.
@@ -243,6 +268,12 @@ class Group:
         held = (topic for member in self.members or () for topic in member.assignment)
         return frozenset((*self.commits, *held))
 
+    def is_since(self, moment: float) -> bool:
+        """Say whether nothing of it is older than a moment."""
+        if not isinstance(self.answer, Silent):
+            return True
+        return self.answer.since is not None and self.answer.since >= moment
+
     def assignments(self) -> Iterator[tuple[Member, str, int]]:
         """Yield each assigned (member, topic, partition)."""
         for member in self.members or ():
@@ -312,3 +343,35 @@ class Snapshot:
     def request_count(self) -> int:
         """Return how many requests the poll sent."""
         return sum(self.requests.values())
+
+    def without_older_than(self, moment: float) -> Snapshot:
+        """Return what was seen since a moment (monotonic seconds); itself where all was.
+
+        A partition whose log end is older loses its other offsets as well: they are one log's. What
+        was refused is no older for it. Brokers that do not answer stay: that they do not is of now.
+        """
+        if self.monotonic_at < moment:
+            return Snapshot(self.cluster_id, self.taken_at, self.monotonic_at)
+        gone = self.end_offsets.silent_before(moment)
+        groups = {
+            group_id: group for group_id, group in self.groups.items() if group.is_since(moment)
+        }
+        sizes = {
+            broker: size
+            for broker, size in self.log_sizes.items()
+            if size.seen_at >= moment or broker not in self.broker_errors
+        }
+        if not gone and len(groups) == len(self.groups) and len(sizes) == len(self.log_sizes):
+            return self
+        ends = self.end_offsets.without(gone)
+        # where nobody has answered for so long, nobody knows who leads what, either
+        is_lost = not ends.values and self.broker_errors.keys() >= self.brokers.keys()
+        return replace(
+            self,
+            topics={} if is_lost else self.topics,
+            start_offsets=self.start_offsets.without(gone),
+            end_offsets=ends,
+            stable_offsets=self.stable_offsets.without(gone),
+            groups=groups if len(groups) < len(self.groups) else self.groups,
+            log_sizes=sizes,
+        )

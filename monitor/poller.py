@@ -1,34 +1,41 @@
-"""One poll: collect, analyse, render, publish; a scheduler repeats it.
+"""One poll: collect, analyse, render, publish; repeated on the monotonic clock.
 
 What is published is immutable and swapped in as a whole: readers take `latest` once and see one
-poll, never parts of two.
+poll, never parts of two. A poll that fails, or does not end, is published too: what the last good
+one saw ages, and is taken off the page when it is too old.
 """
 
 from __future__ import annotations
 
-import logging
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Protocol
+from typing import Final, Protocol
 
-from apscheduler.schedulers.background import BackgroundScheduler
+import structlog
 
-from monitor.analysis.measures import Analyst, Found, GroupMeasures, Times
+from monitor.analysis.guard import Failure, Guard
+from monitor.analysis.measures import Analyst, Found, Times
 from monitor.analysis.status import DEFAULT_RULES, StatusRules
+from monitor.changes import changes
+from monitor.every import Every, cause_of
 from monitor.exposition.catalogue import ALWAYS, DEFAULT_FAMILIES
+from monitor.exposition.metrics import MONITOR_DATA_AGE
+from monitor.exposition.own import faults
 from monitor.exposition.render import Page, Renderer
 from monitor.exposition.samples import Choice, blocks
 from monitor.exposition.series import Block, Level
-from monitor.idle import without_idle_groups
 from monitor.kafka.questions import UnreachableError
 from monitor.memory import GarbageCollection
 from monitor.model import LogLook, Snapshot
 from monitor.state import State
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
+
+# Of so many brokers it is told why they do not answer.
+MAX_CAUSES: Final = 3
 
 
 class Source(Protocol):
@@ -52,13 +59,15 @@ class Published:
     """What readers see: a state and the page rendered from it.
 
     `succeeded_at` is when a poll last reached a broker, in seconds of the monotonic clock: the wall
-    clock may be set back or forth. It is swapped in with the page, so that nobody is told "ready"
-    and then served the page before it.
+    clock may be set back or forth. `oldest_at` is when the oldest that the page shows was seen, None
+    where it shows nothing. Both are swapped in with the page, so that nobody is told "ready" and then
+    served the page before it.
     """
 
     state: State
     page: Page
     succeeded_at: float | None = None
+    oldest_at: float | None = None
 
 
 class Poller:
@@ -76,6 +85,7 @@ class Poller:
         hide_empty_groups: bool = False,
         rules: StatusRules = DEFAULT_RULES,
         more_blocks: Callable[[], Iterable[Block]] = tuple,
+        more_failed: Callable[[], Mapping[Failure, str]] = dict,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -84,23 +94,41 @@ class Poller:
         self._stale_after_s = stale_after_s
         self._clock = clock
         self._monotonic = monotonic
+        self._guard = Guard()
         self._analyst = Analyst(source.offsets_for_times, source.look_at_logs, rules=rules)
-        self._hide_empty_groups = hide_empty_groups
-        self._choice = Choice(stale_after_s, level, families, members)
-        self._more_blocks = more_blocks
-        self._renderer = Renderer({*families, *ALWAYS})
+        self._choice = Choice(
+            stale_after_s, level, families, members, hide_empty_groups=hide_empty_groups
+        )
+        self._more_blocks, self._more_failed = more_blocks, more_failed
+        self._renderer = Renderer({*families, *ALWAYS}, cluster=cluster)
         self._garbage = GarbageCollection()
+        self._every = Every("poll", self.poll, overdue=self._publish_overdue)
+        # a poll that hangs is published by another thread than its own
+        self._publishing = threading.Lock()
         self._stopping = False
-        self._scheduler: BackgroundScheduler | None = None
-        self.latest = self._publish(State(cluster or "unknown", clock()))
+        self.latest = self._published(State(cluster or "unknown", clock()), None)
 
     def poll(self) -> State:
-        """Collect, analyse and publish once; a cluster that can't be reached is published too."""
+        """Collect, analyse and publish once; what fails, or can't be reached, is published too."""
         with self._garbage.not_collected():
             state = self._next_state()
-            reached_at = self._monotonic() if state.error is None else self.latest.succeeded_at
-            self.latest = replace(self._publish(state), succeeded_at=reached_at)
+            with self._publishing:
+                reached_at = self._monotonic() if state.error is None else self.latest.succeeded_at
+                self._publish(state, reached_at)
         return state
+
+    def page(self) -> Page:
+        """Return the page with the age of what it shows as of now, not as of its poll."""
+        latest = self.latest
+        return self._with_age(latest.page, latest.state.cluster, latest.oldest_at)
+
+    def shown(self) -> State:
+        """Return the last state without what is too old by now, or hidden."""
+        state = self._until_now().without_older_than(self._stale_after_s)
+        return state.without_empty_groups() if self._choice.hide_empty_groups else state
+
+    def _until_now(self) -> State:
+        return replace(self.latest.state, monotonic_at=self._monotonic())
 
     def unready_reason(self) -> str | None:
         """Say why the data can't be relied on now, None when it can."""
@@ -111,53 +139,36 @@ class Poller:
         age = self._monotonic() - latest.succeeded_at
         if age > self._stale_after_s:
             return f"the data is {age:.0f} s old: {state.error or 'no poll has ended since'}"
+        snapshot = self._until_now().without_older_than(self._stale_after_s).snapshot
+        if snapshot is not None and not snapshot.groups and not snapshot.groups_complete:
+            return "no group is known, and the brokers have not listed all: one may be starting"
         return None
 
     def start(self, interval_s: float) -> None:
         """Poll now and then every `interval_s` seconds in the background."""
-        self._scheduler = BackgroundScheduler(timezone=UTC)
-        # one poll at a time: a slow cluster must not be asked twice at once, nor to catch up
-        self._scheduler.add_job(
-            self._poll_safely,
-            "interval",
-            seconds=interval_s,
-            next_run_time=datetime.now(UTC),
-            max_instances=1,
-            coalesce=True,
-            misfire_grace_time=None,
-        )
-        logging.getLogger("apscheduler").setLevel(logging.CRITICAL)
-        self._scheduler.start()
+        self._choice = replace(self._choice, poll_interval_s=interval_s)
+        self._every.start(interval_s)
 
     def stop(self) -> None:
         """Start no other poll; one that runs ends by itself, or when its source is closed."""
         self._stopping = True
-        if self._scheduler is not None:
-            self._scheduler.shutdown(wait=False)
-            self._scheduler = None
-
-    def _poll_safely(self) -> None:
-        try:
-            self.poll()
-        except Exception:  # noqa: BLE001  # one bad poll must not end polling; data then gets old
-            if not self._stopping:
-                _log.exception("poll failed")
+        self._every.stop()
 
     def _next_state(self) -> State:
-        last = self.latest.state
         started = self._monotonic()
         try:
             snapshot = self._source.poll()
+            groups = self._analyst.measure(snapshot)
         except UnreachableError as error:
-            return replace(
-                last, polled_at=self._clock(), monotonic_at=self._monotonic(), error=str(error)
-            )
-        groups: Mapping[str, GroupMeasures] = self._analyst.measure(snapshot)
+            return self._failed_state(str(error))
+        except Exception as error:  # noqa: BLE001  # whatever it is, it must not go on unseen
+            cause = f"the monitor failed: {cause_of(error)}"
+            if cause != self.latest.state.error and not self._stopping:
+                _log.error("a fault of the monitor's own", cause=cause, exc_info=error)
+            return self._failed_state(cause)
         asked = Counter(snapshot.requests)
         asked.update(self._source.take_request_counts())
         snapshot = replace(snapshot, requests=dict(asked))
-        if self._hide_empty_groups:
-            snapshot, groups = without_idle_groups(snapshot, groups)
         now = self._clock()
         reached = any(broker not in snapshot.broker_errors for broker in snapshot.brokers)
         return State(
@@ -166,12 +177,91 @@ class Poller:
             snapshot=snapshot,
             groups=groups,
             findings=self._analyst.findings,
-            error=None if reached else "; ".join(snapshot.errors) or "no broker answers",
-            succeeded_at=now if reached else last.succeeded_at,
+            error=None if reached else _unreached(snapshot),
+            succeeded_at=now if reached else self.latest.state.succeeded_at,
             duration_seconds=self._monotonic() - started,
             monotonic_at=self._monotonic(),
         )
 
-    def _publish(self, state: State) -> Published:
-        found = (*blocks(state, self._choice), *self._more_blocks())
-        return Published(state, self._renderer.render(found))
+    def _failed_state(self, error: str) -> State:
+        """Return the last state as of now: it was not followed by another."""
+        return replace(
+            self.latest.state,
+            polled_at=self._clock(),
+            monotonic_at=self._monotonic(),
+            error=error,
+        )
+
+    def _publish_overdue(self) -> None:
+        """Publish that a poll does not end: what the last one saw ages."""
+        if not self._publishing.acquire(blocking=False):
+            return  # it is about to end
+        try:
+            latest = self.latest
+            state = replace(latest.state, monotonic_at=self._monotonic())
+            since = latest.succeeded_at
+            if state.error is None and (
+                since is None or state.monotonic_at - since > self._stale_after_s
+            ):
+                state = replace(state, error="a poll has begun and does not end")
+            self._publish(state, since)
+        finally:
+            self._publishing.release()
+
+    def _publish(self, state: State, succeeded_at: float | None) -> None:
+        """Swap in a state and its page, and log what is new about it."""
+        before, self.latest = self.latest.state, self._published(state, succeeded_at)
+        if not self._stopping:
+            self._guard.attempt("log", "", _tell, before, self.latest.state)
+
+    def _published(self, state: State, succeeded_at: float | None) -> Published:
+        self._guard.start_poll()
+        try:
+            found = (
+                *blocks(state, self._choice, self._guard),
+                *self._more_blocks(),
+                faults(
+                    state.cluster,
+                    lambda: {
+                        **state.findings.failures,
+                        **self._more_failed(),
+                        **self._guard.failures,
+                    },
+                ),
+            )
+            page = self._renderer.render(found, self._guard)
+        except Exception as error:  # noqa: BLE001  # a page that says so is better than an old one
+            cause = f"the monitor failed to make its page: {cause_of(error)}"
+            _log.error("page failed", cause=cause, exc_info=error)
+            state = replace(state, error=cause, snapshot=None, groups={})
+            page = self._renderer.render(blocks(state, self._choice))
+        oldest_at = state.without_older_than(self._stale_after_s).oldest_at
+        page = self._with_age(page, state.cluster, oldest_at)
+        return Published(state, page, succeeded_at, oldest_at)
+
+    def _with_age(self, page: Page, cluster: str, oldest_at: float | None) -> Page:
+        """Return the page ending with the age of its oldest figure as of now."""
+        if oldest_at is None:
+            return page
+        age = round(max(0.0, self._monotonic() - oldest_at), 3)
+        return page.ending_with(self._renderer.lines(MONITOR_DATA_AGE, {(cluster,): age}))
+
+
+def _tell(before: State, now: State) -> None:
+    for change in changes(before, now):
+        _log.log(change.level, change.event, **change.fields)
+
+
+def _unreached(snapshot: Snapshot) -> str:
+    """Return why no broker answered."""
+    if snapshot.errors:
+        return "; ".join(snapshot.errors)
+    causes = [
+        f"{snapshot.brokers[broker].address}: {cause}"
+        for broker, cause in snapshot.broker_errors.items()
+        if broker in snapshot.brokers
+    ]
+    if not causes:
+        return "the cluster's metadata names no broker"
+    where = "the address that it advertises (advertised.listeners)"
+    return f"no broker answers at {where}: {'; '.join(causes[:MAX_CAUSES])}"

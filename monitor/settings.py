@@ -20,6 +20,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from monitor.exposition.metrics import EXPORTER, MEASURES
 from monitor.exposition.series import Level
+from monitor.logs import LogFormat, LogLevel
 from monitor.secret_files import SettingsWithSecretFiles
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
@@ -149,6 +150,8 @@ class MonitorSettings(SettingsWithSecretFiles):
     """Certificate (PEM) to serve HTTPS with; a renewed file is read at the next connection."""
     tls_keyfile: Path | None = None
     """Its key (PEM)."""
+    tls_client_cafile: Path | None = None
+    """Authorities (PEM) of client certificates, which all pages but `/health` and `/ready` then ask for."""
     username: str | None = None
     """User who opens all pages but `/health` and `/ready`, by basic auth."""
     password: SecretStr | None = None
@@ -183,6 +186,10 @@ class MonitorSettings(SettingsWithSecretFiles):
     """The same for topics that are left out; it goes before allow."""
     hide_empty_groups: bool = False
     """Whether groups without members that commit nothing are left out; those of a service that has just died are among them."""
+    log_level: LogLevel = "INFO"
+    """From which level up `serve` logs: each change of a broker, group or poll once."""
+    log_format: LogFormat = "text"
+    """Whether a line of the log is text or a JSON object."""
     read_committed: bool = False
     """Whether lag is counted up to the last stable offset, where read_committed consumers stop."""
     log_sizes: bool = False
@@ -201,12 +208,14 @@ class MonitorSettings(SettingsWithSecretFiles):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    _files = field_validator("tls_certfile", "tls_keyfile")(_existing_file)
+    _files = field_validator("tls_certfile", "tls_keyfile", "tls_client_cafile")(_existing_file)
 
     @model_validator(mode="after")
     def _serves_safely(self) -> Self:
         if (self.tls_certfile is None) != (self.tls_keyfile is None):
             raise ValueError("MONITOR_TLS_CERTFILE and MONITOR_TLS_KEYFILE need each other")
+        if self.tls_client_cafile is not None and self.tls_certfile is None:
+            raise ValueError("MONITOR_TLS_CLIENT_CAFILE needs MONITOR_TLS_CERTFILE")
         if bool(self.username) != bool(self.password):
             raise ValueError("MONITOR_USERNAME and MONITOR_PASSWORD need each other")
         if self.username and ":" in self.username:

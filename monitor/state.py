@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from monitor.analysis.measures import Findings, GroupMeasures
-from monitor.model import Group, Snapshot
+from monitor.analysis.withdrawn import withdraw
+from monitor.model import Offsets, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,10 +15,10 @@ class State:
     """The monitor's state after a poll.
 
     `snapshot` is None until the cluster was reached once; `groups` has the measures of its groups,
-    `findings` what analysis found beside them.
-    `error` is why the last poll saw nothing, `up` whether any broker answered it. `succeeded_at` is
-    the Unix time of the last poll that did; `monotonic_at` is when this state was made, on the
-    monotonic clock, for ages; `duration_seconds` what the poll took with its analysis.
+    `findings` what analysis found beside them. `error` is why the last poll saw nothing, `up` whether
+    any broker answered it: what is told then is the last poll's that did, and ages. `succeeded_at` is
+    the Unix time of that one; `monotonic_at` is when this state was made, on the monotonic clock, for
+    ages; `duration_seconds` what the poll took with its analysis.
     """
 
     cluster: str
@@ -35,7 +36,58 @@ class State:
         """Say whether at least one broker answered the last poll."""
         return self.error is None and self.snapshot is not None
 
-    def is_too_old(self, group: Group, stale_after_s: float) -> bool:
-        """Say whether a group is stale for so long that its figures must not pass for today's."""
-        since = group.silent_since
-        return group.is_silent and (since is None or self.monotonic_at - since > stale_after_s)
+    def without_older_than(self, seconds: float) -> State:
+        """Return what may pass for today's: nothing that was seen longer ago than this.
+
+        Lag that was made of a log end goes with it. Returns itself where nothing is so old.
+        """
+        if self.snapshot is None:
+            return self
+        moment = self.monotonic_at - seconds
+        shown = self.snapshot.without_older_than(moment)
+        if shown is self.snapshot:
+            return self
+        gone = self.snapshot.end_offsets.silent_before(moment)
+        return replace(
+            self,
+            snapshot=shown,
+            groups={group_id: withdraw(self.groups[group_id], gone) for group_id in shown.groups},
+            findings=self.findings.within(shown.end_offsets.values),
+        )
+
+    def without_empty_groups(self) -> State:
+        """Return what is left without groups that nobody consumes with; their history is kept.
+
+        A group of which that is not known is shown.
+        """
+        if self.snapshot is None:
+            return self
+        groups = {
+            name: found
+            for name, found in self.groups.items()
+            if found.facts.members != 0 or found.activity is None or found.activity.by_commits
+        }
+        shown = {name: self.snapshot.groups[name] for name in groups}
+        return replace(self, snapshot=replace(self.snapshot, groups=shown), groups=groups)
+
+    @property
+    def oldest_at(self) -> float | None:
+        """Return when the oldest offset or commit in it was seen, None where there is none."""
+        if self.snapshot is None:
+            return None
+        ends, groups = self.snapshot.end_offsets, self.snapshot.groups
+        times = [group.silent_since for group in groups.values() if group.silent_since is not None]
+        times += [seen_at for partitions in ends.silent.values() for seen_at in partitions.values()]
+        if any(not group.is_silent for group in groups.values()):
+            times.append(self.snapshot.monotonic_at)
+        if _has_answered(ends):
+            times.append(ends.seen_at)
+        return min(times, default=None)
+
+
+def _has_answered(offsets: Offsets) -> bool:
+    """Say whether an offset was seen in this poll."""
+    return any(
+        len(offsets.silent.get(topic, ())) < len(partitions)
+        for topic, partitions in offsets.values.items()
+    )

@@ -37,7 +37,7 @@ def safe(name: str) -> str:
     a line feed adds a line that nobody printed, and nothing at all looks like a fault of ours.
     """
     if not name:
-        return "(empty)"
+        return "(empty id)"
     if name.isascii() and name.isprintable():
         return name
     return "".join(_escaped(c) if unicodedata.category(c) in _UNSAFE else c for c in name)

@@ -25,6 +25,7 @@ import orjson
 from sqlalchemy import Connection
 
 from order_services.events import Event, EventType
+from order_services.runtime.database import array
 from order_services.tables import Decision
 
 _DECIDE: Final = """
@@ -107,7 +108,7 @@ def decisions(connection: Connection, order_ids: Collection[str]) -> dict[str, D
     """Return what is decided about these orders; undecided ones are absent."""
     if not order_ids:
         return {}
-    rows = connection.exec_driver_sql(_DECISIONS, ("{" + ",".join(order_ids) + "}",))
+    rows = connection.exec_driver_sql(_DECISIONS, (array(order_ids),))
     return {order_id: Decision(decision) for order_id, decision in rows}
 
 

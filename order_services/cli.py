@@ -11,15 +11,17 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from order_services import topics
+from order_services.runtime.kafka_settings import DEFAULT_BROKERS, KafkaSettings, kafka_settings
+from order_services.runtime.settings import SettingsError, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 SERVICES: Final = ("gateway", "payment", "inventory", "shipping", "analytics")
-DEFAULT_BROKERS: Final = "127.0.0.1:9092"
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
+EXIT_DIFFERENT: Final = 1
 EXIT_USAGE: Final = 2
-MORE_COMMANDS: Final = ("dead-letters", "refused", "replay")
+MORE_COMMANDS: Final = ("dead-letters", "migrate", "refused", "replay")
 
 
 class LazyGroup(click.Group):
@@ -75,7 +77,7 @@ def run(service: str) -> None:
 
 @cli.group("topics")
 def topics_group() -> None:
-    """Create, grow and show the topics that the services need."""
+    """Create, check, grow and show the topics that the services need."""
 
 
 def _kafka_option(command: Callable[..., None]) -> Callable[..., None]:
@@ -110,9 +112,7 @@ def _addresses(_context: click.Context, _parameter: click.Parameter, value: str)
 def create_topics(brokers: str, replication_factor: int | None) -> None:
     """Create the topics that are missing; change no existing one."""
     admin = _connect(brokers)
-    created = _do(
-        lambda: topics.create(admin, replication_factor=replication_factor or -1), brokers
-    )
+    created = _do(lambda: topics.create(admin, replication_factor=replication_factor), brokers)
     for name in created:
         click.echo(f"created {name} ({topics.TOPIC_OF_NAME[name].partitions} partitions)")
     click.echo(f"{len(created)} created, {len(topics.TOPICS) - len(created)} were there")
@@ -121,12 +121,33 @@ def create_topics(brokers: str, replication_factor: int | None) -> None:
 @topics_group.command("alter")
 @_kafka_option
 @click.argument("topic")
-@click.option("--partitions", type=click.IntRange(1, 10_000), required=True, help="The new number.")
-def alter_topic(brokers: str, topic: str, partitions: int) -> None:
-    """Give TOPIC more partitions; they can only grow."""
+@click.option("--partitions", type=click.IntRange(1, 10_000), help="The new number.")
+@click.option("--settings", is_flag=True, help="Set what is declared for it, as retention.")
+def alter_topic(*, brokers: str, topic: str, partitions: int | None, settings: bool) -> None:
+    """Give TOPIC more partitions, which can only grow, or its declared settings."""
+    if partitions is None and not settings:
+        raise click.UsageError("say which: --partitions or --settings")
     admin = _connect(brokers)
-    grown = _do(lambda: topics.alter(admin, topic, partitions), brokers)
-    click.echo(f"{topic} {'now has' if grown else 'had'} {partitions} partitions")
+    if partitions is not None:
+        grown = _do(lambda: topics.alter(admin, topic, partitions), brokers)
+        click.echo(f"{topic} {'now has' if grown else 'had'} {partitions} partitions")
+    if settings:
+        _do(lambda: topics.apply_settings(admin, topic), brokers)
+        click.echo(f"{topic} has its declared settings")
+
+
+@topics_group.command("check")
+@_kafka_option
+def check_topics(brokers: str) -> None:
+    """Compare the topics with what is declared; exit code 1 when one differs."""
+    admin = _connect(brokers)
+    differences = _do(lambda: topics.check(admin), brokers)
+    for difference in differences:
+        click.echo(f"{difference.topic}: {difference.what}")
+        click.echo(f"    order-services {difference.remedy}")
+    if differences:
+        sys.exit(EXIT_DIFFERENT)
+    click.echo(f"all {len(topics.TOPICS)} topics are as declared")
 
 
 @topics_group.command("list")
@@ -170,8 +191,12 @@ def _numbers(numbers: tuple[int, ...]) -> str:
 def _connect(brokers: str) -> AdminClient:
     """Return a client that has reached a broker; ends the command when none answers."""
     causes: list[str] = []
+    try:
+        kafka = load(KafkaSettings, kafka_brokers=brokers)
+    except SettingsError as error:
+        _fail(f"bad settings:\n{error}")
     settings: dict[str, Any] = {
-        "bootstrap.servers": brokers,
+        **kafka_settings(kafka),
         "socket.timeout.ms": 10_000,
         # librdkafka would print a line for each attempt: the first cause is said once below
         "log_level": 0,

@@ -1,4 +1,4 @@
-"""The commands `order-services dead-letters`, `refused` and `replay`."""
+"""The commands `order-services dead-letters`, `migrate`, `refused` and `replay`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import signal
 import sys
 import textwrap
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,21 +15,21 @@ from typing import Any, Final
 
 import click
 import orjson
+from psycopg2.errorcodes import INSUFFICIENT_PRIVILEGE
 from pydantic import SecretStr
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, ProgrammingError, SQLAlchemyError
 
 from order_services import dead_letters, refused, replay
 from order_services.cli import _connect, _fail, _kafka_option
 from order_services.dead_letters import DeadLetterError, Replayed, Selection
-from order_services.events import new_id
-from order_services.replay import Replay, ReplayError, ReplayState
+from order_services.replay import ReplayError
 from order_services.runtime.database import Database
 from order_services.runtime.settings import ServiceSettings, SettingsError, load
+from order_services.storage import schema
 
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
-REBUILD_POLL_SECONDS: Final = 0.5
 WIDTH: Final = 80
 LABEL_WIDTH: Final = 12
 
@@ -199,11 +198,16 @@ _database_option = click.option(
 
 
 @contextmanager
-def _database(settings: ServiceSettings) -> Iterator[Database]:
+def _database(settings: ServiceSettings, *, migrated: bool = True) -> Iterator[Database]:
     """Open the services' database; what goes wrong with it ends the command in one line."""
     store = Database(settings)
     try:
+        if migrated:
+            with store.begin() as connection:
+                schema.check(connection)
         yield store
+    except schema.SchemaError as error:
+        _fail(str(error))
     except SQLAlchemyError as error:
         # the driver's text names host and user
         _fail(f"the services' database cannot be used ({type(error).__name__})")
@@ -306,12 +310,12 @@ def retry_refused(
     type=click.FloatRange(0),
     default=300.0,
     show_default=True,
-    help="How many seconds analytics may take to rebuild after that.",
+    help="How many seconds analytics may take to read it.",
 )
 def replay_command(
     *, brokers: str, database: URL | None, days: int, rate: int, wait_seconds: float
 ) -> None:
-    """Replay the last days' orders, from which analytics rebuilds its counts."""
+    """Publish the last days' events again; analytics counts those that it lacks."""
     _connect(brokers)
     settings = _settings(database).model_copy(update={"kafka_brokers": brokers})
     with _database(settings) as store, stop_on_interrupt() as stop:
@@ -319,7 +323,9 @@ def replay_command(
             _replay(settings, store, stop, days=days, rate=rate, wait_seconds=wait_seconds)
         except ReplayError as error:
             if stop.is_set():
-                click.echo("interrupted: the counts are as they were", err=True)
+                click.echo(
+                    "interrupted: analytics counts what was published; call it again", err=True
+                )
                 sys.exit(EXIT_INTERRUPTED)
             _fail(str(error))
 
@@ -333,41 +339,59 @@ def _replay(
     rate: int,
     wait_seconds: float,
 ) -> None:
-    owner = f"command {new_id()}"
     with store.begin() as connection:
-        begun = replay.begin(connection, days, owner)
+        begun = replay.begin(connection, days)
     click.echo(f"replay {begun.replay_id} of everything since {_time(begun.since)}")
     publisher = replay.Publisher(
         settings,
         store,
-        owner=owner,
         events_per_second=rate,
+        read_timeout_seconds=wait_seconds,
         on_progress=lambda events: click.echo(f"{events} events published ...", err=True),
         stopping=stop,
     )
     publisher.publish(begun)
-    found = _get(store, begun.replay_id)
-    click.echo(f"{found.orders} orders, {found.events} events published; analytics rebuilds")
-    give_up_at = time.monotonic() + wait_seconds
-    while not found.over and time.monotonic() < give_up_at:
-        if stop.wait(REBUILD_POLL_SECONDS):
-            click.echo("interrupted: analytics goes on", err=True)
-            sys.exit(EXIT_INTERRUPTED)
-        found = _get(store, begun.replay_id)
-    if found.state is ReplayState.DONE:
-        click.echo("the counts are rebuilt")
+    with store.begin() as connection:
+        found = replay.get(connection, begun.replay_id)
+    published = begun if found is None else found
+    click.echo(f"{published.orders} orders, {published.events} events published")
+    if publisher.wait_until_read(begun):
+        click.echo("analytics has counted what it lacked")
         return
-    reason = found.reason or "analytics is not done yet; it goes on when it runs"
-    click.echo(f"order-services: {reason}", err=True)
+    if stop.is_set():
+        click.echo("interrupted: analytics goes on", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    click.echo("order-services: analytics is not done yet; it goes on when it runs", err=True)
     sys.exit(EXIT_FAILED)
 
 
-def _get(store: Database, replay_id: str) -> Replay:
-    with store.begin() as connection:
-        found = replay.get(connection, replay_id)
-    if found is None:
-        raise ReplayError("somebody has deleted this replay")
-    return found
+@click.command("migrate")
+@_database_option
+@click.option("--finish", is_flag=True, help="Drop what only services of the last release use.")
+@click.option("--grant", "role", metavar="ROLE", help="Give a role the rights of a service.")
+def migrate_command(*, database: URL | None, finish: bool, role: str | None) -> None:
+    """Bring the database's schema to what this release needs.
+
+    Services go on meanwhile. Say --finish when none of the release before is left. It wants
+    PostgreSQL itself, not PgBouncer, and the role that owns the tables.
+    """
+    settings = _settings(database)
+    if database is None and settings.db_via_pgbouncer:
+        _fail("migrate needs PostgreSQL itself: say --database, or unset DB_VIA_PGBOUNCER")
+    direct = settings.model_copy(update={"db_via_pgbouncer": False})
+    with _database(direct, migrated=False) as store:
+        try:
+            found = schema.migrate(
+                store.engine,
+                finish=finish,
+                grant_to=role,
+                progress=lambda text: click.echo(text, err=True),
+            )
+        except ProgrammingError as error:
+            if getattr(error.orig, "pgcode", None) != INSUFFICIENT_PRIVILEGE:
+                raise
+            _fail("this role may not change the schema: use the one that owns the tables")
+    click.echo(f"the schema is {found}")
 
 
 def _settings(url: URL | None) -> ServiceSettings:
@@ -436,6 +460,7 @@ def _time(moment: datetime | None) -> str:
 
 COMMANDS: Final[dict[str, click.Command]] = {
     "dead-letters": dead_letters_group,
+    "migrate": migrate_command,
     "refused": refused_group,
     "replay": replay_command,
 }

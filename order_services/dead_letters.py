@@ -29,6 +29,7 @@ from confluent_kafka import (
 )
 
 from order_services.runtime.dead_letters import HEADER_PREFIX
+from order_services.runtime.kafka_settings import kafka_settings
 from order_services.runtime.relay import MAX_MESSAGE_BYTES
 from order_services.topics import DEAD_LETTER_SUFFIX
 
@@ -475,7 +476,7 @@ def _consumer(brokers: str, group_id: str) -> Iterator[Consumer]:
     # never a member of the group: partitions are assigned by hand
     consumer = Consumer(
         {
-            "bootstrap.servers": brokers,
+            **kafka_settings(brokers),
             "group.id": group_id,
             "client.id": "order-services-dead-letters",
             "enable.auto.commit": False,
@@ -493,7 +494,7 @@ def _consumer(brokers: str, group_id: str) -> Iterator[Consumer]:
 
 def _producer_settings(brokers: str) -> dict[str, Any]:
     return {
-        "bootstrap.servers": brokers,
+        **kafka_settings(brokers),
         "client.id": "order-services-dead-letters",
         "enable.idempotence": True,
         "acks": "all",

@@ -1,24 +1,11 @@
-"""Replays the last days' orders to `orders-replay`, from which analytics rebuilds its counts.
+"""Replays the history of the last days to `orders-replay`, from which analytics adds what it lacks.
 
-What is counted by whom, so that nothing is counted twice or missed:
+A copy has the id of its original and carries `isReplay`, which every service but analytics passes over.
+Analytics counts an event whose id it has no row of, and nothing else: so a replay may be broken off,
+sent twice, or run beside live traffic, and nothing is to be locked, leased or put in place.
 
-1. A replay begins in a transaction that holds `COUNT_LOCK` alone; every batch of live events holds it
-   shared. So each batch is wholly before the beginning, or sees the replay and counts its events of
-   the replayed days also into the fresh table, by event id.
-2. What was counted before the beginning is in the orders' history by the time the history is read:
-   the publisher waits until it is. All of the history's events of those days are published, up to
-   the last order that is in it then: what happens to later ones is counted by the live stream.
-3. Analytics adds them to the fresh table, each event id once, whoever brought it first.
-4. The swap notes every event of the fresh table in analytics' inbox, so that the live stream passes
-   over those that it has not delivered yet; then, holding `COUNT_LOCK` alone, it replaces the days'
-   rows. All in one transaction.
-
-A replay is a row: whoever works on it holds its lease, and one whose lease has run out half way is
-given up, which leaves the counts as they were.
-
-Copies carry `isReplay`, the original's id, and an id of their own: were it the original's, a service's
-inbox that took a copy for the original would then pass over the original. The own id is derived from
-replay and original, so that the same copy sent twice is one to every inbox.
+Before that the counts of those days are set to what analytics' rows say, in one statement: should
+anybody have changed them by hand, they are right again.
 """
 
 from __future__ import annotations
@@ -26,161 +13,114 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
-import orjson
-from confluent_kafka import KafkaError, Message, Producer
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Connection,
-    Date,
-    DateTime,
-    Integer,
-    PrimaryKeyConstraint,
-    Table,
-    Text,
-    Uuid,
-    func,
-    text,
-)
-from sqlalchemy.dialects.postgresql import JSONB
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
+from order_services import topics
 from order_services.events import IS_REPLAY, Event, EventType
 from order_services.runtime import instrumentation
 from order_services.runtime.database import Database
+from order_services.runtime.kafka_settings import kafka_settings
 from order_services.runtime.relay import REPORT_MARGIN_SECONDS, producer_settings
 from order_services.runtime.settings import ServiceSettings
-from order_services.tables import metadata
-from order_services.topics import ANALYTICS_GROUP, GATEWAY_GROUP, ORDERS_REPLAY
+from order_services.storage.rings import ANALYTICS_EVENTS, utc_today
 
 MIN_DAYS: Final = 1
 MAX_DAYS: Final = 30
 DEFAULT_EVENTS_PER_SECOND: Final = 2_000
+MIN_EVENTS_PER_SECOND: Final = 100
 PAGE_EVENTS: Final = 1_000
-MIN_EVENTS_PER_SECOND: Final = 100  # a page within half a lease
-LEASE_SECONDS: Final = 30.0  # a database that is away for longer costs the replay
-# How long the orders' history may take to catch up with what analytics has counted.
-HISTORY_TIMEOUT_SECONDS: Final = 60.0
-HISTORY_POLL_SECONDS: Final = 0.5
+# How long analytics may take to read what was published before nobody waits for it any more.
+READ_TIMEOUT_SECONDS: Final = 300.0
+READ_POLL_SECONDS: Final = 0.5
+# A publisher writes down how far it is several times in this time: one that does not has ended.
+SILENT_AFTER_SECONDS: Final = 60
 # The few statements that read whole days take longer than a request may.
 LONG_STATEMENT_SECONDS: Final = 600
-# Any number will do; shared while counting, alone while a replay begins or its result is put in place.
-COUNT_LOCK: Final = 0x7265_706C_6179
 
 REPLAY_ID: Final = "replayId"
-ORIGINAL_ID: Final = "originalEventId"
-REPLAY_HEADER: Final = "replay-id"
 
-_id = Uuid(as_uuid=False)
-_moment = DateTime(timezone=True)
-
-
-class ReplayState(StrEnum):
-    """How far a replay is."""
-
-    PUBLISHING = "publishing"
-    PUBLISHED = "published"  # analytics rebuilds from it
-    DONE = "done"
-    FAILED = "failed"
-
-
-replays = Table(
-    "replays",
-    metadata,
-    Column("replay_id", _id, primary_key=True),
-    Column("days", Integer, nullable=False),
-    Column("since", _moment, nullable=False),  # the beginning of the first day (UTC)
-    Column("state", Text, nullable=False),
-    Column("reason", Text),  # why it failed
-    Column("owner", Text),  # who works on it
-    Column("lease_until", _moment, nullable=False),
-    Column("events", BigInteger, nullable=False, server_default=text("0")),  # published
-    Column("orders", BigInteger, nullable=False, server_default=text("0")),
-    Column("counted", BigInteger, nullable=False, server_default=text("0")),  # taken by analytics
-    # {partition: [offset to read next, offset behind the last]}
-    Column("positions", JSONB, nullable=False, server_default=text("'{}'")),
-    Column("created_at", _moment, nullable=False, server_default=func.now()),
-    Column("updated_at", _moment, nullable=False, server_default=func.now()),
-)
-# The events in the fresh table, so that each counts once.
-rebuild_events = Table(
-    "analytics_rebuild_events",
-    metadata,
-    Column("replay_id", _id, nullable=False),
-    Column("event_id", _id, nullable=False),
-    Column("event_time", _moment, nullable=False),
-    PrimaryKeyConstraint("replay_id", "event_id"),
-)
-# The fresh table.
-rebuild_daily = Table(
-    "analytics_rebuild_daily",
-    metadata,
-    Column("replay_id", _id, nullable=False),
-    Column("day", Date, nullable=False),
-    Column("event_type", Text, nullable=False),
-    Column("events", BigInteger, nullable=False),
-    Column("amount_cents", BigInteger, nullable=False),
-    PrimaryKeyConstraint("replay_id", "day", "event_type"),
-)
-
-_COLUMNS: Final = """
-    replay_id::text, days, since, state, reason, orders, events, counted, positions, created_at
+_FIRST_ID: Final = "00000000-0000-0000-0000-000000000000"
+_COLUMNS: Final = f"""
+    replay_id::text, days, since,
+    CASE WHEN silent THEN 'failed' ELSE state END,
+    CASE WHEN silent THEN 'its publisher has ended half way' ELSE reason END,
+    orders, events, created_at
+    FROM history_replays CROSS JOIN LATERAL (
+        SELECT state = 'publishing'
+           AND updated_at < clock_timestamp() - interval '{SILENT_AFTER_SECONDS}s' AS silent
+    ) AS publisher
 """
-_ACTIVE: Final = "state IN ('publishing', 'published')"
-_LOCK: Final = "SELECT pg_advisory_xact_lock(%s)"
-_ABANDON: Final = f"""
-    UPDATE replays SET state = 'failed', reason = 'given up half way', updated_at = now()
-    WHERE {_ACTIVE} AND lease_until < clock_timestamp()
+_RUNNING: Final = f"SELECT {_COLUMNS} WHERE NOT silent AND state = 'publishing'"
+_GET: Final = f"SELECT {_COLUMNS} WHERE replay_id = %s::uuid"
+_BEGIN: Final = """
+    INSERT INTO history_replays (replay_id, days, since, state)
+    SELECT %s::uuid, %s, date_trunc('day', now(), 'UTC') - make_interval(days => %s), 'publishing'
 """
-_FIND_ACTIVE: Final = f"SELECT {_COLUMNS} FROM replays WHERE {_ACTIVE}"
-_BEGIN: Final = f"""
-    INSERT INTO replays (replay_id, days, since, state, owner, lease_until)
-    VALUES (%s, %s, %s, 'publishing', %s, clock_timestamp() + make_interval(secs => %s))
-    RETURNING {_COLUMNS}
+_NOTE: Final = """
+    UPDATE history_replays SET state = %s, reason = %s, orders = %s, events = %s,
+        updated_at = clock_timestamp()
+    WHERE replay_id = %s::uuid
 """
-_GET: Final = f"SELECT {_COLUMNS} FROM replays WHERE replay_id = %s::uuid"
-_HOLD: Final = """
-    UPDATE replays SET orders = %s, events = %s, updated_at = now(),
-        lease_until = clock_timestamp() + make_interval(secs => %s)
-    WHERE replay_id = %s AND owner = %s AND state = 'publishing'
-"""
-_PUBLISHED: Final = """
-    UPDATE replays SET state = 'published', owner = NULL, positions = %s::jsonb, updated_at = now()
-    WHERE replay_id = %s AND owner = %s AND state = 'publishing'
-"""
-_FAIL: Final = f"""
-    UPDATE replays SET state = 'failed', reason = %s, updated_at = now()
-    WHERE replay_id = %s AND owner = %s AND {_ACTIVE}
-"""
-_NOT_IN_HISTORY: Final = """
-    SELECT count(*) FROM inbox
-    WHERE consumer_group = %s AND event_time >= %s
-      AND NOT EXISTS (SELECT FROM order_events WHERE order_events.event_id = inbox.event_id)
-      AND NOT EXISTS (SELECT FROM analytics_rebuild_events AS fresh
-                      WHERE fresh.replay_id = %s AND fresh.event_id = inbox.event_id)
+_EVENT: Final = """
+    order_id::text, event_id::text, event_type, event_time, source, correlation_id, payload
 """
 # Ids of orders are time-ordered: those of the replayed days are the end of the primary key.
-_PAGE: Final = """
-    SELECT order_id::text, event_id::text, event_type, event_time, source, correlation_id, payload
-    FROM order_events WHERE order_id > %s::uuid AND order_id <= %s::uuid AND event_time >= %s
-    ORDER BY order_id, event_id LIMIT %s
+_OF_NEW_ORDERS: Final = f"""
+    SELECT {_EVENT} FROM order_events
+    WHERE (order_id, event_time, event_id) > (%s::uuid, %s, %s::uuid)
+      AND order_id <= %s::uuid AND event_time >= %s
+    ORDER BY order_events.order_id, event_time, order_events.event_id LIMIT %s
+"""
+# Orders from before, to which something happened since: found by the time of the event, and not by
+# going through all that happened before.
+_OF_OLD_ORDERS: Final = f"""
+    WITH recent AS MATERIALIZED (
+        SELECT * FROM order_events
+        WHERE (order_id, event_time, event_id) > (%s::uuid, %s, %s::uuid)
+          AND order_id <= %s::uuid AND event_time >= %s
+    )
+    SELECT {_EVENT} FROM recent ORDER BY recent.order_id, event_time, recent.event_id LIMIT %s
 """
 _LAST_ORDER: Final = "SELECT order_id::text FROM order_events ORDER BY order_id DESC LIMIT 1"
-# Orders from before, to which something happened since.
-_EARLIER_ORDERS: Final = """
-    SELECT DISTINCT order_id::text FROM order_events WHERE order_id <= %s::uuid AND event_time >= %s
+# Waits for the batches that are under way; those that come later wait, and add what they bring after it.
+# Days that are closed have no rows, and days that the first release counted have some without a type:
+# their counts stay.
+_LOCK_COUNTS: Final = "LOCK TABLE analytics_daily IN EXCLUSIVE MODE"
+_RECOUNT: Final = """
+    WITH days AS (
+        SELECT DISTINCT day FROM (
+            SELECT day FROM analytics_events WHERE slot = ANY(%(slots)s::smallint[])
+            UNION ALL SELECT day FROM analytics_daily
+        ) AS known
+        WHERE day >= (%(since)s AT TIME ZONE 'UTC')::date
+          AND day >= (SELECT counted_from FROM analytics_archive)
+          AND NOT EXISTS (SELECT FROM analytics_events AS untold
+                          WHERE untold.day = known.day AND untold.event_type IS NULL
+                            AND slot = ANY(%(slots)s::smallint[]))
+    ), fresh AS (
+        SELECT day, event_type, count(*) AS events, sum(amount_cents) AS amount_cents
+        FROM analytics_events JOIN days USING (day)
+        WHERE slot = ANY(%(slots)s::smallint[]) GROUP BY day, event_type
+    ), gone AS (
+        DELETE FROM analytics_daily USING days
+        WHERE analytics_daily.day = days.day
+          AND NOT EXISTS (SELECT FROM fresh WHERE fresh.day = analytics_daily.day
+                          AND fresh.event_type = analytics_daily.event_type)
+    )
+    INSERT INTO analytics_daily (day, event_type, events, amount_cents)
+    SELECT day, event_type, events, amount_cents FROM fresh
+    ON CONFLICT (day, event_type) DO UPDATE SET
+        events = excluded.events, amount_cents = excluded.amount_cents
 """
-_OF_ORDERS: Final = """
-    SELECT order_id::text, event_id::text, event_type, event_time, source, correlation_id, payload
-    FROM order_events WHERE order_id = ANY(%s::uuid[]) AND event_time >= %s
-    ORDER BY order_id, event_id
-"""
-_EARLIER_PAGE_ORDERS: Final = 200
 
 
 class ReplayError(Exception):
@@ -195,9 +135,18 @@ class ReplayRunningError(ReplayError):
         self.replay = replay
 
 
+class ReplayState(StrEnum):
+    """How far a replay is."""
+
+    PUBLISHING = "publishing"
+    PUBLISHED = "published"  # analytics has yet to read it to its end
+    DONE = "done"
+    FAILED = "failed"
+
+
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A replay as its row has it."""
+    """A replay as its row has it; `orders` and `events` are what was published."""
 
     replay_id: str
     days: int
@@ -206,66 +155,62 @@ class Replay:
     reason: str | None
     orders: int
     events: int
-    counted: int
-    positions: dict[str, list[int]]
     created_at: datetime
 
     @classmethod
     def of(cls, row: Sequence[Any]) -> Replay:
-        """Return what a row of `replays` says."""
+        """Return what a row of `history_replays` says."""
         replay_id, days, since, state, *rest = row
         return cls(replay_id, days, since, ReplayState(state), *rest)
 
-    @property
-    def over(self) -> bool:
-        """Whether nothing will change any more."""
-        return self.state in (ReplayState.DONE, ReplayState.FAILED)
 
+def begin(connection: Connection, days: int) -> Replay:
+    """Begin a replay of the last `days` days (UTC, today included), for a `Publisher`.
 
-def begin(connection: Connection, days: int, owner: str) -> Replay:
-    """Begin a replay of the last `days` days (UTC, today included), to be published by `owner`.
-
-    Raises `ReplayRunningError` while another one is under way.
+    Raises `ReplayRunningError` while another one is under way: two would do no harm, and no good.
     """
-    connection.exec_driver_sql(_LOCK, (COUNT_LOCK,))
-    connection.exec_driver_sql(_ABANDON)
-    active = connection.exec_driver_sql(_FIND_ACTIVE).first()
-    if active is not None:
-        raise ReplayRunningError(Replay.of(active))
-    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    since = today - timedelta(days=days - 1)
-    parameters = (str(uuid.uuid4()), days, since, owner, LEASE_SECONDS)
-    return Replay.of(connection.exec_driver_sql(_BEGIN, parameters).one())
+    running = connection.exec_driver_sql(_RUNNING).first()
+    if running is not None:
+        raise ReplayRunningError(Replay.of(running))
+    replay_id = str(uuid.uuid4())
+    connection.exec_driver_sql(_BEGIN, (replay_id, days, days - 1))
+    return Replay.of(connection.exec_driver_sql(_GET, (replay_id,)).one())
 
 
 def get(connection: Connection, replay_id: str) -> Replay | None:
-    """Return a replay, or None."""
+    """Return a replay, or None; one whose publisher fell silent half way has failed."""
     row = connection.exec_driver_sql(_GET, (replay_id,)).one_or_none()
     return None if row is None else Replay.of(row)
 
 
+def recount(connection: Connection, since: datetime) -> None:
+    """Set the counts of the days from `since` on to what analytics' rows say."""
+    _allow_long_statements(connection)
+    first, last = since.astimezone(UTC).date(), utc_today(connection) + timedelta(days=2)
+    slots = {
+        ANALYTICS_EVENTS.slot(first + timedelta(days=n)) for n in range((last - first).days + 1)
+    }
+    connection.exec_driver_sql(_LOCK_COUNTS)
+    connection.exec_driver_sql(_RECOUNT, {"since": since, "slots": sorted(slots)})
+
+
 def copy_of(event: Event, replay_id: str) -> Event:
-    """Return the copy of an event that a replay sends."""
+    """Return the copy of an event that a replay sends: the same event, marked."""
     return Event(
         event.event_type,
         event.order_id,
-        {
-            **event.payload,
-            IS_REPLAY: True,
-            REPLAY_ID: replay_id,
-            ORIGINAL_ID: event.event_id,
-        },
+        {**event.payload, IS_REPLAY: True, REPLAY_ID: replay_id},
         event.source,
         event.correlation_id,
-        event_id=str(uuid.uuid5(uuid.UUID(replay_id), event.event_id)),
+        event_id=event.event_id,
         timestamp=event.timestamp,
     )
 
 
 class Publisher:
-    """Publishes one replay; `owner` is who began it.
+    """Carries one replay out. `on_progress` is told the number of events published so far.
 
-    `on_progress` is told the number of events published so far.
+    `group_id` is the consumer group that counts them.
     """
 
     def __init__(
@@ -273,101 +218,111 @@ class Publisher:
         settings: ServiceSettings,
         database: Database,
         *,
-        owner: str,
         events_per_second: float = DEFAULT_EVENTS_PER_SECOND,
-        counting_group: str = ANALYTICS_GROUP.group_id,
+        read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
+        group_id: str = topics.ANALYTICS_GROUP.group_id,
         on_progress: Callable[[int], None] = lambda _events: None,
         stopping: threading.Event | None = None,
     ) -> None:
         self._settings = settings
         self._database = database
-        self._owner = owner
         self._events_per_second = events_per_second
-        self._counting_group = counting_group
+        self._read_timeout_seconds = read_timeout_seconds
+        self._group_id = group_id
         self._on_progress = on_progress
         self._stopping = stopping or threading.Event()
-        self._positions: dict[str, list[int]] = {}
+        self._ends: dict[int, int] = {}  # by partition: the offset behind our last event
         self._orders = self._events = 0
+        self._last_order: str | None = None
 
     def publish(self, replay: Replay) -> None:
-        """Publish all of it; raises `ReplayError` or a database error after giving it up."""
+        """Recount and publish; raises `ReplayError` or a database error, which the replay's row tells."""
         started = time.monotonic()
         try:
             with instrumentation.REPLAYS_RUNNING.labels(instrumentation.PUBLISH).track_inprogress():
-                self._wait_for_history(replay)
+                with self._database.begin() as connection:
+                    recount(connection, replay.since)
                 self._publish_history(replay)
-                positions = orjson.dumps(self._positions).decode()
-                self._change(_PUBLISHED, positions, replay.replay_id)
             seconds = instrumentation.REPLAY_SECONDS.labels(instrumentation.PUBLISH)
             seconds.observe(time.monotonic() - started)
+            self._note(replay, ReplayState.PUBLISHED)
         except Exception as error:
             reason = str(error) if isinstance(error, ReplayError) else type(error).__name__
-            # when the database is away too, the lease runs out
-            with self._database.begin() as connection:
-                connection.exec_driver_sql(_FAIL, (reason, replay.replay_id, self._owner))
+            # where the database is away too, it has fallen silent
+            with suppress(SQLAlchemyError):
+                self._note(replay, ReplayState.FAILED, reason)
             raise
 
-    def _wait_for_history(self, replay: Replay) -> None:
-        give_up_at = time.monotonic() + HISTORY_TIMEOUT_SECONDS
-        parameters = (self._counting_group, replay.since, replay.replay_id)
-        while True:
-            self._hold(replay)
-            with self._database.begin() as connection:
-                allow_long_statements(connection)
-                missing = connection.exec_driver_sql(_NOT_IN_HISTORY, parameters).scalar_one()
-            if not missing:
-                return
-            if time.monotonic() > give_up_at:
-                raise ReplayError(
-                    f"{missing} events that analytics has counted are not in the orders' history: "
-                    f"{GATEWAY_GROUP.group_id} is behind, or has dead letters"
-                )
-            self._pause(HISTORY_POLL_SECONDS)
+    def wait_until_read(self, replay: Replay) -> bool:
+        """Wait until analytics has read all of it; False when that takes too long or we are to stop."""
+        started = time.monotonic()
+        with (
+            instrumentation.REPLAYS_RUNNING.labels(instrumentation.COUNT).track_inprogress(),
+            _looking_at(self._settings, self._group_id) as committed,
+        ):
+            while True:
+                done = committed(self._ends)
+                self._note(replay, ReplayState.DONE if done else ReplayState.PUBLISHED)
+                if done:
+                    seconds = instrumentation.REPLAY_SECONDS.labels(instrumentation.COUNT)
+                    seconds.observe(time.monotonic() - started)
+                    return True
+                if time.monotonic() - started > self._read_timeout_seconds:
+                    return False
+                if self._stopping.wait(READ_POLL_SECONDS):
+                    return False
 
     def _publish_history(self, replay: Replay) -> None:
         producer = Producer(producer_settings(self._settings))
         started = time.monotonic()
         for events in self._history(replay):
-            self._send(producer, [copy_of(event, replay.replay_id) for event in events], replay)
-            self._orders += len({event.order_id for event in events})
-            self._events += len(events)
-            instrumentation.REPLAY_EVENTS.inc(len(events))
-            self._hold(replay)
+            self._send(producer, [copy_of(event, replay.replay_id) for event in events])
+            self._count(events)
+            self._note(replay, ReplayState.PUBLISHING)
             self._on_progress(self._events)
             ahead_seconds = self._events / self._events_per_second
             pause_seconds = started + ahead_seconds - time.monotonic()
-            # half a lease at most: a low rate must not look like a publisher that died
-            self._pause(min(max(0.0, pause_seconds), LEASE_SECONDS / 2))
+            # a low rate must not look like a publisher that has ended
+            if self._stopping.wait(min(max(0.0, pause_seconds), SILENT_AFTER_SECONDS / 2)):
+                raise ReplayError("interrupted")
+
+    def _count(self, events: Sequence[Event]) -> None:
+        for event in events:
+            # the events of an order follow each other, from page to page too
+            self._orders += event.order_id != self._last_order
+            self._last_order = event.order_id
+        self._events += len(events)
+        instrumentation.REPLAY_EVENTS.inc(len(events))
 
     def _history(self, replay: Replay) -> Iterator[list[Event]]:
-        """Yield the events of whole orders, those of each order as they happened.
+        """Yield the history in pages, order by order, those of each order as they happened.
 
         Each page is a transaction of its own: one that lasts would keep the outbox's dead rows.
         """
         border = _first_id_at(replay.since)
-        after = border
         # orders that come faster than their events are published must not keep it from ending
         last = self._query(_LAST_ORDER, ())
-        while last:
-            page = self._query(_PAGE, (after, last[0][0], replay.since, PAGE_EVENTS))
-            if len(page) == PAGE_EVENTS:
-                # the last order may go on beyond the page
-                page = [row for row in page if row[0] != page[-1][0]]
-            if not page:
-                break
-            after = page[-1][0]
-            yield _in_order(page)
-        earlier = [row[0] for row in self._query(_EARLIER_ORDERS, (border, replay.since))]
-        for n in range(0, len(earlier), _EARLIER_PAGE_ORDERS):
-            ids = "{" + ",".join(earlier[n : n + _EARLIER_PAGE_ORDERS]) + "}"
-            yield _in_order(self._query(_OF_ORDERS, (ids, replay.since)))
+        if not last:
+            return
+        yield from self._pages(_OF_NEW_ORDERS, border, last[0][0], replay.since)
+        yield from self._pages(_OF_OLD_ORDERS, _FIRST_ID, border, replay.since)
+
+    def _pages(
+        self, statement: str, after: str, last: str, since: datetime
+    ) -> Iterator[list[Event]]:
+        cursor = (after, since, _FIRST_ID)
+        while page := self._query(statement, (*cursor, last, since, PAGE_EVENTS)):
+            events = [_event(row) for row in page]
+            # not by ids alone: those of one millisecond are in no order
+            cursor = (events[-1].order_id, events[-1].timestamp, events[-1].event_id)
+            yield events
 
     def _query(self, statement: str, parameters: tuple[Any, ...]) -> Sequence[Any]:
         with self._database.begin() as connection:
-            allow_long_statements(connection)
+            _allow_long_statements(connection)
             return connection.exec_driver_sql(statement, parameters).all()
 
-    def _send(self, producer: Producer, copies: Sequence[Event], replay: Replay) -> None:
+    def _send(self, producer: Producer, copies: Sequence[Event]) -> None:
         errors: list[KafkaError] = []
 
         def report(error: KafkaError | None, message: Message) -> None:
@@ -375,14 +330,15 @@ class Publisher:
             if error is not None or partition is None or offset is None:
                 errors.append(error or KafkaError(KafkaError._FAIL))  # noqa: SLF001  # its public name
                 return
-            first, end = self._positions.get(str(partition), [offset, offset + 1])
-            self._positions[str(partition)] = [min(first, offset), max(end, offset + 1)]
+            self._ends[partition] = max(self._ends.get(partition, 0), offset + 1)
 
         for event in copies:
-            headers: dict[str, str | bytes | None] = dict(event.headers())
-            headers[REPLAY_HEADER] = replay.replay_id.encode()
             producer.produce(
-                ORDERS_REPLAY, event.encode(), event.key(), headers=headers, on_delivery=report
+                topics.ORDERS_REPLAY,
+                event.encode(),
+                event.key(),
+                headers=dict(event.headers()),
+                on_delivery=report,
             )
         timeout_seconds = self._settings.relay_delivery_timeout_seconds + REPORT_MARGIN_SECONDS
         unreported = producer.flush(timeout_seconds)
@@ -390,21 +346,37 @@ class Publisher:
             reason = errors[0].str() if errors else "no delivery report in time"
             raise ReplayError(f"Kafka did not take {len(errors) + unreported} events: {reason}")
 
-    def _pause(self, seconds: float) -> None:
-        if self._stopping.wait(seconds):
-            raise ReplayError("interrupted")
-
-    def _hold(self, replay: Replay) -> None:
-        self._change(_HOLD, self._orders, self._events, LEASE_SECONDS, replay.replay_id)
-
-    def _change(self, statement: str, *parameters: Any) -> None:
+    def _note(self, replay: Replay, state: ReplayState, reason: str | None = None) -> None:
+        parameters = (state, reason, self._orders, self._events, replay.replay_id)
         with self._database.begin() as connection:
-            changed = connection.exec_driver_sql(statement, (*parameters, self._owner)).rowcount
-        if not changed:
-            raise ReplayError("the lease ran out: this replay was given up")
+            connection.exec_driver_sql(_NOTE, parameters)
 
 
-def allow_long_statements(connection: Connection) -> None:
+@contextmanager
+def _looking_at(
+    settings: ServiceSettings, group_id: str
+) -> Iterator[Callable[[Mapping[int, int]], bool]]:
+    """Yield a function that says whether the group has committed as far as these offsets."""
+    # never a member of the group: it only asks for its offsets
+    consumer = Consumer({**kafka_settings(settings), "group.id": group_id, "log_level": 0})
+
+    def reached(ends: Mapping[int, int]) -> bool:
+        wanted = [TopicPartition(topics.ORDERS_REPLAY, partition) for partition in ends]
+        try:
+            found = (
+                consumer.committed(wanted, timeout=topics.REQUEST_TIMEOUT_SECONDS) if wanted else []
+            )
+        except KafkaException:
+            return False  # the broker is away: it is asked again
+        return all(each.offset >= ends[each.partition] for each in found)
+
+    try:
+        yield reached
+    finally:
+        consumer.close()
+
+
+def _allow_long_statements(connection: Connection) -> None:
     """Let the statements of this transaction read whole days."""
     connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{LONG_STATEMENT_SECONDS}s'")
 
@@ -415,17 +387,14 @@ def _first_id_at(moment: datetime) -> str:
     return f"{time_ms >> 16:08x}-{time_ms & 0xFFFF:04x}-0000-0000-000000000000"
 
 
-def _in_order(rows: Sequence[Any]) -> list[Event]:
-    events = [
-        Event(
-            EventType(event_type),
-            order_id,
-            payload,
-            source,
-            correlation_id,
-            event_id=event_id,
-            timestamp=event_time,
-        )
-        for order_id, event_id, event_type, event_time, source, correlation_id, payload in rows
-    ]
-    return sorted(events, key=lambda event: (event.order_id, event.timestamp, event.event_id))
+def _event(row: Sequence[Any]) -> Event:
+    order_id, event_id, event_type, event_time, source, correlation_id, payload = row
+    return Event(
+        EventType(event_type),
+        order_id,
+        payload,
+        source,
+        correlation_id,
+        event_id=event_id,
+        timestamp=event_time,
+    )

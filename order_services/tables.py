@@ -1,4 +1,4 @@
-"""Every table, declared once, and their creation.
+"""Every table, declared once; `storage.migrations` make and change them.
 
 Facts are native PostgreSQL enumerations whose values stand in the order in which a fact moves
 forward: `greatest(old, new)` is all that it takes to apply an event that comes late or twice.
@@ -7,37 +7,30 @@ forward: `greatest(old, new)` is all that it takes to apply an event that comes 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Computed,
-    Connection,
     Date,
     DateTime,
-    Engine,
     Enum,
     Identity,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
+    SmallInteger,
     Table,
     Text,
     Uuid,
     func,
-    select,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB, insert
-
-from order_services.catalogue import PRODUCTS
-from order_services.runtime import inbox_partitions
-
-# Any number will do; all that create the schema must use the same one.
-SCHEMA_LOCK: Final = 0x6F72_6465_7273
+from sqlalchemy.dialects.postgresql import JSONB
 
 
 class PaymentFact(StrEnum):
@@ -135,6 +128,7 @@ order_decisions = Table(
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,
+    # keys belong to their customer: two of them may both call theirs 1
     Column("customer_id", Text, primary_key=True),
     Column("idempotency_key", Text, primary_key=True),
     Column("request_digest", LargeBinary, nullable=False),
@@ -155,6 +149,8 @@ order_events = Table(
     Column("correlation_id", Text, nullable=False),
     Column("payload", JSONB, nullable=False),
     PrimaryKeyConstraint("order_id", "event_id"),
+    # rows lie as they came: an index by time costs those who append next to nothing
+    Index("order_events_event_time", "event_time", postgresql_using="brin"),
 )
 
 # Written by inventory. taken is what orders hold; a release gives it back.
@@ -235,16 +231,54 @@ analytics_daily = Table(
     PrimaryKeyConstraint("day", "event_type"),
 )
 
-# Which events each consumer group has handled. The event's own time is part of the key so that the
-# table can be partitioned by it: old rows go by dropping a partition, at no cost to the hot path.
-inbox = Table(
-    "inbox",
+# The events that are in those counts, each once: the key that makes analytics idempotent. Its partitions
+# are a ring of weeks (`storage.rings`).
+analytics_events = Table(
+    "analytics_events",
     metadata,
-    Column("event_time", _moment, nullable=False),
+    Column("event_id", _id, nullable=False),
+    Column("slot", SmallInteger, nullable=False),
+    Column("day", Date, nullable=False),
+    Column("event_type", Text),  # null: counted by the first release, which did not note it
+    Column("amount_cents", BigInteger, nullable=False),
+    PrimaryKeyConstraint("event_id", "slot"),
+    postgresql_partition_by="LIST (slot)",
+)
+
+# One row. Days before `counted_from` are closed: their events are archived and their counts stay.
+analytics_archive = Table(
+    "analytics_archive",
+    metadata,
+    Column("one_row", Boolean, primary_key=True, server_default=text("true")),
+    Column("counted_from", Date, nullable=False),
+    Column("moved_at", _moment, nullable=False, server_default=func.now()),
+    CheckConstraint("one_row", name="analytics_archive_one_row_check"),
+)
+
+# Replays of history and what became of them.
+history_replays = Table(
+    "history_replays",
+    metadata,
+    Column("replay_id", _id, primary_key=True),
+    Column("days", Integer, nullable=False),
+    Column("since", _moment, nullable=False),  # the beginning of the first day (UTC)
+    Column("state", Text, nullable=False),
+    Column("reason", Text),  # why it failed
+    Column("orders", BigInteger, nullable=False, server_default=text("0")),  # published
+    Column("events", BigInteger, nullable=False, server_default=text("0")),
+    _created_at(),
+    _updated_at(),
+)
+
+# Which events each consumer group has handled lately. Its partitions are a ring of days.
+inbox = Table(
+    "inbox_events",
+    metadata,
     Column("event_id", _id, nullable=False),
     Column("consumer_group", Text, nullable=False),
-    PrimaryKeyConstraint("event_id", "consumer_group", "event_time"),
-    postgresql_partition_by="RANGE (event_time)",
+    Column("slot", SmallInteger, nullable=False),
+    PrimaryKeyConstraint("event_id", "consumer_group", "slot"),
+    postgresql_partition_by="LIST (slot)",
 )
 
 # Messages that Kafka has not acknowledged yet. A row is deleted when it has: the table is as small
@@ -283,31 +317,3 @@ outbox_refused = Table(
     _created_at(),
     Column("refused_at", _moment, nullable=False, server_default=func.now()),
 )
-
-
-def create_schema(engine: Engine) -> None:
-    """Create what is missing and seed the catalogue once; many services may call it at once."""
-    with engine.begin() as connection:
-        # released with the transaction, hence safe through a transaction pooler
-        connection.execute(select(func.pg_advisory_xact_lock(SCHEMA_LOCK)))
-        metadata.create_all(connection)
-        inbox_partitions.create(connection)
-        _seed(connection)
-
-
-def _seed(connection: Connection) -> None:
-    connection.execute(
-        insert(inventory)
-        .values(
-            [
-                {
-                    "product_id": product.product_id,
-                    "name": product.name,
-                    "price_cents": product.price_cents,
-                    "stocked": product.stock,
-                }
-                for product in PRODUCTS
-            ]
-        )
-        .on_conflict_do_nothing()
-    )

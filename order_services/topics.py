@@ -1,13 +1,23 @@
-"""Every topic and consumer group, declared once, and the operations on them."""
+"""Every topic and consumer group, declared once with what the promises rest on, and operations on them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    ResourceType,
+)
+
+from order_services.runtime.kafka_settings import KafkaSettings, kafka_settings
 
 ORDERS: Final = "orders"
 PAYMENTS: Final = "payments"
@@ -16,17 +26,33 @@ SHIPPING: Final = "shipping"
 ORDERS_REPLAY: Final = "orders-replay"
 
 DEAD_LETTER_SUFFIX: Final = ".dead-letters"
+DATA_RETENTION_DAYS: Final = 7
 DEAD_LETTER_RETENTION_DAYS: Final = 30
+# Kafka's default, declared so that no broker's own default stands in for it.
+MESSAGE_BYTES: Final = 1_048_588
+# The largest message of a topic, and the headers that say why it is here.
+DEAD_LETTER_MESSAGE_BYTES: Final = 2 * 1024 * 1024
 REQUEST_TIMEOUT_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic that the services need, with the settings that differ from the broker's."""
+    """A topic that the services need."""
 
     name: str
     partitions: int
-    settings: Mapping[str, str] = field(default_factory=dict)
+    retention_days: int = DATA_RETENTION_DAYS
+    max_message_bytes: int = MESSAGE_BYTES
+
+    def settings(self, replication_factor: int) -> dict[str, str]:
+        """Return the settings that are declared for it with so many replicas, as Kafka names them."""
+        return {
+            "cleanup.policy": "delete",
+            "max.message.bytes": str(self.max_message_bytes),
+            # an acknowledged message is on two brokers, wherever there are two
+            "min.insync.replicas": "1" if replication_factor == 1 else "2",
+            "retention.ms": str(self.retention_days * 24 * 3600 * 1000),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +73,7 @@ PAYMENT_GROUP: Final = ConsumerGroup("payment-service-group", (ORDERS,))
 INVENTORY_GROUP: Final = ConsumerGroup("inventory-service-group", (ORDERS,))
 SHIPPING_GROUP: Final = ConsumerGroup("shipping-service-group", (PAYMENTS, INVENTORY))
 ANALYTICS_GROUP: Final = ConsumerGroup(
-    "analytics-service-group", (ORDERS, PAYMENTS, INVENTORY, SHIPPING)
+    "analytics-service-group", (ORDERS, PAYMENTS, INVENTORY, SHIPPING, ORDERS_REPLAY)
 )
 GROUPS: Final = (GATEWAY_GROUP, PAYMENT_GROUP, INVENTORY_GROUP, SHIPPING_GROUP, ANALYTICS_GROUP)
 
@@ -61,7 +87,8 @@ TOPICS: Final = (
         Topic(
             group.dead_letter_topic,
             1,
-            {"retention.ms": str(DEAD_LETTER_RETENTION_DAYS * 24 * 3600 * 1000)},
+            DEAD_LETTER_RETENTION_DAYS,
+            DEAD_LETTER_MESSAGE_BYTES,
         )
         for group in GROUPS
     ),
@@ -90,29 +117,47 @@ class TopicDescription:
     name: str
     partitions: tuple[PartitionDescription, ...]
 
+    @property
+    def replication_factor(self) -> int:
+        """How many replicas the partition with the fewest has."""
+        return min(len(each.replicas) for each in self.partitions)
 
-def admin_client(brokers: str) -> AdminClient:
-    """Return a client for the operations below; connects when it is first used."""
-    return AdminClient({"bootstrap.servers": brokers, "socket.timeout.ms": 10_000, "log_level": 3})
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How a topic differs from its declaration, and the command that mends it."""
+
+    topic: str
+    what: str
+    remedy: str
+
+
+def admin_client(kafka: KafkaSettings | str) -> AdminClient:
+    """Return a client for the operations below; connects when it is first used.
+
+    A text is the brokers' addresses; the rest is then read from the environment.
+    """
+    return AdminClient({**kafka_settings(kafka), "socket.timeout.ms": 10_000, "log_level": 3})
 
 
 def create(
-    admin: AdminClient, topics: Sequence[Topic] = TOPICS, *, replication_factor: int = -1
+    admin: AdminClient, topics: Sequence[Topic] = TOPICS, *, replication_factor: int | None = None
 ) -> list[str]:
     """Create the topics that are missing and return their names; changes no existing one.
 
-    A `replication_factor` of -1 takes the broker's default. Raises `TopicError`.
+    Without a `replication_factor` it is the broker's default. Raises `TopicError`.
     """
     missing = [topic for topic in topics if topic.name not in list_names(admin)]
     if not missing:
         return []
+    replicas = replication_factor or _default_replication_factor(admin)
     futures = admin.create_topics(
         [
             NewTopic(
                 topic.name,
                 num_partitions=topic.partitions,
-                replication_factor=replication_factor,
-                config=dict(topic.settings),
+                replication_factor=replicas,
+                config=topic.settings(replicas),
             )
             for topic in missing
         ],
@@ -157,6 +202,50 @@ def alter(admin: AdminClient, name: str, partitions: int) -> bool:
     return True
 
 
+def check(admin: AdminClient, topics: Sequence[Topic] = TOPICS) -> list[Difference]:
+    """Compare what exists with the declaration; more partitions than declared are no difference.
+
+    Raises `TopicError`.
+    """
+    known = _metadata(admin)
+    found = _settings(admin, [topic.name for topic in topics if topic.name in known])
+    differences = []
+    for topic in topics:
+        name = topic.name
+        if name not in known:
+            differences.append(Difference(name, "does not exist", "topics create"))
+            continue
+        count = len(known[name].partitions)
+        if count < topic.partitions:
+            what = f"has {count} partitions, declared {topic.partitions}"
+            remedy = f"topics alter {name} --partitions {topic.partitions}"
+            differences.append(Difference(name, what, remedy))
+        for setting, declared in topic.settings(known[name].replication_factor).items():
+            value = found[name].get(setting)
+            if value != declared:
+                what = f"{setting} is {value}, declared {declared}"
+                differences.append(Difference(name, what, f"topics alter {name} --settings"))
+    return differences
+
+
+def apply_settings(admin: AdminClient, name: str) -> None:
+    """Give a declared topic its declared settings; raises `TopicError`."""
+    topic = TOPIC_OF_NAME.get(name)
+    if topic is None:
+        raise TopicError(f"topic {name} is none of those that are declared")
+    declared = topic.settings(describe(admin, [name])[0].replication_factor)
+    entries = [
+        ConfigEntry(setting, value, incremental_operation=AlterConfigOpType.SET)
+        for setting, value in declared.items()
+    ]
+    resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=entries)
+    futures = admin.incremental_alter_configs([resource], request_timeout=REQUEST_TIMEOUT_SECONDS)
+    try:
+        futures[resource].result()
+    except KafkaException as error:
+        raise TopicError(f"cannot change the settings of topic {name}: {_reason(error)}") from error
+
+
 def list_names(admin: AdminClient) -> list[str]:
     """Return the names of all topics on the broker, without Kafka's internal ones."""
     return sorted(_metadata(admin))
@@ -193,6 +282,42 @@ def _metadata(admin: AdminClient) -> dict[str, TopicDescription]:
         for name, topic in topics.items()
         if not name.startswith("__")
     }
+
+
+def _settings(admin: AdminClient, names: Sequence[str]) -> dict[str, Mapping[str, str | None]]:
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+    return {
+        resource.name: values
+        for resource, values in zip(resources, _configs(admin, resources), strict=True)
+    }
+
+
+def _default_replication_factor(admin: AdminClient) -> int:
+    try:
+        brokers = admin.list_topics(timeout=REQUEST_TIMEOUT_SECONDS).brokers
+    except KafkaException as error:
+        raise TopicError(f"cannot reach Kafka: {_reason(error)}") from error
+    broker = ConfigResource(ResourceType.BROKER, str(min(brokers)))
+    [values] = _configs(admin, [broker])
+    return int(values.get("default.replication.factor") or 1)
+
+
+def _configs(
+    admin: AdminClient, resources: Sequence[ConfigResource]
+) -> list[dict[str, str | None]]:
+    if not resources:
+        return []
+    futures = admin.describe_configs(list(resources), request_timeout=REQUEST_TIMEOUT_SECONDS)
+    answers = []
+    for resource in resources:
+        try:
+            entries: Mapping[str, Any] = futures[resource].result()
+        except KafkaException as error:
+            raise TopicError(
+                f"cannot read the settings of {resource.name}: {_reason(error)}"
+            ) from error
+        answers.append({name: entry.value for name, entry in entries.items()})
+    return answers
 
 
 def _code(error: KafkaException) -> int:

@@ -8,8 +8,8 @@
 \getenv monitor_password MONITOR_DB_PASSWORD
 
 CREATE ROLE :"services" LOGIN PASSWORD :'services_password';
--- the owner may create tables: the services create their own
-ALTER DATABASE :"database" OWNER TO :"services";
+-- `order-services migrate --grant` makes the tables and gives it the rights to their rows
+GRANT CONNECT ON DATABASE :"database" TO :"services";
 
 -- pg_monitor sees what other roles' connections do, and none of their rows
 CREATE ROLE :"monitor" LOGIN PASSWORD :'monitor_password' IN ROLE pg_monitor;

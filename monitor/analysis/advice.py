@@ -52,7 +52,8 @@ class TopicPicture:
     `lag` is what can be read. `stuck` partitions have waited for a commit for `stuck_seconds` at
     most, longer than is usual for the group; an open transaction holds back `held` records, for
     `held_seconds`; commits are `past_end` messages past the log end in all; `retention_seconds` is
-    the topic's. `hottest` is (partition, share of the produced messages), `excess` values are those
+    the topic's. `lag_seconds` is the largest that is known, `patience_seconds` how old a lag is usual
+    for the group, between two of its commits. `hottest` is (partition, share of the produced messages), `excess` values are those
     of `balance`, rates are messages per second.
     """
 
@@ -63,6 +64,8 @@ class TopicPicture:
     produced: float | None = None
     consumed: float | None = None
     catch_up: CatchUp = None
+    lag_seconds: float | None = None
+    patience_seconds: float = 0.0
     stuck: int = 0
     stuck_seconds: float = 0.0
     held: int = 0
@@ -308,6 +311,8 @@ def _about_consumption(group: GroupPicture, topic: TopicPicture) -> Iterator[Adv
         )
     if topic.catch_up != NEVER or not topic.produced or not topic.consumed:
         return
+    if topic.lag_seconds is not None and topic.lag_seconds <= topic.patience_seconds:
+        return  # what is in flight, or comes between two commits, falls behind nobody
     if topic.consumed >= topic.produced:
         yield Advice(
             Severity.WARNING,

@@ -7,8 +7,11 @@ is dropped, so that the next poll starts anew.
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, ParamSpec, TypeAlias, TypeVar
+
+import structlog
+
+from monitor.every import cause_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,10 +19,13 @@ if TYPE_CHECKING:
 Failure: TypeAlias = tuple[str, str]
 """The step that failed, and the group, topic or partition on which it did."""
 
+# One fault in the program may hit every group of a large cluster.
+MAX_LOGGED = 100
+
 Result = TypeVar("Result")
 Given = ParamSpec("Given")
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class Guard:
@@ -66,7 +72,8 @@ class Guard:
 
     def failed(self, step: str, subject: str, error: Exception) -> None:
         """Note that a step raised, and log its cause unless it did in the last poll too."""
-        cause = f"{type(error).__name__}: {error}"
+        cause = cause_of(error)
+        is_known = (step, subject) in self._last or (step, subject) in self.failures
         self.failures[step, subject] = cause
-        if (step, subject) not in self._last:
-            _log.error("analysis: %s of %r failed: %s", step, subject, cause, exc_info=error)
+        if not is_known and len(self.failures) <= MAX_LOGGED:
+            _log.error("a part failed", step=step, subject=subject, cause=cause, exc_info=error)

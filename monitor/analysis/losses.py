@@ -102,7 +102,7 @@ def _lost(
     return sum(
         max(0, start - max(committed[partition], before[partition]))
         for partition, start in starts.items()
-        if partition in committed and partition in before and start >= before[partition]
+        if partition in committed and partition in before
     )
 
 

@@ -116,12 +116,6 @@ class GroupMeasures:
         # nothing is unread: every lag is 0, in seconds as in messages
         return self.lag.partitions.get(topic, {}) if known is None else known
 
-    @property
-    def is_empty(self) -> bool:
-        """Say whether the group has no members, and no commits that move without any."""
-        is_consumed = self.activity is not None and self.activity.by_commits is True
-        return self.facts.members == 0 and not is_consumed
-
 
 @dataclass(frozen=True, slots=True)
 class Findings:
@@ -133,6 +127,14 @@ class Findings:
 
     open_transactions: Mapping[str, Mapping[int, OpenTransaction]] = field(default_factory=nothing)
     failures: Mapping[Failure, str] = field(default_factory=nothing)
+
+    def within(self, ends: PartitionOffsets) -> Findings:
+        """Return what was found of partitions of which the log end is known."""
+        held = {
+            topic: {p: each for p, each in of.items() if p in ends.get(topic, ())}
+            for topic, of in self.open_transactions.items()
+        }
+        return replace(self, open_transactions={topic: of for topic, of in held.items() if of})
 
 
 class _Poll(NamedTuple):
@@ -183,7 +185,7 @@ class Analyst:
         self._last: Mapping[str, GroupMeasures] = {}
         self._last_ends: PartitionOffsets = {}
         self._last_snapshot: Snapshot | None = None
-        self._unchanged: Collection[str] = ()  # groups of which nothing is new
+        self._unchanged: Mapping[str, int] = {}  # group -> polls since anything was new about it
         self.findings = Findings()
 
     def measure(self, snapshot: Snapshot) -> dict[str, GroupMeasures]:
@@ -233,23 +235,23 @@ class Analyst:
     # -- groups to which nothing happens ----------------------------------------------------------
 
     def _find_unchanged(self, snapshot: Snapshot, moved: set[str]) -> None:
-        """Find the groups of which all that is told is the same as at the last poll."""
+        """Count for how many polls all that is told of each group has been the same."""
         last, self._last_snapshot = self._last_snapshot, snapshot
-        self._unchanged = ()
+        counts, self._unchanged = self._unchanged, {}
         if last is None:
             return
         moved = moved | _differing(snapshot.start_offsets.values, last.start_offsets.values)
         if snapshot.topics is not last.topics:
             moved |= _differing(_identities(snapshot.topics), _identities(last.topics))
         self._unchanged = {
-            group_id
+            group_id: counts.get(group_id, 0) + 1
             for group_id, group in snapshot.groups.items()
             if (before := last.groups.get(group_id)) is not None
             # what happened while it could not be seen is not known
             and not (group.is_silent or before.is_silent)
             and group.commits == before.commits
             and _described(group) == _described(before)
-            and moved.isdisjoint(group.commits)
+            and moved.isdisjoint(group.topics if group.members else group.commits)
         }
 
     def _is_at_rest(self, group_id: str) -> bool:
@@ -522,9 +524,14 @@ class Analyst:
             unread_deleted=deleted,
         )  # fmt: skip
         advice = guard.attempt("advice", name, self._advice, poll, group, measures)
+        # while it has members, rates and balance are those of the window: it must be over
+        is_quiet = self._unchanged.get(name, 0) > self._rules.intervals or not (
+            close or facts.members
+        )
         is_steady = (
-            measures.status.complete >= 1
-            and not (close or facts.members or lag.readable_total or lag.past_end or advice)
+            is_quiet
+            and measures.status.complete >= 1
+            and not (lag.readable_total or lag.past_end or advice)
             and activity is not None
             and not activity.by_commits
             and not (snapshot.end_offsets.silent or snapshot.stable_offsets.values)
@@ -601,7 +608,7 @@ class Analyst:
         lag: GroupLag,
         seconds: Mapping[str, Mapping[int, float]],
     ) -> dict[str, dict[int, RetentionRisk]]:
-        wall = poll.now + poll.snapshot.wall_offset
+        wall = self._times.wall
         ages: dict[str, dict[int, float]] = {}
         for topic, partitions in poll.readable.get(group.id, nothing()).items():
             for partition, told in partitions.items():
@@ -704,7 +711,9 @@ class Analyst:
             produced=rates.produced if rates else None,
             consumed=rates.consumed if rates else None,
             catch_up=rates.catch_up if rates else None,
-            stuck=stuck if topic in measures.stuck else 0,
+            lag_seconds=max(measures.seconds.get(topic, nothing()).values(), default=None),
+            patience_seconds=activity.patience,
+            stuck=stuck,
             stuck_seconds=poll.now - since,
             held=sum(each.records for each in held),
             held_seconds=max((poll.now - each.since for each in held), default=0.0),

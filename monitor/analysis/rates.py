@@ -53,8 +53,15 @@ def produce_rates(windows: EndWindows, topic: str) -> dict[int, float]:
 
 
 def produced_messages(windows: EndWindows, topic: str) -> dict[int, int]:
-    """Return partition -> messages appended within the window."""
-    return {p: packed[-1] - packed[1] for p, packed in windows.packed(topic).items()}
+    """Return partition -> messages appended within the window, to be compared with each other.
+
+    Empty where partitions were not seen over the same time: one without a leader, or a new one, got
+    less only because nobody saw it.
+    """
+    seen = windows.packed(topic)
+    if len({(packed[0], packed[-2]) for packed in seen.values()}) > 1:
+        return {}
+    return {p: packed[-1] - packed[1] for p, packed in seen.items()}
 
 
 def group_rates(

@@ -22,7 +22,8 @@ old (mirrored, replayed), in the future, or out of order. Where the two disagree
 since lag is about the append, and the partition's timestamps are left alone for a while. Only
 offsets from before the first poll rest on record timestamps alone: where those can't be append times
 (in the future, or from before there was Kafka), the time since the first poll is what is surely
-waited for, and no more is told.
+waited for, and no more is told. A wall clock of ours that is set changes no age: that of the first
+poll is gone by, until a reply makes sense by the new one only.
 
 Retention goes by the record's own timestamp, whoever stamped it (`record_time`).
 
@@ -112,7 +113,9 @@ class TimeLag:
         self._dated: Collection[str] = ()
         self._starts: Mapping[str, Mapping[int, int]] = nothing()
         self._now = 0.0
-        self._wall_offset = 0.0
+        # what the brokers' clock is taken to be ahead of the monotonic one, and what ours is now
+        self._wall_offset: float = 0.0
+        self._told_offset: float | None = None
 
     def observe(
         self,
@@ -135,7 +138,10 @@ class TimeLag:
         kept; of a topic that is gone, or has a new id, it must be forgotten: `forget`.
         """
         self._now = now
-        self._wall_offset = wall - now
+        told_offset = wall - now
+        if self._told_offset is None or abs(told_offset - self._wall_offset) < CLOCK_SET_SECONDS:
+            self._wall_offset = told_offset
+        self._told_offset = told_offset
         self._uncompacted = uncompacted
         self._dated = dated
         self._starts = nothing() if starts is None else starts
@@ -212,6 +218,11 @@ class TimeLag:
         """Watch a topic's partitions one by one from now on."""
         logs = self._logs[topic] = self._standing.pop(topic).logs()
         return logs
+
+    @property
+    def wall(self) -> float:
+        """Return the time at `observe` by the clock that records are stamped with, epoch seconds."""
+        return self._now + self._wall_offset
 
     def topics(self) -> Collection[str]:
         """Return the topics of which something is known: those to `forget` once they are gone."""
@@ -386,7 +397,9 @@ class TimeLag:
         offset, time = (newest, inf) if offset < 0 else (offset, timestamp / 1000)
         if (search := log.searches.get(offset)) is not None:
             search.stamp = time
-        if self._contradicts(log, question, offset, time, compacted=compacted):
+        if self._contradicts(log, question, offset, time, compacted=compacted) and not (
+            self._follows_clock(log, question, offset, time, compacted=compacted)
+        ):
             log.distrust(self._now + DISTRUST_SECONDS)
             return
         if offset < newest:
@@ -398,6 +411,18 @@ class TimeLag:
             log.add_older(question, newest)
         if compacted:
             log.add_left(Reply(question, offset, time), self._wall_offset)
+
+    def _follows_clock(
+        self, log: PartitionLog, question: float, offset: int, time: float, *, compacted: bool
+    ) -> bool:
+        """Go by our wall clock as it was set since, if that makes sense of a reply."""
+        if self._told_offset is None or self._told_offset == self._wall_offset:
+            return False
+        before, self._wall_offset = self._wall_offset, self._told_offset
+        if not self._contradicts(log, question, offset, time, compacted=compacted):
+            return True
+        self._wall_offset = before
+        return False
 
     def _contradicts(
         self, log: PartitionLog, question: float, offset: int, time: float, *, compacted: bool

@@ -9,9 +9,13 @@ import errno
 import importlib
 import os
 import sys
-from typing import Final, NoReturn
+import traceback
+from typing import Any, Final, NoReturn
 
 import click
+
+from monitor import logs
+from monitor.every import cause_of
 
 # Each is the name of a module here that has a click command of the same name.
 COMMANDS: Final = ("advise", "check", "groups", "lag", "pools", "serve")
@@ -19,7 +23,25 @@ COMMANDS: Final = ("advise", "check", "groups", "lag", "pools", "serve")
 CANT_WRITE: Final = 2
 
 
+class MonitorFault(click.ClickException):
+    """A fault of the monitor's own, which nobody on call can read a stack trace of."""
+
+    exit_code = 2
+
+
 class _Commands(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, OSError):
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever it is
+            if os.environ.get("MONITOR_LOG_LEVEL", "").lower() == "debug":
+                traceback.print_exception(error)
+            raise MonitorFault(
+                f"the monitor failed: {cause_of(error)}; MONITOR_LOG_LEVEL=debug shows more"
+            ) from None
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
         return list(COMMANDS)
 
@@ -46,6 +68,7 @@ def run() -> NoReturn:
     """Run the command as a program: output that can't be written is one line and exit code 2."""
     if sys.stdout is None:
         _fail("there is nothing to write to: standard output is closed")
+    logs.configure()  # on standard error: what is printed may be JSON
     try:
         try:
             main()

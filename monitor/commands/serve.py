@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from monitor import logs
 from monitor.commands import options
 from monitor.commands.watching import collector_of, rules_of
 from monitor.exposition import process
@@ -15,7 +16,8 @@ from monitor.pools.settings import read_database_settings
 from monitor.pools.watch import DatabaseWatch
 from monitor.settings import SettingsError
 from monitor.web.app import create_app
-from monitor.web.server import AddressError, CertificateError, WebServer
+from monitor.web.server import AddressError, WebServer
+from monitor.web.tls import Certificate, CertificateError
 
 
 @click.command()
@@ -41,6 +43,7 @@ def serve(*, wait: bool, **given: Any) -> None:
     """
     keep_heap_small()
     kafka, settings = options.settings(**given)
+    logs.configure(settings.log_level, settings.log_format)
     try:
         databases = DatabaseWatch(read_database_settings())
     except SettingsError as error:
@@ -56,11 +59,15 @@ def serve(*, wait: bool, **given: Any) -> None:
             hide_empty_groups=settings.hide_empty_groups,
             rules=rules_of(settings),
             more_blocks=lambda: (*databases.blocks(), process.block()),
+            more_failed=databases.failed,
         )
         try:
-            server = WebServer(
-                create_app(poller, settings.login), settings.host, settings.port, settings.tls_files
+            authorities = settings.tls_client_cafile
+            certificate = (
+                Certificate(*settings.tls_files, authorities) if settings.tls_files else None
             )
+            app = create_app(poller, settings.login, client_certificates=authorities is not None)
+            server = WebServer(app, settings.host, settings.port, certificate)
             port = server.bind()
         except (AddressError, CertificateError) as error:
             raise options.Refusal(str(error)) from None

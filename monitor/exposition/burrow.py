@@ -62,8 +62,8 @@ TOPIC_OFFSET = Metric(
 METRICS: Final = (LAG_TOTAL, STATUS, PARTITION_LAG, CURRENT_OFFSET, PARTITION_STATUS, TOPIC_OFFSET)
 
 
-def samples(state: State, stale_after_s: float) -> Samples:
-    """Return the samples of this family; groups that are stale for too long are left out."""
+def samples(state: State) -> Samples:
+    """Return the samples of this family, of all that is in the state."""
     snapshot, cluster = state.snapshot, state.cluster
     if snapshot is None:
         return {}
@@ -74,8 +74,6 @@ def samples(state: State, stale_after_s: float) -> Samples:
     partition_statuses: Nested = {}
     for group_id, measures in state.groups.items():
         group = snapshot.groups[group_id]
-        if state.is_too_old(group, stale_after_s):
-            continue
         labels = (cluster, group_id)
         statuses[labels] = int(measures.status.status)
         if measures.lag.partitions:

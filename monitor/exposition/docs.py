@@ -35,6 +35,8 @@ they are older than `MONITOR_STALE_AFTER` (three polls); then they are absent to
 - **Filters**: `MONITOR_GROUPS_ALLOW`, `MONITOR_GROUPS_DENY`, `MONITOR_TOPICS_ALLOW` and
   `MONITOR_TOPICS_DENY` are regular expressions that must match the whole name; deny goes before
   allow. `MONITOR_MEMBER_METRICS=false` leaves out the metrics of single members.
+- **Cluster**: with `MONITOR_CLUSTER` set every series has that name as its label `cluster`. Without
+  it only those that list the label have it, with the cluster's id.
 - **Status** is Burrow's, by its rules and defaults, from ten polls: until a partition was watched
   for ten polls (150 s at the default interval) it is OK, and
   `kafka_consumergroup_status_complete_ratio` is below 1. Silence is STOP only beyond what is usual

@@ -95,11 +95,11 @@ METRICS: Final = (
 )  # fmt: skip
 
 
-def samples(state: State, stale_after_s: float) -> Samples:
-    """Return the samples of this family; groups that are stale for too long are left out."""
+def samples(state: State) -> Samples:
+    """Return the samples of this family, of all that is in the state."""
     if state.snapshot is None:
         return {}
-    return {**_cluster(state.snapshot), **_groups(state, state.snapshot, stale_after_s)}
+    return {**_cluster(state.snapshot), **_groups(state, state.snapshot)}
 
 
 def _cluster(snapshot: Snapshot) -> Samples:
@@ -119,7 +119,7 @@ def _cluster(snapshot: Snapshot) -> Samples:
     lows, highs = snapshot.start_offsets.values, snapshot.end_offsets.values
     return {
         EXPORTER_UP: {(VERSION,): 1},
-        CLUSTER_INFO: {cluster: 1},
+        CLUSTER_INFO: {cluster: 1} if brokers else {},
         BROKER_INFO: {
             (*labels, str(broker_id == snapshot.controller).lower()): 1
             for broker_id, labels in brokers.items()
@@ -145,7 +145,7 @@ def _topic_info(snapshot: Snapshot) -> Values:
     return found
 
 
-def _groups(state: State, snapshot: Snapshot, stale_after_s: float) -> Samples:
+def _groups(state: State, snapshot: Snapshot) -> Samples:
     info: Values = {}
     members: Values = {}
     empty: Values = {}
@@ -156,8 +156,6 @@ def _groups(state: State, snapshot: Snapshot, stale_after_s: float) -> Samples:
     lags: Nested = {}
     for group_id, measures in state.groups.items():
         group = snapshot.groups[group_id]
-        if state.is_too_old(group, stale_after_s):
-            continue
         coordinator = "" if group.coordinator is None else str(group.coordinator)
         labels = (
             group_id, group.assignor or "", group.protocol_type, group.state or "", coordinator

@@ -64,17 +64,16 @@ METRICS: Final = (
 )  # fmt: skip
 
 
-def samples(state: State, stale_after_s: float) -> Samples:
-    """Return the samples of this family; groups that are stale for too long are left out."""
+def samples(state: State) -> Samples:
+    """Return the samples of this family, of all that is in the state."""
     snapshot, cluster = state.snapshot, state.cluster
     if snapshot is None:
         return {}
     found: defaultdict[Metric, Values] = defaultdict(dict)
     for group_id, measures in state.groups.items():
         group = snapshot.groups[group_id]
-        if not state.is_too_old(group, stale_after_s):
-            _partitions(found, cluster, group, measures)
-            _totals(found, (cluster, group_id), measures)
+        _partitions(found, cluster, group, measures)
+        _totals(found, (cluster, group_id), measures)
     ends, starts = snapshot.end_offsets.values, snapshot.start_offsets.values
     return {
         LATEST: ByPartition({(cluster, topic): found for topic, found in ends.items()}),

@@ -62,8 +62,10 @@ def _group(
     return Metric(f"kafka_consumergroup_{name}", kind, text, labels, unit, family, rollup, when)
 
 
-def _monitor(name: str, text: str, unit: str = "", labels: tuple[str, ...] = _CLUSTER) -> Metric:
-    return Metric(f"kafka_monitor_{name}", "gauge", text, labels, unit, MONITOR)
+def _monitor(
+    name: str, text: str, unit: str = "", labels: tuple[str, ...] = _CLUSTER, when: str = ""
+) -> Metric:
+    return Metric(f"kafka_monitor_{name}", "gauge", text, labels, unit, MONITOR, when=when)
 
 
 BROKERS = Metric("kafka_brokers", "gauge", "Brokers in the cluster's metadata.")
@@ -413,6 +415,20 @@ PARTITION_LOG_BYTES = Metric(
 )
 
 MONITOR_UP = _monitor("up", "1 while the last poll reached at least one broker.")
+MONITOR_POLL_FAILED = _monitor(
+    "poll_failed",
+    "1 while the last poll failed, with its cause: what is shown is an earlier poll's, and ages.",
+    labels=("cluster", "error"),
+    when="the last poll failed",
+)
+MONITOR_INTERNAL_ERRORS = _monitor(
+    "internal_errors",
+    "1 while a step of the monitor's own work fails for a subject (a group, a topic, a family of "
+    "metrics; empty for the step as a whole): its figures are absent, all others stand.",
+    labels=("cluster", "step", "subject"),
+    when="a part of the monitor's own work fails",
+)
+MONITOR_POLL_INTERVAL = _monitor("poll_interval_seconds", "Time between two polls.", "seconds")
 MONITOR_POLL_DURATION = _monitor(
     "poll_duration_seconds", "How long the last poll took, analysis included.", "seconds"
 )
@@ -424,7 +440,7 @@ MONITOR_LAST_POLL = _monitor(
 )
 MONITOR_DATA_AGE = _monitor(
     "data_age_seconds",
-    "Age of the oldest offset or commit that is shown, when this page was rendered.",
+    "Age of the oldest offset or commit that is shown, when this page was sent.",
     "seconds",
 )
 MONITOR_STALE_PARTITIONS = _monitor(
@@ -436,17 +452,15 @@ MONITOR_STALE_GROUPS = _monitor(
     "Groups whose commits are an earlier poll's, as their coordinator does not answer.",
 )
 MONITOR_GROUP_ERRORS = _monitor("group_errors", "Groups of which something could not be read.")
-MONITOR_INTERNAL_ERRORS = _monitor(
-    "internal_errors",
-    "1 while a step of the monitor's own analysis fails; subject is the group, topic or partition "
-    "whose figures that costs, empty where it is the step as a whole.",
-    labels=("cluster", "step", "subject"),
-)
 MONITOR_BROKER_UP = _monitor(
     "broker_up",
     "1 while the broker answered all questions of the last poll, else 0; also 0 for one that left the "
     "cluster's metadata while partitions still name it as a replica.",
     labels=("broker",),
+)
+MONITOR_POLL_INTERVAL = _monitor("poll_interval_seconds", "Time between two polls.", "seconds")
+MONITOR_POLL_FAILED = _monitor(
+    "poll_failed", "1 while the last poll failed, with its cause.", labels=("cluster", "error")
 )
 MONITOR_BUILD_INFO = _monitor("build_info", "The monitor's version; always 1.", labels=("version",))
 

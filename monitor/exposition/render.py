@@ -11,9 +11,10 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from monitor.analysis.guard import Guard
 from monitor.exposition.catalogue import ALL_METRICS
 from monitor.exposition.metrics import Metric
 from monitor.exposition.series import Block, ByPartition, Series
@@ -21,8 +22,10 @@ from monitor.exposition.series import Block, ByPartition, Series
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 # The lowest level: 9 MB of text shrink to a twentieth in 0.05 s; higher levels take five times that.
 GZIP_LEVEL: Final = 1
+CLUSTER_LABEL: Final = "cluster"
 PIECE_CHARACTERS: Final = 1 << 16
-PLAIN_PIECE_BYTES: Final = 1 << 20
+COMPRESSED_PIECE_BYTES: Final = 1 << 13
+PLAIN_PIECE_BYTES: Final = 1 << 17
 # RFC 1952: magic, deflate, no flags, no time, fastest compression, unknown system
 _GZIP_HEADER: Final = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"
 # RFC 1951: an empty last block
@@ -61,59 +64,97 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A rendered page, of `length` bytes when plain."""
+    """A rendered page, of `length` bytes when plain, compressed in two pieces.
 
-    gzipped: bytes
+    `body` is most of it; `ending` has the lines that are made again whenever the page is sent. The
+    plain text of the body has `body_length` bytes and `body_checksum`.
+    """
+
+    body: bytes
+    ending: bytes
     length: int
+    body_length: int
+    body_checksum: int
+
+    @property
+    def gzipped(self) -> bytes:
+        """Return the compressed page in one piece."""
+        return self.body + self.ending
 
     @property
     def plain(self) -> bytes:
         """Return the plain text in one piece."""
         return b"".join(self.pieces())
 
+    def ending_with(self, last: Part) -> Page:
+        """Return the page with other last lines; they share the body."""
+        # CRC-32 is linear: what is before a part moves it as it would move as many zero bytes
+        checksum = _after_zeros(self.body_checksum, last.length) ^ last.checksum
+        length = self.body_length + last.length
+        end = _DEFLATE_END + struct.pack("<II", checksum, length & 0xFFFFFFFF)
+        return replace(self, ending=last.deflated + end, length=length)
+
     def pieces(self) -> Iterator[bytes]:
         """Yield the plain text in pieces: whole it would need its length in memory.
 
-        In large ones: while a poll runs, each has to wait for the interpreter several times.
+        The compressed text goes in by pieces as well: its rest would be copied again and again.
         """
         inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-        rest: bytes | memoryview = memoryview(self.gzipped)[len(_GZIP_HEADER) :]
-        while not inflate.eof:
-            yield inflate.decompress(rest, PLAIN_PIECE_BYTES)
-            rest = inflate.unconsumed_tail
+        for compressed in (memoryview(self.body)[len(_GZIP_HEADER) :], memoryview(self.ending)):
+            for start in range(0, len(compressed), COMPRESSED_PIECE_BYTES):
+                rest: bytes | memoryview = compressed[start : start + COMPRESSED_PIECE_BYTES]
+                while rest and not inflate.eof:
+                    if piece := inflate.decompress(rest, PLAIN_PIECE_BYTES):
+                        yield piece
+                    rest = inflate.unconsumed_tail
 
 
 class _LabelTexts(dict[tuple[str, ...], str]):
     """Label values -> their text, joined when first asked for.
 
-    Label names may be one more than the values: then the text ends where the last value begins.
+    Label names may be one more than the values: then the text ends where the last value begins. A
+    cluster goes before them, where they do not name it themselves.
     """
 
-    def __init__(self, names: tuple[str, ...]) -> None:
+    def __init__(self, names: tuple[str, ...], cluster: str | None = None) -> None:
         super().__init__()
-        self.names = names
+        self._first = (cluster,) if cluster is not None and CLUSTER_LABEL not in names else ()
+        self._names = (CLUSTER_LABEL, *names) if self._first else names
 
     def __missing__(self, values: tuple[str, ...]) -> str:
-        if len(values) == len(self.names):
-            text = label_text(self.names, values)
+        names, all_values = self._names, self._first + values
+        if len(all_values) == len(names):
+            text = label_text(names, all_values)
         else:
-            text = label_text(self.names[:-1], values)[:-1] + f',{self.names[-1]}="'
+            text = label_text(names[:-1], all_values)[:-1] + f',{names[-1]}="'
         self[values] = text
         return text
 
 
 class Renderer:
-    """Renders the metrics of the families that are switched on (all unless named)."""
+    """Renders the metrics of the families that are switched on (all unless named).
 
-    def __init__(self, families: Collection[str] | None = None) -> None:
+    `cluster` is the value of a label `cluster` that series without one get; none get it without.
+    """
+
+    def __init__(
+        self,
+        families: Collection[str] | None = None,
+        *,
+        cluster: str | None = None,
+    ) -> None:
         self._families = families
+        self._cluster = cluster
         self._labels: dict[tuple[str, ...], _LabelTexts] = {}
         self._headers: dict[Metric, Part] = {}
         # by the sources' ids; the sources are kept as well, so that no other object has those ids
         self._kept: dict[tuple[int, ...], tuple[Block, dict[Metric, Part]]] = {}
 
-    def render(self, blocks: Iterable[Block]) -> Page:
-        """Render all blocks; raises ValueError when a metric is in two that are not of one thing."""
+    def render(self, blocks: Iterable[Block], guard: Guard | None = None) -> Page:
+        """Render all blocks; raises ValueError when a metric is in two that are not of one thing.
+
+        With `guard`, a block that fails is left out and named there.
+        """
         parts: dict[str, list[Part]] = {}
         owners: dict[str, str | None] = {}
         kept: dict[tuple[int, ...], tuple[Block, dict[Metric, Part]]] = {}
@@ -121,7 +162,16 @@ class Renderer:
         for block in blocks:
             key = tuple(map(id, block.sources))
             before = self._kept.get(key) if key else None
-            rendered = self._render(block, live) if before is None else before[1]
+            if before is not None:
+                rendered = before[1]
+            else:
+                try:
+                    rendered = self._render(block, live)
+                except Exception as error:
+                    if guard is None:
+                        raise
+                    guard.failed("exposition", block.name, error)
+                    continue
             if key:
                 kept[key] = (block, rendered)
             for metric, part in rendered.items():
@@ -134,9 +184,13 @@ class Renderer:
                 parts[name].append(part)
         self._kept = kept
         self._forget_dead(live)
-        return _page(
-            tuple(part for name in sorted(parts, key=_ORDER.__getitem__) for part in parts[name])
-        )
+        names = sorted(parts, key=_ORDER.__getitem__)
+        return _page((part for name in names for part in parts[name]), Part.of([]))
+
+    def lines(self, metric: Metric, series: Series) -> Part:
+        """Return a metric's lines with their header, apart from any page."""
+        labels = _LabelTexts(metric.labels, self._cluster)
+        return Part.of([header(metric), *_texts(metric.name, series, labels)])
 
     def _header(self, metric: Metric) -> Part:
         found = self._headers.get(metric)
@@ -152,14 +206,16 @@ class Renderer:
             if not series or (self._families is not None and metric.family not in self._families):
                 continue
             if not block.sources:
-                labels = self._labels.setdefault(metric.labels, _LabelTexts(metric.labels))
+                labels = self._labels.setdefault(
+                    metric.labels, _LabelTexts(metric.labels, self._cluster)
+                )
                 if not isinstance(series, ByPartition):
                     live.setdefault(metric.labels, []).append(series)
                 else:
                     live.setdefault(metric.labels, []).append(dict.fromkeys(series.values, 0.0))
             else:
                 # the whole text is kept: its labels would be twenty times as much
-                labels = _LabelTexts(metric.labels)
+                labels = _LabelTexts(metric.labels, self._cluster)
             rendered[metric] = Part.of(_texts(metric.name, series, labels))
         return rendered
 
@@ -168,20 +224,19 @@ class Renderer:
         for names, labels in self._labels.items():
             series: Sequence[Series] = live.get(names, ())
             if len(labels) > 1.25 * max(map(len, series), default=0) + 100:
-                alive = _LabelTexts(names)
+                alive = _LabelTexts(names, self._cluster)
                 alive.update((values, labels[values]) for each in series for values in each)
                 self._labels[names] = alive
 
 
-def _page(parts: tuple[Part, ...]) -> Page:
+def _page(parts: Iterable[Part], last: Part) -> Page:
     checksum = length = 0
+    deflated = [_GZIP_HEADER]
     for part in parts:
-        # CRC-32 is linear: what is before a part moves it as it would move as many zero bytes
         checksum = _after_zeros(checksum, part.length) ^ part.checksum
         length += part.length
-    end = struct.pack("<II", checksum, length & 0xFFFFFFFF)
-    gzipped = b"".join((_GZIP_HEADER, *(part.deflated for part in parts), _DEFLATE_END, end))
-    return Page(gzipped, length)
+        deflated.append(part.deflated)
+    return Page(b"".join(deflated), b"", length, length, checksum).ending_with(last)
 
 
 def _after_zeros(checksum: int, count: int) -> int:

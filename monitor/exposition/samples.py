@@ -1,7 +1,7 @@
 """The samples of each metric, taken from a state.
 
-A group or partition that is stale for longer than `stale_after_s` is left out: an old number must
-not be taken for a current one for ever.
+What is stale for longer than `stale_after_s` is taken out of the state before any family sees it: an
+old number must not be taken for a current one for ever.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from functools import partial
 from typing import Final
 from zlib import crc32
 
+from monitor.analysis.guard import Guard
 from monitor.analysis.measures import GroupMeasures
 from monitor.analysis.rates import NEVER, TopicRates
 from monitor.analysis.status import Status
-from monitor.exposition import burrow, kminion, lag_exporter
+from monitor.exposition import burrow, kminion, lag_exporter, own
 from monitor.exposition import metrics as m
 from monitor.exposition.metrics import Metric
 from monitor.exposition.series import (
@@ -29,14 +30,13 @@ from monitor.exposition.series import (
     Series,
     Values,
 )
-from monitor.exposition.version import VERSION
 from monitor.model import Group, Offsets, Refused, Snapshot, Topic
 from monitor.state import State
 
 # A group that wakes has the text of its block's others rendered again: a block is a part of them.
 _STEADY_BLOCKS: Final = 16
 _STATUSES: Final = ("OK", "WARN", "ERR", "STOP", "STALL", "REWIND")
-_OTHER_FAMILIES: Final[Mapping[str, Callable[[State, float], Samples]]] = {
+_OTHER_FAMILIES: Final[Mapping[str, Callable[[State], Samples]]] = {
     kminion.KMINION: kminion.samples,
     lag_exporter.LAG_EXPORTER: lag_exporter.samples,
     burrow.BURROW: burrow.samples,
@@ -45,45 +45,51 @@ _OTHER_FAMILIES: Final[Mapping[str, Callable[[State, float], Samples]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What of a state is shown: `families` of other monitors, and how far down groups go."""
+    """What of a state is shown: `families` of other monitors, and how far down groups go.
+
+    `hide_empty_groups` leaves out groups without members whose commits do not move. `poll_interval_s`
+    is told to who reads the page, None where nobody polls at a pace.
+    """
 
     stale_after_s: float
     level: Level = Level.PARTITION
     families: Collection[str] = ()
     members: bool = True
+    hide_empty_groups: bool = False
+    poll_interval_s: float | None = None
 
 
-def blocks(state: State, choice: Choice) -> Iterator[Block]:
-    """Yield all samples of a state, in blocks that change at different times."""
-    snapshot = state.snapshot
+def blocks(state: State, choice: Choice, guard: Guard | None = None) -> Iterator[Block]:
+    """Yield all samples of a state, in blocks that change at different times.
+
+    A group whose samples can't be made costs its own, and is named by `guard`.
+    """
+    shown = state.without_older_than(choice.stale_after_s)
+    if choice.hide_empty_groups:
+        shown = shown.without_empty_groups()
+    snapshot = shown.snapshot
     if snapshot is not None:
         topics = snapshot.topics
-        yield Block((topics,), lambda: _topics(topics))
-        oldest = state.monotonic_at - choice.stale_after_s
-        for metric, offsets in (
-            (m.PARTITION_OLDEST_OFFSET, snapshot.start_offsets),
-            (m.PARTITION_CURRENT_OFFSET, snapshot.end_offsets),
+        yield Block((topics,), lambda: _topics(topics), name="topics")
+        for metric, offsets, name in (
+            (m.PARTITION_OLDEST_OFFSET, snapshot.start_offsets, "start offsets"),
+            (m.PARTITION_CURRENT_OFFSET, snapshot.end_offsets, "end offsets"),
         ):
-            yield _offsets_block(metric, offsets, oldest)
-        yield Block((), lambda: _brokers(state, snapshot))
-        yield Block((), lambda: _partitions(state, snapshot))
-        yield from _group_blocks(state, snapshot, choice)
+            yield _offsets_block(metric, offsets, name)
+        yield Block((), lambda: _brokers(shown, snapshot), name="brokers")
+        yield Block((), lambda: _partitions(shown, snapshot), name="partitions")
+        yield from _group_blocks(shown, snapshot, choice, guard or Guard())
         for family, samples in _OTHER_FAMILIES.items():
             if family in choice.families:
-                yield _family_block(samples, state, choice.stale_after_s)
-    yield Block((), lambda: _monitor(state))
+                yield Block((), partial(samples, shown), name=family)
+    yield Block((), lambda: own.samples(state, choice.poll_interval_s), name="monitor")
 
 
-def _family_block(
-    samples: Callable[[State, float], Samples], state: State, stale_after_s: float
-) -> Block:
-    return Block((), lambda: samples(state, stale_after_s))
+def _offsets_block(metric: Metric, offsets: Offsets, name: str) -> Block:
+    def samples() -> Samples:
+        return {metric: ByPartition({(topic,): of for topic, of in offsets.values.items()})}
 
-
-def _offsets_block(metric: Metric, offsets: Offsets, oldest: float) -> Block:
-    # a stale offset is dropped when its time comes, though no new one arrives: no fixed source
-    sources = () if offsets.silent else (offsets.values,)
-    return Block(sources, lambda: {metric: _offsets(offsets, oldest)})
+    return Block((offsets.values,), samples, name=name)
 
 
 def _topics(topics: Mapping[str, Topic]) -> Samples:
@@ -111,25 +117,13 @@ def _topics(topics: Mapping[str, Topic]) -> Samples:
     }
 
 
-def _offsets(offsets: Offsets, oldest: float) -> ByPartition:
-    found: Nested = {}
-    for topic, partitions in offsets.values.items():
-        earlier = offsets.silent.get(topic)
-        found[topic,] = (
-            partitions
-            if earlier is None
-            else {p: offset for p, offset in partitions.items() if earlier.get(p, oldest) >= oldest}
-        )
-    return ByPartition(found)
-
-
 def _brokers(state: State, snapshot: Snapshot) -> Samples:
     ages: Nested = {
         (topic,): {p: round(state.monotonic_at - seen_at, 3) for p, seen_at in partitions.items()}
         for topic, partitions in snapshot.end_offsets.silent.items()
     }
     return {
-        m.BROKERS: {(): len(snapshot.brokers)},
+        m.BROKERS: {(): len(snapshot.brokers)} if snapshot.brokers else {},
         m.BROKER_INFO: {(str(b.id), b.address): 1 for b in snapshot.brokers.values()},
         m.MONITOR_BROKER_UP: {
             **{
@@ -169,26 +163,44 @@ def _partitions(state: State, snapshot: Snapshot) -> Samples:
     }
 
 
-def _group_blocks(state: State, snapshot: Snapshot, choice: Choice) -> Iterator[Block]:
+def _group_blocks(
+    state: State, snapshot: Snapshot, choice: Choice, guard: Guard
+) -> Iterator[Block]:
     """Yield what is steady, which need not be rendered again, apart from the rest."""
     awake: list[Group] = []
     steady: defaultdict[int, list[Group]] = defaultdict(list)
-    shown: list[Group] = []
-    for group_id, group in snapshot.groups.items():
-        measures = state.groups[group_id]
-        if state.is_too_old(group, choice.stale_after_s):
-            continue
-        shown.append(group)
-        if measures.steady and not group.is_silent:
-            steady[crc32(group_id.encode()) % _STEADY_BLOCKS].append(group)
+    for group in snapshot.groups.values():
+        if state.groups[group.id].steady and not group.is_silent:
+            steady[crc32(group.id.encode()) % _STEADY_BLOCKS].append(group)
         else:
             awake.append(group)
 
+    def samples(groups: Iterable[Group]) -> Samples:
+        return _groups(state, groups, choice)
+
+    def ages(groups: Iterable[Group]) -> Samples:
+        return _ages(state, snapshot, groups, choice)
+
     for groups in steady.values():
         sources = tuple(state.groups[group.id] for group in groups)
-        yield Block(sources, partial(_groups, state, groups, choice), "groups")
-    yield Block((), lambda: _groups(state, awake, choice), "groups")
-    yield Block((), lambda: _ages(state, snapshot, shown, choice))
+        yield Block(sources, partial(_guarded, samples, groups, guard), "groups", "groups")
+    yield Block((), partial(_guarded, samples, awake, guard), "groups", "groups")
+    shown = list(snapshot.groups.values())
+    yield Block((), partial(_guarded, ages, shown, guard), name="ages of groups")
+
+
+def _guarded(
+    samples: Callable[[Iterable[Group]], Samples], groups: list[Group], guard: Guard
+) -> Samples:
+    """Return the samples of groups, without those of which they can't be made."""
+    try:
+        return samples(groups)
+    except Exception:  # noqa: BLE001  # one group must not cost the others: find out which
+        return samples([g for g in groups if guard.runs("exposition", g.id, _make, samples, g)])
+
+
+def _make(samples: Callable[[Iterable[Group]], Samples], group: Group) -> None:
+    samples([group])
 
 
 def _groups(state: State, groups: Iterable[Group], choice: Choice) -> Samples:
@@ -362,39 +374,3 @@ def _retention(found: GroupSamples, group_id: str, measures: GroupMeasures) -> N
             if risk.remaining_seconds is not None
         }
         found.partitions(m.GROUP_RETENTION_REMAINING, group_id, topic, remaining)
-
-
-def _monitor(state: State) -> Samples:
-    cluster = (state.cluster,)
-    found: defaultdict[Metric, Values] = defaultdict(dict)
-    found[m.MONITOR_BUILD_INFO][VERSION,] = 1
-    found[m.MONITOR_UP][cluster] = int(state.up)
-    if state.succeeded_at is not None:
-        found[m.MONITOR_LAST_POLL][cluster] = state.succeeded_at
-    snapshot = state.snapshot
-    if snapshot is None:
-        return dict(found)
-    found[m.MONITOR_POLL_DURATION][cluster] = round(state.duration_seconds, 6)
-    for api, count in snapshot.requests.items():
-        found[m.MONITOR_POLL_REQUESTS][state.cluster, api] = count
-    ends = snapshot.end_offsets
-    found[m.MONITOR_STALE_PARTITIONS][cluster] = sum(map(len, ends.silent.values()))
-    stale = [group for group in snapshot.groups.values() if group.is_silent]
-    found[m.MONITOR_STALE_GROUPS][cluster] = len(stale)
-    found[m.MONITOR_GROUP_ERRORS][cluster] = sum(
-        group.error is not None for group in snapshot.groups.values()
-    )
-    for step, subject in state.findings.failures:
-        found[m.MONITOR_INTERNAL_ERRORS][state.cluster, step, subject] = 1
-    found[m.MONITOR_DATA_AGE][cluster] = max(0.0, state.monotonic_at - _oldest(snapshot, stale))
-    return dict(found)
-
-
-def _oldest(snapshot: Snapshot, stale: list[Group]) -> float:
-    ends = snapshot.end_offsets
-    times = [snapshot.monotonic_at]
-    times += [group.silent_since for group in stale if group.silent_since is not None]
-    times += [seen for partitions in ends.silent.values() for seen in partitions.values()]
-    if ends.values:
-        times.append(ends.seen_at)
-    return min(times)

@@ -42,11 +42,13 @@ class Block:
     `sources` is what they are made of: a block whose sources are the very same objects as at the
     last poll has the same samples, and need not make them. Without sources it always does. Only
     blocks that are `pieces_of` the same thing may have metrics in common: no series is in two.
+    `name` says what is missing where its samples can't be made.
     """
 
     sources: tuple[object, ...]
     samples: Callable[[], Samples]
     pieces_of: str | None = None
+    name: str = ""
 
 
 class Level(StrEnum):

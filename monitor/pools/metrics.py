@@ -191,6 +191,11 @@ POOLS_SOURCE_UP: Final = _gauge(
 POOLS_SOURCE_SECONDS: Final = _gauge(
     "db_pools_source_seconds", "How long the last answer took.", ("kind", "source"), "seconds"
 )
+LAST_LOOK: Final = _gauge(
+    "db_pools_last_look_timestamp_seconds",
+    "When the last look at databases and pools ended that told anything, as a Unix time.",
+    unit="seconds",
+)
 POOLS_REPLICAS: Final = _gauge(
     "db_pools_replicas", "Replicas of a service that were seen.", ("service",)
 )

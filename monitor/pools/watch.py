@@ -5,59 +5,85 @@ A database that hangs then delays its own figures and no Kafka poll.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from typing import Final
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
+from monitor.analysis.guard import Failure
+from monitor.every import Every
 from monitor.exposition.series import Block, Samples
 from monitor.pools.analysis import analyse
-from monitor.pools.metrics import samples
+from monitor.pools.metrics import LAST_LOOK, samples
 from monitor.pools.settings import DatabaseSettings
+
+if TYPE_CHECKING:
+    from monitor.pools.collector import DatabaseCollector
 
 # A look is bounded by its sources' time limits; longer than this nobody waits for it at the end.
 STOP_SECONDS: Final = 1.0
+INTERVALS_UNTIL_STALE: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What a look found, when in Unix time, and in seconds of the monotonic clock."""
+
+    samples: Samples
+    taken_at: float
+    seen_at: float
 
 
 class DatabaseWatch:
-    """Repeats looks; `blocks` has the samples of the last one, nothing before the first."""
+    """Repeats looks; `blocks` has the samples of the last one while it is not too old.
 
-    def __init__(self, settings: DatabaseSettings) -> None:
+    A look that fails, whatever it raised, takes the figures of the one before off the page: `failed`
+    says why. Only when the last good one ended is told on.
+    """
+
+    def __init__(
+        self, settings: DatabaseSettings, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._settings = settings
-        self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._latest: Samples | None = None
+        self._monotonic = monotonic
+        self._every = Every("databases", self._look)
+        self._collector: DatabaseCollector | None = None
+        self._last: _Look | None = None
+        self._stale_after_s = float("inf")
 
     def start(self, interval_s: float) -> None:
         """Look now and then every `interval_s` seconds in the background, if there is anything."""
         if self._settings.is_empty:
             return
-        self._thread = threading.Thread(
-            target=self._run, args=(interval_s,), name="databases", daemon=True
-        )
-        self._thread.start()
+        self._stale_after_s = INTERVALS_UNTIL_STALE * interval_s
+        self._every.start(interval_s)
 
     def stop(self) -> None:
-        """Start no other look."""
-        self._stopped.set()
-        if self._thread is not None:
-            self._thread.join(STOP_SECONDS)
+        """Start no other look, and wait a moment for one that is under way."""
+        self._every.stop(STOP_SECONDS)
+        if self._collector is not None and not self._every.is_running:
+            self._collector.close()
+
+    def failed(self) -> Mapping[Failure, str]:
+        """Return why the last look failed, if it did."""
+        error = self._every.error
+        return {} if error is None else {("databases", ""): error}
 
     def blocks(self) -> Iterator[Block]:
         """Yield the samples of the last look."""
-        latest = self._latest
-        if latest is not None:
-            yield Block((latest,), lambda: latest)
+        last = self._last
+        if last is None:
+            return
+        if not self.failed() and self._monotonic() - last.seen_at <= self._stale_after_s:
+            yield Block((last.samples,), lambda: last.samples, name="databases")
+        yield Block((), lambda: {LAST_LOOK: {(): round(last.taken_at, 3)}}, name="last look")
 
-    def _run(self, interval_s: float) -> None:
-        # here, as most monitors watch no database: the driver takes 6 MB
-        from monitor.pools.collector import DatabaseCollector  # noqa: PLC0415
+    def _look(self) -> None:
+        if self._collector is None:
+            # here, as most monitors watch no database: the driver takes 6 MB
+            from monitor.pools.collector import DatabaseCollector  # noqa: PLC0415
 
-        collector = DatabaseCollector(self._settings)
-        try:
-            while True:
-                snapshot = collector.collect()
-                self._latest = samples(snapshot, analyse(snapshot, self._settings.pool_max))
-                if self._stopped.wait(interval_s):
-                    return
-        finally:
-            collector.close()
+            self._collector = DatabaseCollector(self._settings)
+        snapshot = self._collector.collect()
+        found = samples(snapshot, analyse(snapshot, self._settings.pool_max))
+        self._last = _Look(found, snapshot.taken_at, self._monotonic())

@@ -1,76 +1,202 @@
-"""The Flask application: metrics, health, readiness and the status page."""
+"""What is served: bytes that exist already on the event loop, pages in threads of their own."""
 
 from __future__ import annotations
 
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
-from flask import Flask, Response, jsonify, render_template, request
-from werkzeug.exceptions import HTTPException
+import structlog
+from a2wsgi import WSGIMiddleware
+from werkzeug.datastructures import Accept
+from werkzeug.http import parse_accept_header
 
+from monitor.every import cause_of
 from monitor.exposition.render import CONTENT_TYPE
 from monitor.poller import Poller
-from monitor.web.login import Login
-from monitor.web.overview import overview
+from monitor.web.login import WRONG_LOGIN_DELAY_S, Login
+from monitor.web.pages import pages
 
+_log = structlog.get_logger(__name__)
+
+Scope: TypeAlias = Any  # as ASGI describes them: dictionaries with a "type"
+Message: TypeAlias = Any
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+
+PAGE_THREADS: Final = 4
+# What answers without a login: whoever restarts programs has no password.
+OPEN: Final = frozenset({"/health", "/ready"})
 # What every page may do: nothing but show itself.
-_SECURITY_HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
+_SECURITY_HEADERS: Final = [
+    (
+        b"content-security-policy",
+        b"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+]
 
 
-def create_app(poller: Poller, user_and_password: tuple[str, str] | None = None) -> Flask:
-    """Return the application that serves what this poller publishes.
+class App:
+    """The ASGI application that serves what a poller publishes.
 
-    With a user and password, all but /health and /ready ask for it by basic auth, and /ready
-    keeps its reason from those without: it names addresses.
+    With a user and password, all but /health and /ready ask for it by basic auth, and /ready keeps
+    its reason from those without: it names addresses. With `client_certificates` all but those two
+    ask for one, too.
     """
-    app = Flask(__name__, static_folder=None)
-    login = Login(user_and_password)
-    login.guard(app)
 
-    @app.get("/metrics")
-    def metrics() -> Response:
-        page = poller.latest.page
-        headers = {"Vary": "Accept-Encoding"}
-        if request.accept_encodings.quality("gzip") > 0:
-            headers["Content-Encoding"] = "gzip"
-            return Response(page.gzipped, headers=headers, content_type=CONTENT_TYPE)
-        headers["Content-Length"] = str(page.length)
-        return Response(page.pieces(), headers=headers, content_type=CONTENT_TYPE)
+    def __init__(
+        self,
+        poller: Poller,
+        user_and_password: tuple[str, str] | None = None,
+        *,
+        client_certificates: bool = False,
+    ) -> None:
+        self._poller = poller
+        self._login = Login(user_and_password)
+        self._client_certificates = client_certificates
+        flask: Any = pages(poller)
+        self._pages: Any = WSGIMiddleware(flask, workers=PAGE_THREADS)
+        self._answers: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
+            "/metrics": self._metrics,
+            "/health": self._health,
+            "/ready": self._ready,
+        }
 
-    @app.get("/health")
-    def health() -> Response:
-        return jsonify(status="ok")
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        has_begun = False
 
-    @app.get("/ready")
-    def ready() -> tuple[Response, int]:
-        reason = poller.unready_reason()
+        async def secured(message: Message) -> None:
+            nonlocal has_begun
+            if message["type"] == "http.response.start":
+                has_begun = True
+                message = {**message, "headers": [*message["headers"], *_SECURITY_HEADERS]}
+            await send(message)
+
+        try:
+            await self._answer(scope, receive, secured)
+        except Exception as error:
+            _log.error("page failed", path=scope["path"], cause=cause_of(error), exc_info=error)
+            if has_begun:
+                raise
+            await _refuse(secured, HTTPStatus.INTERNAL_SERVER_ERROR, "the monitor failed")
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        if path not in OPEN:
+            if self._client_certificates and not _has_certificate(scope):
+                await _refuse(send, HTTPStatus.FORBIDDEN, "a client certificate is needed")
+                return
+            if not self._is_open_to(scope):
+                await self._demand_login(scope, send)
+                return
+        answer = self._answers.get(path)
+        if answer is None:
+            await self._pages(scope, receive, send)
+        elif scope["method"] not in ("GET", "HEAD"):
+            allow = [(b"allow", b"GET, HEAD")]
+            message = "The method is not allowed for the requested URL."
+            await _refuse(send, HTTPStatus.METHOD_NOT_ALLOWED, message, allow)
+        else:
+            await answer(scope, receive, send)
+
+    async def _metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
+        page = self._poller.page()
+        headers = [(b"content-type", CONTENT_TYPE.encode()), (b"vary", b"Accept-Encoding")]
+        if _takes_gzip(_header(scope, b"accept-encoding")):
+            headers.append((b"content-encoding", b"gzip"))
+            # two pieces: joined they would be a copy for each client who is slow to take it
+            await _send(send, HTTPStatus.OK, headers, page.body, page.ending)
+            return
+        headers.append((b"content-length", str(page.length).encode()))
+        await send({"type": "http.response.start", "status": HTTPStatus.OK, "headers": headers})
+        gone = asyncio.ensure_future(_is_gone(receive))
+        for piece in page.pieces():
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await asyncio.sleep(0)  # others first: the next piece takes its time
+            if gone.done():
+                return
+        gone.cancel()
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _health(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        await _send_json(send, HTTPStatus.OK, {"status": "ok"})
+
+    async def _ready(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        reason = self._poller.unready_reason()
         if reason is None:
-            return jsonify(status="ready"), HTTPStatus.OK
-        told = {"reason": reason} if login.is_given() else {}
-        return jsonify(status="not ready", **told), HTTPStatus.SERVICE_UNAVAILABLE
-
-    @app.get("/")
-    def index() -> str:
-        state = poller.latest.state
-        return render_template(
-            "index.html", page=overview(state), unready_reason=poller.unready_reason()
+            await _send_json(send, HTTPStatus.OK, {"status": "ready"})
+            return
+        may_know = self._is_open_to(scope) and (
+            not self._client_certificates or _has_certificate(scope)
         )
+        told = {"reason": reason} if may_know else {}
+        status = HTTPStatus.SERVICE_UNAVAILABLE
+        await _send_json(send, status, {"status": "not ready", **told})
 
-    @app.errorhandler(HTTPException)
-    def refuse(error: HTTPException) -> tuple[Response, int, dict[str, Any]]:
-        code = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
-        # keeps what a status demands (Allow with 405) but not the HTML type
-        headers = {k: v for k, v in error.get_headers() if k.lower() != "content-type"}
-        return jsonify(error={"message": error.description, "field": None}), code, headers
+    def _is_open_to(self, scope: Scope) -> bool:
+        return self._login.opens(_header(scope, b"authorization"))
 
-    @app.after_request
-    def secure(response: Response) -> Response:
-        response.headers.update(_SECURITY_HEADERS)
-        return response
+    async def _demand_login(self, scope: Scope, send: Send) -> None:
+        if _header(scope, b"authorization") is not None:
+            self._login.note_wrong(scope["client"][0] if scope.get("client") else "unknown")
+            await asyncio.sleep(WRONG_LOGIN_DELAY_S)
+        headers = [(b"www-authenticate", b'Basic realm="Kafka lag monitor"')]
+        message = "user and password are needed, by basic auth"
+        await _refuse(send, HTTPStatus.UNAUTHORIZED, message, headers)
 
-    return app
+
+def create_app(
+    poller: Poller,
+    user_and_password: tuple[str, str] | None = None,
+    *,
+    client_certificates: bool = False,
+) -> App:
+    """Return the application that serves what this poller publishes, see `App`."""
+    return App(poller, user_and_password, client_certificates=client_certificates)
+
+
+async def _is_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _has_certificate(scope: Scope) -> bool:
+    return bool(scope.get("extensions", {}).get("tls", {}).get("client_cert_chain"))
+
+
+def _header(scope: Scope, wanted: bytes) -> str | None:
+    for name, value in scope["headers"]:
+        if name == wanted:
+            return str(value.decode("latin-1"))
+    return None
+
+
+def _takes_gzip(accepted: str | None) -> bool:
+    return parse_accept_header(accepted, Accept).quality("gzip") > 0
+
+
+async def _send(send: Send, status: int, headers: Headers, *body: bytes) -> None:
+    length = (b"content-length", str(sum(map(len, body))).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    for piece in body:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _send_json(
+    send: Send, status: int, told: Any, headers: Iterable[tuple[bytes, bytes]] = ()
+) -> None:
+    body = json.dumps(told).encode()
+    await _send(send, status, [(b"content-type", b"application/json"), *headers], body)
+
+
+async def _refuse(
+    send: Send, status: int, message: str, headers: Iterable[tuple[bytes, bytes]] = ()
+) -> None:
+    await _send_json(send, status, {"error": {"message": message, "field": None}}, headers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -126,9 +126,9 @@ def overview(state: State) -> Overview:
 
 def _group_row(snapshot: Snapshot, group: Group, measures: GroupMeasures) -> GroupRow:
     status = status_word(measures) or "-"
-    rows = list(_partition_rows(snapshot, group, measures))
+    lagging = heapq.nlargest(MAX_PARTITIONS, _by_lag(group, measures))
     return GroupRow(
-        id=group.id,
+        id=group.id or "(empty id)",
         type=group.type,
         state=group.state or "unknown",
         status=status,
@@ -139,10 +139,8 @@ def _group_row(snapshot: Snapshot, group: Group, measures: GroupMeasures) -> Gro
         note="; ".join(filter(None, ("stale" if group.is_silent else "", group.error))),
         advice=[Todo(a.severity.name.lower(), a.finding, a.action) for a in measures.advice],
         topics=[_topic_row(topic, measures) for topic in sorted(group.commits)],
-        partition_count=len(rows),
-        partitions=heapq.nlargest(
-            MAX_PARTITIONS, rows, key=lambda row: -1 if row.lag is None else row.lag
-        ),
+        partition_count=sum(map(len, group.commits.values())),
+        partitions=list(_partition_rows(snapshot, group, measures, lagging)),
     )
 
 
@@ -174,26 +172,36 @@ def _topic_row(topic: str, measures: GroupMeasures) -> TopicRow:
     )
 
 
+def _by_lag(group: Group, measures: GroupMeasures) -> Iterator[tuple[int, str, int]]:
+    """Yield (lag, topic, partition) of all partitions: rows are made of a few of them."""
+    for topic, commits in group.commits.items():
+        lags = measures.lag.partitions.get(topic, {})
+        for partition in commits:
+            yield lags.get(partition, -1), topic, partition
+
+
 def _partition_rows(
-    snapshot: Snapshot, group: Group, measures: GroupMeasures
+    snapshot: Snapshot,
+    group: Group,
+    measures: GroupMeasures,
+    wanted: Iterable[tuple[int, str, int]],
 ) -> Iterator[PartitionRow]:
     ends, lag = snapshot.end_offsets, measures.lag
     bad = {(p.topic, p.partition): p.status.name for p in measures.status.partitions}
-    for topic, commits in group.commits.items():
-        past_end = lag.past_end.get(topic, ())
+    for _, topic, partition in wanted:
         seconds = measures.seconds_of(topic)
-        for partition, committed in commits.items():
-            notes = (
-                bad.get((topic, partition), ""),
-                "past the log end" if partition in past_end else "",
-                "stale" if group.is_silent or ends.is_silent(topic, partition) else "",
-            )
-            yield PartitionRow(
-                topic,
-                partition,
-                committed,
-                ends.get(topic, partition),
-                lag.get(topic, partition),
-                duration(seconds[partition]) if partition in seconds else "",
-                ", ".join(filter(None, notes)),
-            )
+        notes = (
+            bad.get((topic, partition), ""),
+            "past the log end" if partition in lag.past_end.get(topic, ()) else "",
+            "stale" if group.is_silent or ends.is_silent(topic, partition) else "",
+            ends.refused.get(topic, {}).get(partition, ""),
+        )
+        yield PartitionRow(
+            topic,
+            partition,
+            group.commits[topic][partition],
+            ends.get(topic, partition),
+            lag.get(topic, partition),
+            duration(seconds[partition]) if partition in seconds else "",
+            ", ".join(filter(None, notes)),
+        )

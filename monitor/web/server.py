@@ -1,87 +1,97 @@
-"""Runs the application on a production WSGI server until told to stop."""
+"""Runs the application on a server from a library until told to stop."""
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import errno
+import resource
 import signal
 import socket
-import ssl
 import sys
 import threading
-from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Final
 
-from cheroot import wsgi
-from cheroot.ssl.builtin import BuiltinSSLAdapter
-from flask import Flask
+import uvicorn
+from uvicorn._types import ASGI3Application
 
-THREADS: Final = 8
+from monitor.web.connections import IDLE_SECONDS, Connection, Gate
+from monitor.web.tls import Certificate
+
 # A poll computes for a third of a second: who scrapes meanwhile waits for the interpreter again and
 # again, by default 5 ms each time.
 SWITCH_INTERVAL_S: Final = 0.0002
+MAX_CONNECTIONS: Final = 256
+# Of the descriptors that the process may open: brokers and databases need the others.
+CONNECTIONS_SHARE: Final = 0.25
+BACKLOG: Final = 1_024
+SEND_BUFFER_BYTES: Final = 256 * 1024
+STOP_SECONDS: Final = 5
+TICKS_PER_LOOK: Final = 5  # a tick of uvicorn is 0.1 s
 
 
 class AddressError(Exception):
     """The server can't listen; the message says where, why, and which setting changes it."""
 
 
-class CertificateError(Exception):
-    """The certificate or its key can't be used; the message names the settings and the fault."""
+class _Server(uvicorn.Server):
+    """uvicorn's server behind a gate of ours."""
 
+    def __init__(
+        self, config: uvicorn.Config, listener: socket.socket, certificate: Certificate | None
+    ) -> None:
+        super().__init__(config)
+        self._listener = listener
+        self._certificate = certificate
 
-class _Tls(BuiltinSSLAdapter):
-    """TLS with a certificate that is read anew when its file has changed."""
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002
+        """Begin to accept connections."""
+        self.servers = []
+        self._gate = Gate(
+            lambda: Connection(self.config, self.server_state, {}),
+            self.server_state.connections,
+            self._certificate,
+            _limit(),
+        )
+        self._gate.open(self._listener)
+        self.started = True
 
-    def __init__(self, certificate: Path, key: Path) -> None:
-        try:
-            # no password: else the terminal is asked for that of an encrypted key
-            super().__init__(str(certificate), str(key), private_key_password="")
-        except (OSError, ValueError) as error:
-            raise CertificateError(
-                f"MONITOR_TLS_CERTFILE={certificate} and MONITOR_TLS_KEYFILE={key} can't be used: "
-                f"{error}"
-            ) from error
-        self._read_at = self._changed_at()
+    async def on_tick(self, counter: int) -> bool:
+        """Look after the connections, and say whether to stop."""
+        if counter % TICKS_PER_LOOK == 0:
+            self._gate.close_overdue()
+        return await super().on_tick(counter)
 
-    def wrap(self, sock: socket.socket) -> tuple[ssl.SSLSocket, dict[str, Any]]:
-        """Wrap a connection; its handshake is left to the thread that answers it.
-
-        In this one, which accepts all, a client that says nothing would hold up the others.
-        """
-        # certificates live for weeks, this program for longer; one that is half written: later
-        with contextlib.suppress(OSError):
-            if (changed_at := self._changed_at()) != self._read_at:
-                fresh = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-                fresh.load_cert_chain(self.certificate, self.private_key, "")
-                self.context, self._read_at = fresh, changed_at
-        wrapped = self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-        return wrapped, {"wsgi.url_scheme": "https", "HTTPS": "on"}
-
-    def _changed_at(self) -> list[int]:
-        return [Path(name).stat().st_mtime_ns for name in (self.certificate, self.private_key)]
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish what is being answered, and close all connections."""
+        self._gate.close()
+        await super().shutdown(sockets)
+        self._gate.close_all()
+        await asyncio.sleep(0)  # lets the transports close
 
 
 class WebServer:
-    """Serves an application; `bind` first, then `serve_until_stopped`.
-
-    `tls` is a certificate file and its key's, for HTTPS; raises CertificateError.
-    """
+    """Serves an application; `bind` first, then `serve_until_stopped`, or `start` and `stop`."""
 
     def __init__(
-        self, app: Flask, host: str, port: int, tls: tuple[Path, Path] | None = None
+        self,
+        app: ASGI3Application,
+        host: str,
+        port: int,
+        certificate: Certificate | None = None,
     ) -> None:
+        self._app = app
         self._host, self._port = host, port
-        self._server = wsgi.Server((host, port), app, numthreads=THREADS, server_name="monitor")
-        if tls is not None:
-            self._server.ssl_adapter = _Tls(*tls)
+        self._certificate = certificate
+        self._ended = threading.Event()
 
     def bind(self) -> int:
         """Take the port and return it (a free one for port 0); raises AddressError."""
         try:
-            _try_address(self._host, self._port)
-            self._server.prepare()
+            family, *_, address = socket.getaddrinfo(
+                self._host, self._port, type=socket.SOCK_STREAM
+            )[0]
+            listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
         except OSError as error:
             where = f"{self._host}:{self._port}"
             if error.errno == errno.EADDRINUSE:
@@ -92,27 +102,57 @@ class WebServer:
             raise AddressError(
                 f"can't listen on {where} ({error}); set --host or MONITOR_HOST"
             ) from error
-        return int(self._server.bind_addr[1])
+        listener.setblocking(False)
+        # of 4 MB that the kernel would keep for each client who takes nothing
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        config = uvicorn.Config(
+            self._app,
+            loop="uvloop",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="critical",  # what clients do wrong is their own affair, however often
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=int(IDLE_SECONDS),
+            timeout_graceful_shutdown=STOP_SECONDS,
+        )
+        self._server = _Server(config, listener, self._certificate)
+        return int(listener.getsockname()[1])
+
+    def start(self) -> None:
+        """Serve in a thread of its own: the main one gets the signals."""
+        self._thread = threading.Thread(target=self._run, name="web", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish what is being answered; waits for it."""
+        self._server.should_exit = True
+        self._thread.join()
 
     def serve_until_stopped(self) -> None:
         """Serve until SIGINT or SIGTERM, then finish what is being answered."""
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        stopped = threading.Event()
 
         def stop(_signal: int, _frame: FrameType | None) -> None:
-            stopped.set()
+            self._ended.set()
 
         for name in (signal.SIGINT, signal.SIGTERM):
             signal.signal(name, stop)
-        thread = threading.Thread(target=self._server.serve, name="web", daemon=True)
-        thread.start()
-        stopped.wait()
-        self._server.stop()
-        thread.join()
+        self.start()
+        self._ended.wait()
+        self.stop()
+
+    def _run(self) -> None:
+        try:
+            self._server.run()
+        finally:
+            self._ended.set()  # one that fails must not leave a program that serves nobody
 
 
-def _try_address(host: str, port: int) -> None:
-    """Raise what is wrong with an address: the server's own attempt joins causes into one text."""
-    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    with socket.create_server(address[:2], family=family):
-        pass
+def _limit() -> int:
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return max(8, min(MAX_CONNECTIONS, int(allowed * CONNECTIONS_SHARE)))

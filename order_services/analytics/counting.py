@@ -1,28 +1,37 @@
 """Counts events by day and type, and reads the counts.
 
-The counts change in the transaction that notes the events as handled: each event counts once,
-however often it is delivered, and the counts agree with the orders whenever all is quiet.
+Each event that counts has a row of its own, by its id: an event that is there already changes nothing,
+and what is new is added to the counts by the same statement. So an event counts once, however often and
+however late it comes: again after a rebalance, out of the dead letters, or in a replay of the history.
+
+Rows are archived after ANALYTICS_EVENTS_RETENTION_DAYS, a week at a time: their day is closed, which
+means that its counts stay and that no event is added to it any more.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
+import structlog
 
 from order_services.catalogue import CURRENCY
 from order_services.events import Event, EventType
+from order_services.runtime.database import array
+from order_services.storage.rings import ANALYTICS_EVENTS, take_turn, utc_today
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from datetime import date
+    from collections.abc import Sequence
 
     from sqlalchemy import Connection
 
 SERVICE: Final = "analytics"
 HANDLES: Final = frozenset(EventType)
+# How far the clock of whoever made an event may be ahead of ours.
+MAX_AHEAD: Final = timedelta(days=1)
+# Between closing a day and forgetting its rows: longer than a statement may take, so that none is
+# left which has seen the day open and has yet to write.
+CLOSED_FOR_SECONDS: Final = 600
 
 # Which part of the payload, if any, is the money of an event.
 _AMOUNT_OF: Final = {
@@ -31,58 +40,113 @@ _AMOUNT_OF: Final = {
     EventType.PAYMENT_FAILED: "amountCents",
     EventType.PAYMENT_REFUNDED: "amountCents",
 }
-# Sorted, so that the batches of two replicas cannot wait for each other's rows in a circle.
+# In the order of ids, and then of days and types: the batches of two replicas wait for each other, but
+# never in a circle.
 _COUNT: Final = """
-    INSERT INTO analytics_daily (day, event_type, events, amount_cents)
-    SELECT day, event_type, events, amount_cents
-    FROM json_to_recordset(%s::json) AS counted(
-        day date, event_type text, events bigint, amount_cents bigint)
-    ORDER BY day, event_type
-    ON CONFLICT (day, event_type) DO UPDATE SET
-        events = analytics_daily.events + excluded.events,
-        amount_cents = analytics_daily.amount_cents + excluded.amount_cents
+    WITH new AS (
+        INSERT INTO analytics_events (event_id, slot, day, event_type, amount_cents)
+        SELECT event_id, slot, day, event_type, amount_cents
+        FROM unnest(%s::uuid[], %s::smallint[], %s::date[], %s::text[], %s::bigint[])
+            AS given(event_id, slot, day, event_type, amount_cents)
+        WHERE day >= (SELECT counted_from FROM analytics_archive)
+        ORDER BY event_id
+        ON CONFLICT DO NOTHING
+        RETURNING event_id, day, event_type, amount_cents
+    ), counted AS (
+        INSERT INTO analytics_daily (day, event_type, events, amount_cents)
+        SELECT day, event_type, count(*), sum(amount_cents) FROM new
+        GROUP BY day, event_type ORDER BY day, event_type
+        ON CONFLICT (day, event_type) DO UPDATE SET
+            events = analytics_daily.events + excluded.events,
+            amount_cents = analytics_daily.amount_cents + excluded.amount_cents
+    )
+    SELECT event_id::text FROM new
 """
 _TOTALS: Final = """
-    SELECT event_type, sum(events)::bigint AS events, sum(amount_cents)::bigint AS amount_cents,
-           coalesce(sum(events) FILTER (WHERE day = (now() AT TIME ZONE 'UTC')::date), 0)::bigint
-               AS today
-    FROM analytics_daily GROUP BY event_type ORDER BY event_type
+    SELECT today.day AS day_now, event_type, events, amount_cents, on_day
+    FROM (SELECT (now() AT TIME ZONE 'UTC')::date AS day) AS today
+    LEFT JOIN LATERAL (
+        SELECT event_type, sum(events)::bigint AS events, sum(amount_cents)::bigint AS amount_cents,
+               coalesce(sum(events) FILTER (WHERE day = today.day), 0)::bigint AS on_day
+        FROM analytics_daily GROUP BY event_type
+    ) AS counted ON true
+    ORDER BY event_type
+"""
+_CLOSE: Final = """
+    UPDATE analytics_archive SET counted_from = %s, moved_at = clock_timestamp()
+    WHERE counted_from < %s
+"""
+_CLOSED: Final = """
+    SELECT counted_from FROM analytics_archive
+    WHERE counted_from > '-infinity'
+      AND moved_at < clock_timestamp() - make_interval(secs => %s)
 """
 
+_log = structlog.get_logger(__name__)
 
-def count(events: Sequence[Event], connection: Connection) -> Sequence[Event]:
-    """Add the events to the counts of their days; causes no events."""
-    rows = [
-        {"day": day, "event_type": event_type, "events": number, "amount_cents": amount_cents}
-        for (day, event_type), (number, amount_cents) in tally(events).items()
-    ]
-    if rows:
-        connection.exec_driver_sql(_COUNT, (orjson.dumps(rows).decode(),))
+
+def count(connection: Connection, _group_id: str, events: Sequence[Event]) -> list[Event]:
+    """Count the events that have not been counted yet; returns those, each once.
+
+    Raises `ValueError` for an event that cannot be counted: whose amount is not an integer, or whose
+    time has not come yet.
+    """
+    if not events:
+        return []
+    latest = datetime.now(UTC) + MAX_AHEAD
+    days = [_day(event, latest) for event in events]
+    slot_of = {day: str(ANALYTICS_EVENTS.slot(day)) for day in set(days)}
+    parameters = (
+        array([event.event_id for event in events]),
+        array([slot_of[day] for day in days]),
+        array([day.isoformat() for day in days]),
+        array([event.event_type for event in events]),
+        array([str(_amount_cents(event)) for event in events]),
+    )
+    new = set(connection.exec_driver_sql(_COUNT, parameters).scalars())
+    if len(new) == len(events):
+        return list(events)
+    counted = []
+    for event in events:
+        if event.event_id in new:
+            new.remove(event.event_id)  # the same event may be in the batch twice
+            counted.append(event)
+    return counted
+
+
+def cause_nothing(events: Sequence[Event], connection: Connection) -> Sequence[Event]:  # noqa: ARG001
+    """Handle events that are counted: they cause no others."""
     return ()
 
 
-def tally(events: Iterable[Event]) -> dict[tuple[date, EventType], tuple[int, int]]:
-    """Return number and amount in cents by day (UTC, of the event's own time) and type.
+def archive(connection: Connection, retention_days: int) -> list[str]:
+    """Close days that are older, and forget the rows of days that have been closed for a while.
 
-    Raises `ValueError` for an event whose amount is not an integer.
+    Returns the partitions that it emptied. Counts of closed days stay as they are.
     """
-    counted: dict[tuple[date, EventType], tuple[int, int]] = defaultdict(lambda: (0, 0))
-    for event in events:
-        amount_cents = 0
-        field = _AMOUNT_OF.get(event.event_type)
-        if field is not None:
-            amount_cents = event.payload.get(field)  # type: ignore[assignment]  # checked next
-            if type(amount_cents) is not int:
-                raise ValueError(f"{field} of {event.event_type} must be an integer")
-        key = (event.timestamp.astimezone(UTC).date(), event.event_type)
-        number, total = counted[key]
-        counted[key] = (number + 1, total + amount_cents)
-    return dict(counted)
+    if not take_turn(connection, ANALYTICS_EVENTS):
+        return []
+    today = utc_today(connection)
+    oldest = today - timedelta(days=retention_days)
+    # whole weeks, as rows are forgotten by the week; they begin where the ring's turns do
+    first_kept = date(1970, 1, 1) + timedelta(
+        days=ANALYTICS_EVENTS.turn(oldest) * ANALYTICS_EVENTS.days
+    )
+    connection.exec_driver_sql(_CLOSE, (first_kept, first_kept))
+    closed = connection.exec_driver_sql(_CLOSED, (CLOSED_FOR_SECONDS,)).scalar()
+    if closed is None:
+        return []
+    # a longer retention opens no day that was closed
+    emptied = ANALYTICS_EVENTS.forget(connection, first_kept=closed, today=today)
+    if emptied:
+        _log.info("counted events archived", before=str(closed), partitions=emptied)
+    return emptied
 
 
 def stats(connection: Connection) -> dict[str, Any]:
     """Return the totals since the beginning and today's (UTC) numbers; money in cents."""
-    rows = {row.event_type: row for row in connection.exec_driver_sql(_TOTALS)}
+    found = connection.exec_driver_sql(_TOTALS).all()
+    rows = {row.event_type: row for row in found if row.event_type is not None}
 
     def events(event_type: EventType) -> int:
         return rows[event_type].events if event_type in rows else 0
@@ -100,7 +164,25 @@ def stats(connection: Connection) -> dict[str, Any]:
         "currency": CURRENCY,
         "events": {name: row.events for name, row in rows.items()},
         "today": {
-            "day": datetime.now(UTC).date(),
-            "events": {name: row.today for name, row in rows.items() if row.today},
+            # the database's day, as the figures are
+            "day": found[0].day_now,
+            "events": {name: row.on_day for name, row in rows.items() if row.on_day},
         },
     }
+
+
+def _day(event: Event, latest: datetime) -> date:
+    # its row would be forgotten before its day has come, and it could count twice
+    if event.timestamp > latest:
+        raise ValueError(f"{event.event_type} of {event.timestamp:%Y-%m-%d} has yet to happen")
+    return event.timestamp.astimezone(UTC).date()
+
+
+def _amount_cents(event: Event) -> int:
+    field = _AMOUNT_OF.get(event.event_type)
+    if field is None:
+        return 0
+    amount_cents = event.payload.get(field)
+    if type(amount_cents) is not int:
+        raise ValueError(f"{field} of {event.event_type} must be an integer")
+    return amount_cents

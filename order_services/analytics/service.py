@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from order_services.analytics.counting import HANDLES, SERVICE
+from order_services.analytics.counting import HANDLES, SERVICE, archive, cause_nothing, count
 from order_services.analytics.live import Live
-from order_services.analytics.rebuild import INTERVAL_SECONDS, Rebuild, count_live
 from order_services.analytics.routes import add_routes
 from order_services.analytics.settings import AnalyticsSettings
-from order_services.runtime.service import Runtime, Service
+from order_services.runtime.service import MAINTENANCE_INTERVAL_SECONDS, Runtime, Service
 from order_services.runtime.worker import Worker
 from order_services.topics import ANALYTICS_GROUP
 from order_services.web.bus import EventBus, make_bus
@@ -38,7 +37,9 @@ class Analytics:
             name=SERVICE,
             group=self._group,
             handles=HANDLES,
-            handler=count_live,
+            admit=count,
+            handler=cause_nothing,
+            takes_replays=True,
             on_committed=self._announce,
             configure=self._configure,
             close=self._close,
@@ -63,10 +64,14 @@ class Analytics:
             self._live.announce(events)
 
     def _workers(self, runtime: Runtime) -> Sequence[Worker]:
-        rebuild = Rebuild(self._settings, runtime.database, self._group.group_id)
+        def forget() -> bool:
+            with runtime.database.begin() as connection:
+                archive(connection, self._settings.analytics_events_retention_days)
+            return False
+
         return [
             Worker("live-stats", self._settings.stats_interval_seconds, self._tell_stats),
-            Worker("rebuild", INTERVAL_SECONDS, rebuild.step),
+            Worker("archive", MAINTENANCE_INTERVAL_SECONDS, forget),
         ]
 
     def _tell_stats(self) -> bool:

@@ -14,6 +14,7 @@ from order_services.cancellation import (
 )
 from order_services.events import Event, EventType
 from order_services.gateway.accepting import SERVICE
+from order_services.runtime.database import array
 from order_services.tables import InventoryFact, PaymentFact, ShipmentFact
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def advance(connection: Connection, events: Sequence[Event]) -> None:
     reported = reported_facts(events)
     if reported:
         # the answer is read to its end: rows are locked as they are fetched
-        ids = "{" + ",".join(reported) + "}"
+        ids = array(reported)
         connection.exec_driver_sql(_LOCK, (ids,)).all()
         rows = ({"order_id": order_id, **facts} for order_id, facts in reported.items())
         connection.exec_driver_sql(_ADVANCE, (_json(rows),))

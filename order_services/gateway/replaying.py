@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from order_services import replay
-from order_services.events import is_uuid, new_id
+from order_services.events import is_uuid
 from order_services.runtime import instrumentation
 from order_services.web.answers import ApiError, Call, json_response
 from order_services.web.auth import guarded
@@ -31,7 +31,7 @@ _log = structlog.get_logger(__name__)
 class ReplayJobs:
     """Begins replays and publishes each on a thread of its own.
 
-    A gateway that ends half way lets the replay's lease run out, and with it the replay.
+    A gateway that ends half way falls silent: the replay counts as failed, and the next one may begin.
     """
 
     def __init__(self, settings: ServiceSettings, database: Database) -> None:
@@ -40,15 +40,14 @@ class ReplayJobs:
 
     def start(self, days: int) -> Replay:
         """Begin a replay; raises `ReplayRunningError` while another one is under way."""
-        owner = f"gateway {new_id()}"
         try:
             with self._database.begin() as connection:
-                begun = replay.begin(connection, days, owner)
+                begun = replay.begin(connection, days)
         except replay.ReplayRunningError:
             instrumentation.REPLAYS_REQUESTED.labels("refused").inc()
             raise
         instrumentation.REPLAYS_REQUESTED.labels("begun").inc()
-        publisher = replay.Publisher(self._settings, self._database, owner=owner)
+        publisher = replay.Publisher(self._settings, self._database)
         threading.Thread(
             target=self._publish, args=(publisher, begun), name="replay", daemon=True
         ).start()
@@ -62,6 +61,7 @@ class ReplayJobs:
     def _publish(self, publisher: replay.Publisher, begun: Replay) -> None:
         try:
             publisher.publish(begun)
+            publisher.wait_until_read(begun)
         except (replay.ReplayError, SQLAlchemyError) as error:
             # the driver's text names host and user
             reason = str(error) if isinstance(error, replay.ReplayError) else type(error).__name__
@@ -127,6 +127,5 @@ def _body(found: Replay) -> dict[str, Any]:
         "reason": found.reason,
         "orders": found.orders,
         "events": found.events,
-        "counted": found.counted,
         "createdAt": found.created_at,
     }

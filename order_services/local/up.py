@@ -19,6 +19,7 @@ from sqlalchemy.exc import ArgumentError
 
 from order_services import topics
 from order_services.local.kafka import EmbeddedKafka
+from order_services.local.migrating import migrate
 from order_services.local.plan import (
     DEMO_FAULTS,
     DatabaseAddress,
@@ -237,6 +238,8 @@ class _Run:
         self._start_servers()
         self._create_topics()
         address = self._address()
+        _say(f"schema: bringing it up in {address.name}")
+        migrate(address, _say)
         replicas = self._plan.services()
         for replica in replicas:
             _say(f"{replica.name}: starting on {replica.url}")

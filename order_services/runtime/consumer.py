@@ -32,6 +32,7 @@ from order_services.runtime.commits import (
 )
 from order_services.runtime.database import is_transient
 from order_services.runtime.dead_letters import DeadLetterLimitError, describe
+from order_services.runtime.kafka_settings import kafka_settings
 from order_services.runtime.logs import KafkaLog
 from order_services.runtime.messages import ReceivedMessage
 from order_services.runtime.settings import GroupProtocol, ServiceSettings
@@ -476,7 +477,7 @@ class Consumer:
 def client_settings(group: ConsumerGroup, settings: ServiceSettings) -> dict[str, Any]:
     """Return the Kafka client's settings for a member of `group`."""
     config: dict[str, Any] = {
-        "bootstrap.servers": settings.kafka_brokers,
+        **kafka_settings(settings),
         "client.id": settings.kafka_client_id,
         "group.id": group.group_id,
         # the client would commit what was handed out, not what was processed

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
@@ -183,9 +183,12 @@ def is_transient(error: BaseException) -> bool:
     return code[:2] in _TRANSIENT_CLASSES or code in _TRANSIENT_CODES
 
 
-def uuid_array(ids: Iterator[str] | list[str] | set[str]) -> str:
-    """Return an array literal of UUIDs: one parameter, however many there are."""
-    return "{" + ",".join(ids) + "}"
+def array(values: Iterable[str]) -> str:
+    """Return an array literal of ids, numbers, days or names: one parameter, however many they are.
+
+    They are written as they are: texts that may hold commas, quotes or braces do not belong here.
+    """
+    return "{" + ",".join(values) + "}"
 
 
 def _limit(connection: Connection, timeout_seconds: float) -> str:
@@ -208,7 +211,14 @@ def _engine(settings: ServiceSettings) -> Engine:
         "keepalives_idle": 5,
         "keepalives_interval": 5,
         "keepalives_count": 2,
+        "sslmode": settings.db_sslmode,
     }
+    files = {
+        "sslrootcert": settings.db_sslrootcert,
+        "sslcert": settings.db_sslcert,
+        "sslkey": settings.db_sslkey,
+    }
+    arguments |= {name: str(path) for name, path in files.items() if path is not None}
     if not settings.db_via_pgbouncer:
         arguments["options"] = " ".join(
             f"-c {name}={int(seconds * 1000)}" for name, seconds in timeouts_ms.items()

@@ -2,7 +2,8 @@
 
 It is the first line against an event that is delivered twice, be it by Kafka after a rebalance or by
 a relay that died between publishing and deleting. The second line are the services' own tables, in
-which every fact only moves forward: they hold also for what is older than the inbox.
+which every effect has a key of its own and every fact only moves forward: they hold also for what is
+older than the inbox, so that its retention is a matter of economy alone.
 """
 
 from __future__ import annotations
@@ -10,30 +11,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-import orjson
 from sqlalchemy import Connection
 
 from order_services.events import Event
+from order_services.runtime.database import array
+from order_services.storage.rings import INBOX
 
 # in the order of ids, so that two consumers with the same messages wait but never deadlock
 _INSERT: Final = """
-    INSERT INTO inbox (event_time, event_id, consumer_group)
-    SELECT event_time, event_id, %s
-    FROM unnest(%s::timestamptz[], %s::uuid[]) AS given(event_time, event_id)
+    INSERT INTO inbox_events (event_id, consumer_group, slot)
+    SELECT event_id, %s, slot
+    FROM unnest(%s::uuid[], %s::smallint[]) AS given(event_id, slot)
     ORDER BY event_id
     ON CONFLICT DO NOTHING
     RETURNING event_id::text
 """
+_slot_at = INBOX.slot_at
 
 
 def admit(connection: Connection, group_id: str, events: Sequence[Event]) -> list[Event]:
     """Return the events that the group has not handled yet, each once, and mark them handled."""
     if not events:
         return []
-    # a JSON list is an array literal but for its brackets, and the quickest way to write times
-    times = "{" + orjson.dumps([event.timestamp for event in events])[1:-1].decode() + "}"
-    ids = "{" + ",".join([event.event_id for event in events]) + "}"
-    rows = connection.exec_driver_sql(_INSERT, (group_id, times, ids))
+    ids = array([event.event_id for event in events])
+    slots = array([str(_slot_at(event.timestamp)) for event in events])
+    rows = connection.exec_driver_sql(_INSERT, (group_id, ids, slots))
     new = set(rows.scalars().all())
     if len(new) == len(events):
         return list(events)

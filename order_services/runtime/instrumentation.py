@@ -133,24 +133,14 @@ REPLAYS_REQUESTED = Counter(
 REPLAY_EVENTS = Counter("replay_events_published_total", "Events published again by replays.")
 REPLAYS_RUNNING = Gauge(
     "replays_running",
-    "1 while this process works on a replay: publish (its events), rebuild (the counts from them).",
+    "1 while this process works on a replay: publish (its events), count (until analytics has read them).",
     ["stage"],
 )
 REPLAY_SECONDS = Histogram(
     "replay_seconds",
-    "Time from the beginning of a replay to the end of a stage that it came through.",
+    "Time of a stage of a replay that it came through.",
     ["stage"],
     buckets=(0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600),
-)
-REBUILDS = Counter(
-    "analytics_rebuilds_total",
-    "Rebuilds of the counts that came to an end: done, or failed and the counts as they were.",
-    ["result"],
-)
-REBUILD_SWAP_SECONDS = Histogram(
-    "analytics_rebuild_swap_seconds",
-    "Time of the transaction that puts rebuilt counts in place; live counting waits for its end.",
-    buckets=_BUCKETS,
 )
 
 HTTP_REQUESTS = Counter(
@@ -188,13 +178,11 @@ DEAD_LETTER: Final = "dead_letter"
 
 
 PUBLISH: Final = "publish"
-REBUILD: Final = "rebuild"
+COUNT: Final = "count"
 
 # shown as 0 from the start: a rate needs the value before the first one
 for _answer in ("begun", "refused"):
     REPLAYS_REQUESTED.labels(_answer)
-for _result in ("done", "failed"):
-    REBUILDS.labels(_result)
 
 
 # What OpenMetrics allows for the names and values of an exemplar's labels together.

@@ -32,6 +32,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from order_services.runtime import instrumentation
 from order_services.runtime.backoff import Backoff
 from order_services.runtime.database import Database
+from order_services.runtime.kafka_settings import kafka_settings
 from order_services.runtime.logs import KafkaLog
 from order_services.runtime.settings import ServiceSettings
 
@@ -295,7 +296,7 @@ class Relay:
 def producer_settings(settings: ServiceSettings) -> dict[str, Any]:
     """Return the Kafka client's settings for a producer that neither loses nor reorders."""
     return {
-        "bootstrap.servers": settings.kafka_brokers,
+        **kafka_settings(settings),
         "client.id": settings.kafka_client_id,
         "enable.idempotence": True,
         "acks": "all",

@@ -13,12 +13,11 @@ import structlog
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from order_services import tables
 from order_services.events import Event, EventType
-from order_services.runtime import inbox_partitions, logs
+from order_services.runtime import logs
 from order_services.runtime.admin import add_admin_routes
 from order_services.runtime.backoff import Backoff
-from order_services.runtime.batch import BatchProcessor
+from order_services.runtime.batch import Admit, BatchProcessor
 from order_services.runtime.consumer import Consumer
 from order_services.runtime.database import Database, is_transient
 from order_services.runtime.dead_letters import DeadLetterLimit
@@ -27,6 +26,7 @@ from order_services.runtime.health import Health
 from order_services.runtime.relay import Relay
 from order_services.runtime.settings import S, ServiceSettings, SettingsError, load
 from order_services.runtime.worker import Worker, WorkerThread
+from order_services.storage import rings, schema
 from order_services.topics import ConsumerGroup
 from order_services.web.app import ServiceApp
 from order_services.web.server import PortTakenError, WebServer
@@ -71,7 +71,8 @@ class Service:
     """What makes a service: its name, what it reads and what it does.
 
     `name` is the source of its events and its outbox slice. `handles` are the types that `handler`
-    gets; others are passed over, and so are replays unless `takes_replays`. `on_committed` is told
+    gets; others are passed over, and so are replays unless `takes_replays`. A service whose own tables
+    say which events are new brings `admit` in the inbox's place. `on_committed` is told
     of the events of each batch after its commit, on the consumer's thread; it must not block.
     `configure` adds routes to the app that has the probes; `workers` makes background work; `close`
     ends what `configure` began, within so many seconds, once the web server takes no more requests.
@@ -85,6 +86,7 @@ class Service:
     handles: frozenset[EventType]
     handler: Handler
     takes_replays: bool = False
+    admit: Admit | None = None
     on_committed: Callable[[Sequence[Event]], None] | None = None
     configure: Callable[[ServiceApp, Runtime], None] | None = None
     close: Callable[[float], None] | None = None
@@ -130,8 +132,8 @@ def run_until(stop: threading.Event, service: Service, settings: ServiceSettings
         for worker in (*service.workers(runtime), _maintenance(runtime))
     ]
     health = runtime.health
-    is_prepared = threading.Event()
-    health.add_readiness(lambda: None if is_prepared.is_set() else "waiting for the database")
+    waiting_for = ["waiting for the database"]
+    health.add_readiness(lambda: next(iter(waiting_for), None))
     health.add_readiness(runtime.database.unreachable)
     for check in (consumer.not_ready, *(worker.not_ready for worker in workers)):
         health.add_readiness(check, gates=service.requests_need_consumer)
@@ -143,8 +145,7 @@ def run_until(stop: threading.Event, service: Service, settings: ServiceSettings
     try:
         # first of all, so that /health and /ready tell what the rest is waiting for
         web.start()
-        if _prepare(stop, runtime):
-            is_prepared.set()
+        if _prepare(stop, runtime, waiting_for):
             parts: list[Consumer | WorkerThread | Relay] = [consumer, *workers]
             if settings.relay_enabled:
                 parts.append(runtime.relay)
@@ -169,6 +170,7 @@ def _consumer(service: Service, runtime: Runtime) -> Consumer:
         handles=service.handles,
         handle=service.handler,
         takes_replays=service.takes_replays,
+        admit=service.admit,
         database=runtime.database,
         limit=DeadLetterLimit(settings.dead_letter_limit, settings.dead_letter_window_seconds),
         faults=runtime.faults,
@@ -187,26 +189,34 @@ def _consumer(service: Service, runtime: Runtime) -> Consumer:
 def _maintenance(runtime: Runtime) -> Worker:
     def maintain() -> bool:
         with runtime.database.begin() as connection:
-            inbox_partitions.maintain(connection)
+            rings.forget_old_inbox(connection)
         return False
 
     return Worker("inbox-maintenance", MAINTENANCE_INTERVAL_SECONDS, maintain)
 
 
-def _prepare(stop: threading.Event, runtime: Runtime) -> bool:
-    """Create the schema, waiting for the database if need be; False when told to stop before."""
+def _prepare(stop: threading.Event, runtime: Runtime, waiting_for: list[str]) -> bool:
+    """Wait for the database and its schema; False when told to stop before.
+
+    `waiting_for` holds what it waits for.
+    """
     settings = runtime.settings
     backoff = Backoff(settings.retry_first_seconds, settings.retry_max_seconds)
     while not stop.is_set():
         try:
-            tables.create_schema(runtime.database.engine)
+            with runtime.database.begin() as connection:
+                schema.check(connection)
+        except schema.SchemaError as error:
+            waiting_for[:] = [str(error)]
         except SQLAlchemyError as error:
             if not is_transient(error):
                 raise
-            _log.warning("database not ready", error=type(error).__name__)
-            stop.wait(backoff.next_seconds())
+            waiting_for[:] = ["waiting for the database"]
         else:
+            waiting_for.clear()
             return True
+        _log.warning("not started yet", reason=waiting_for[0])
+        stop.wait(backoff.next_seconds())
     return False
 
 

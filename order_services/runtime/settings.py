@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated, Final, Self, TypeVar
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings
 from sqlalchemy import URL
+
+from order_services.runtime.kafka_settings import KafkaSettings, is_loopback
 
 # The range that librdkafka takes.
 MAX_POLL_INTERVAL_RANGE_MS: Final = (10_000, 86_400_000)
@@ -17,6 +20,10 @@ MAX_POLL_INTERVAL_RANGE_MS: Final = (10_000, 86_400_000)
 # the group waits for it at most; the rest is for those who wait.
 REVOKE_BUDGET_SHARE: Final = 0.2
 MIN_ADMIN_TOKEN_LENGTH: Final = 16
+DEFAULT_PASSWORD: Final = "postgres"  # noqa: S105  # refused where others can reach the database
+
+# https://www.postgresql.org/docs/current/libpq-ssl.html: only the last two know whom they talk to
+SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -44,14 +51,11 @@ class DatabasePauseMode(StrEnum):
     DENY = "deny"  # they fail at once, as when the database is away
 
 
-class ServiceSettings(BaseSettings):
+class ServiceSettings(KafkaSettings):
     """What all services read; each field is the environment variable of its name in capitals."""
-
-    model_config = SettingsConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
     host: str = "127.0.0.1"
     port: Port
-    kafka_brokers: Annotated[str, Field(min_length=1)] = "127.0.0.1:9092"
     kafka_client_id: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")]
     # set where it is stable across restarts (a StatefulSet's ordinal): makes membership static
     instance_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$")] = ""
@@ -64,7 +68,12 @@ class ServiceSettings(BaseSettings):
     db_port: Port = 5432
     db_name: Annotated[str, Field(min_length=1)] = "ecommerce"
     db_user: Annotated[str, Field(min_length=1)] = "postgres"
-    db_password: SecretStr = SecretStr("postgres")
+    db_password: SecretStr = SecretStr(DEFAULT_PASSWORD)
+    # libpq's own: with `prefer` it takes what the server offers, and trusts anybody
+    db_sslmode: SslMode = "prefer"
+    db_sslrootcert: Path | None = None  # whom to trust
+    db_sslcert: Path | None = None  # who we are, where the server asks for a certificate
+    db_sslkey: Path | None = None
     # a transaction pooler takes no start-up options: timeouts are set in each transaction instead
     db_via_pgbouncer: bool = False
     db_pool_min: PositiveInt = 1
@@ -132,6 +141,28 @@ class ServiceSettings(BaseSettings):
             query={"host": self.db_host, "port": str(self.db_port)} if is_socket else {},
         )
 
+    @field_validator("db_sslrootcert", "db_sslcert", "db_sslkey")
+    @classmethod
+    def _readable_file(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"there is no file {value}")
+        return value
+
+    @model_validator(mode="after")
+    def _refuse_unsafe_database(self) -> Self:
+        if self.db_sslmode.startswith("verify") and self.db_sslrootcert is None:
+            raise ValueError(f"DB_SSLMODE={self.db_sslmode} needs DB_SSLROOTCERT: whom to trust")
+        if (self.db_sslcert is None) != (self.db_sslkey is None):
+            raise ValueError("DB_SSLCERT and DB_SSLKEY belong together")
+        if self.db_password.get_secret_value() == DEFAULT_PASSWORD and not (
+            is_loopback(self.host) and is_loopback(self.db_host)
+        ):
+            raise ValueError(
+                "DB_PASSWORD is the default one, which everybody knows: it is taken only while HOST "
+                "and DB_HOST are this machine's loopback interface"
+            )
+        return self
+
     @model_validator(mode="after")
     def _refuse_unsafe(self) -> Self:
         low, high = MAX_POLL_INTERVAL_RANGE_MS
@@ -171,17 +202,23 @@ class ServiceSettings(BaseSettings):
 
 
 S = TypeVar("S", bound=ServiceSettings)
+M = TypeVar("M", bound=BaseSettings)
 
 
-def load(model: type[S]) -> S:
-    """Read the settings from the environment; raises `SettingsError` naming each bad variable."""
-    read: Callable[[], S] = model  # the environment gives the arguments
+def load(model: type[M], **given: object) -> M:
+    """Read what is not `given` from the environment; `SettingsError` names each bad variable."""
+    read: Callable[..., M] = model
     try:
-        return read()
+        return read(**given)
     except ValidationError as error:
-        lines = []
-        for problem in error.errors(include_input=False, include_url=False):
-            name = ".".join(str(part) for part in problem["loc"]).upper()
-            message = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"{name}: {message}" if name else message)
-        raise SettingsError("\n".join(lines)) from None
+        raise SettingsError(problems(error)) from None
+
+
+def problems(error: ValidationError) -> str:
+    """Return a line for each bad setting, by the name of its variable and without its value."""
+    lines = []
+    for problem in error.errors(include_input=False, include_url=False):
+        name = ".".join(str(part) for part in problem["loc"]).upper()
+        message = problem["msg"].removeprefix("Value error, ")
+        lines.append(f"{name}: {message}" if name else message)
+    return "\n".join(lines)

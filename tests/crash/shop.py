@@ -11,6 +11,7 @@ from pathlib import Path
 
 from order_services import topics
 from order_services.local.kafka import EmbeddedKafka
+from order_services.local.migrating import migrate
 from order_services.local.plan import DatabaseAddress, Plan, ServiceReplica
 from order_services.local.ports import free_port
 from order_services.local.postgres import EmbeddedPostgres
@@ -70,6 +71,7 @@ class Shop:
         self.broker.start()
         self.postgres.start()
         self.postgres.create_database(DATABASE)
+        migrate(self.address)
         topics.create(topics.admin_client(self.broker.bootstrap_servers))
         for service, count in replicas.items():
             self.scale(service, count)

@@ -45,12 +45,18 @@ Targets = Mapping[str, Sequence[Mapping[str, Any]]]
 """Groups of targets by job, as in a file of targets: {"targets": [...], "labels": {...}}."""
 
 
-def targets_of(monitor_url: str, service_urls: Iterable[tuple[str, str]]) -> Targets:
-    """Return the targets of a running system; `service_urls` has (service, url) of each replica."""
+def targets_of(
+    monitor_url: str, service_urls: Iterable[tuple[str, str]], cluster: str | None = None
+) -> Targets:
+    """Return the targets of a running system; `service_urls` has (service, url) of each replica.
+
+    `cluster` is the name of the services' cluster, if it has one.
+    """
+    of_cluster = {} if cluster is None else {"cluster": cluster}
     return {
         "kafka-monitor": [{"targets": [_address(monitor_url)]}],
         "order-services": [
-            {"targets": [_address(url)], "labels": {"service": service}}
+            {"targets": [_address(url)], "labels": {"service": service, **of_cluster}}
             for service, url in service_urls
         ],
     }
@@ -141,6 +147,8 @@ class Alerting:
     targets: Targets
     pace: Pace = field(default_factory=Pace)
     webhook: Webhook = field(default_factory=Webhook)
+    addresses: Mapping[str, str] = field(default_factory=dict)
+    """Where dashboards and runbooks are, as external labels."""
     prometheus_port: int = field(default_factory=free_port)
     alertmanager_port: int = field(default_factory=free_port)
     _processes: list[ManagedProcess] = field(default_factory=list)
@@ -327,10 +335,14 @@ class Alerting:
     def _write_prometheus_config(self) -> Path:
         config = yaml.safe_load((REPOSITORY / "prometheus" / "prometheus.yml").read_text())
         interval = f"{round(self.pace.scrape_interval_seconds * 1000)}ms"
-        config["global"] = {"scrape_interval": interval, "evaluation_interval": interval}
+        config["global"] = {
+            "scrape_interval": interval,
+            "evaluation_interval": interval,
+            "external_labels": dict(self.addresses),
+        }
         config["rule_files"] = ["rules/*.yml"]
         alertmanager = {"targets": [f"{LOOPBACK}:{self.alertmanager_port}"]}
-        config["alerting"] = {"alertmanagers": [{"static_configs": [alertmanager]}]}
+        config["alerting"]["alertmanagers"] = [{"static_configs": [alertmanager]}]
         for job in config["scrape_configs"]:
             job["file_sd_configs"] = [{"files": [f"{job['job_name']}.yml"]}]
         return self._write("prometheus.yml", config)
@@ -341,6 +353,9 @@ class Alerting:
         shutil.copytree(source / "templates", self.directory / "templates", dirs_exist_ok=True)
         for wait in ("group_wait", "group_interval"):
             config["route"][wait] = self.pace.wait(config["route"][wait])
+            # a day's wait, which no pace makes short enough, is not what is tried here
+            for route in config["route"]["routes"]:
+                route.pop(wait, None)
         config["receivers"] = [
             {
                 "name": receiver["name"],

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from monitor.kafka.coordinators import GROUPS_TOPIC, partition_of
 from order_services.local.kafka import EmbeddedKafka
 from order_services.local.ports import LOOPBACK, free_port
+from tests.support import foreign
 from tests.support.waiting import wait_for
 
 # the controller declares a broker dead after this long
@@ -68,6 +70,14 @@ class Cluster:
         """Return the leader of each partition, -1 for none."""
         found = self.admin.list_topics(topic, timeout=5).topics[topic].partitions
         return {index: partition.leader for index, partition in found.items()}
+
+    def group_of_first(self, name: str) -> str:
+        """Return a group id that begins with `name` and that the first broker coordinates."""
+        # the topic of the groups is made with the first of them
+        foreign.commit(self.admin, f"{name}-first", name, 0)
+        leaders = self.leaders(GROUPS_TOPIC)
+        ids = (f"{name}-{number}" for number in range(100))
+        return next(one for one in ids if leaders[partition_of(one, len(leaders))] == 1)
 
     def logs(self, topic: str) -> list[Path]:
         """Return the folders of a topic's partitions, which a broker that gives one up renames."""

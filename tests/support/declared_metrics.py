@@ -18,6 +18,9 @@ Kind = Literal["counter", "gauge"]
 
 MONITOR_JOB: Final = "kafka-monitor"
 SERVICES_JOB: Final = "order-services"
+# Every series may have it: the monitor's where the cluster has a name, the services' where their targets
+# are labelled with it. A rule that keeps it does so in both cases.
+CLUSTER: Final = "cluster"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ def target_labels(prometheus: Path) -> dict[str, frozenset[str]]:
     """Return the labels that a scrape adds, by job, from prometheus.yml and its target files."""
     config = yaml.safe_load((prometheus / "prometheus.yml").read_text())
     return {
-        job["job_name"]: frozenset({"job", "instance"})
+        job["job_name"]: frozenset({"job", "instance", CLUSTER})
         | frozenset.intersection(
             *(
                 frozenset(group.get("labels", {}))

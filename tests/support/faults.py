@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
@@ -35,7 +36,7 @@ from tests.support.alert_pace import Pace
 from tests.support.alerting import Alerting, Targets, targets_of
 from tests.support.cluster import Cluster
 from tests.support.waiting import wait_for
-from tests.support.watched_system import ADMIN_TOKEN, Monitor, WatchedSystem, watched
+from tests.support.watched_system import ADMIN_TOKEN, CLUSTER, Monitor, WatchedSystem, watched
 
 POISON_PER_SECOND: Final = 2
 HOT_PER_SECOND: Final = 400
@@ -58,6 +59,11 @@ SLOW: Final = "slow-events"
 CUT: Final = "cut-events"
 GROWN: Final = "grown-events"
 FLAPPING: Final = "flapping-events"
+LONE: Final = "lone-events"
+ASSIGNED: Final = "assigned-events"
+NEVER: Final = "never-read-events"
+TRUNCATED: Final = "truncated-events"
+HANGING: Final = "hanging-events"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +81,7 @@ class Scene:
     @property
     def targets(self) -> Targets:
         """What is to be scraped."""
-        return targets_of(self.system.monitor.url, self.system.service_urls)
+        return targets_of(self.system.monitor.url, self.system.service_urls, CLUSTER)
 
     def sees(self, expression: str) -> None:
         """Wait until Prometheus finds something."""
@@ -92,7 +98,7 @@ def scene(directory: Path, pace: Pace, orders_per_second: float) -> Iterator[Sce
         "DB_POOL_TIMEOUT_SECONDS": "2",
     }
     with watched(directory, orders_per_second, settings=settings) as system:
-        targets = targets_of(system.monitor.url, system.service_urls)
+        targets = targets_of(system.monitor.url, system.service_urls, CLUSTER)
         with Alerting(directory / "alerting", targets, pace) as alerting:
             yield Scene(system, alerting)
 
@@ -152,18 +158,6 @@ def monitor_gone(scene: Scene) -> Iterator[None]:
         scene.system.monitor.start()
 
 
-@contextmanager
-def monitor_slow(scene: Scene) -> Iterator[None]:
-    with _monitor_with(scene, MONITOR_POLL_INTERVAL="300"):
-        yield
-
-
-@contextmanager
-def monitor_without_topics(scene: Scene) -> Iterator[None]:
-    with _monitor_with(scene, MONITOR_TOPICS_DENY=".*"):
-        yield
-
-
 # -- servers --------------------------------------------------------------------------------------
 
 
@@ -179,13 +173,24 @@ def broker_gone(scene: Scene) -> Iterator[None]:
 
 @contextmanager
 def one_of_two_brokers_gone(scene: Scene) -> Iterator[None]:
-    """Watch another cluster as well, with two brokers, and kill the second one."""
+    """Watch another cluster as well, with two brokers, and kill the second one.
+
+    The only group there reads what only the second one has: its lag is not known any more.
+    """
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cluster-")))
         cluster = Cluster(directory)
         stack.callback(cluster.stop)
         both = NewTopic("replicated", 1, replica_assignment=[[1, 2]])
         cluster.admin.create_topics([both])["replicated"].result()
+        lone = NewTopic(LONE, 1, replica_assignment=[[2]])
+        cluster.admin.create_topics([lone])[LONE].result()
+        producer = Producer({"bootstrap.servers": cluster.bootstrap_servers, "log_level": 0})
+        for number in range(500):
+            producer.produce(LONE, str(number), partition=0)
+        producer.flush(10)
+        group = cluster.group_of_first(LONE)
+        stack.enter_context(foreign.Reader(cluster.bootstrap_servers, group, LONE, offset=0))
         settings = {"KAFKA_BROKERS": cluster.bootstrap_servers, "MONITOR_CLUSTER": "second"}
         monitor = Monitor(directory, settings)
         stack.callback(monitor.stop)
@@ -202,6 +207,7 @@ def one_of_two_brokers_gone(scene: Scene) -> Iterator[None]:
         stack.callback(leave)
         scene.alerting.write_targets({"kafka-monitor": [*of_first, *of_second]})
         scene.sees('kafka_monitor_broker_up{broker="2"} == 1')
+        scene.sees(f'kafka_consumergroup_lag_sum{{topic="{LONE}"}}')
         cluster.second.kill()
         yield
         cluster.revive_second()
@@ -450,13 +456,87 @@ def flapping(scene: Scene) -> Iterator[None]:
         foreign.delete_group(scene.servers, FLAPPING)
 
 
+@contextmanager
+def committer_gone(scene: Scene) -> Iterator[None]:
+    """End a consumer that reads without membership, while messages go on coming."""
+    with foreign.topic(scene.servers, ASSIGNED, messages=10):
+        producer = Producer({"bootstrap.servers": scene.servers, "log_level": 0})
+
+        def produce() -> None:
+            producer.produce(ASSIGNED, b"one more", partition=0)
+            producer.flush(10)
+
+        with _repeated(produce, 5):
+            consumer = foreign.member(scene.servers, ASSIGNED)
+            consumer.assign([TopicPartition(ASSIGNED, 0, 0)])
+
+            def is_seen() -> bool:
+                message = consumer.poll(1)
+                if message is not None and message.error() is None:
+                    consumer.commit(message=message, asynchronous=False)
+                active = (
+                    f'kafka_consumergroup_active{{consumergroup="{ASSIGNED}", by="commits"}} == 1'
+                )
+                return bool(scene.alerting.query(active))
+
+            wait_for("commits without members that the monitor has seen", is_seen)
+            consumer.close()
+            yield
+        foreign.delete_group(scene.servers, ASSIGNED)
+
+
+@contextmanager
+def never_read(scene: Scene) -> Iterator[None]:
+    """Have a group that only has committed offsets, as a mirrored or a dead one."""
+    with foreign.topic(scene.servers, NEVER, messages=100) as admin:
+        foreign.commit(admin, NEVER, NEVER, 10)
+        yield
+        foreign.delete_group(scene.servers, NEVER)
+
+
+@contextmanager
+def past_end(scene: Scene) -> Iterator[None]:
+    """Have a group commit what its topic does not have, as after the topic was created anew."""
+    with (
+        foreign.topic(scene.servers, TRUNCATED, messages=10),
+        foreign.Reader(scene.servers, TRUNCATED, TRUNCATED, offset=5_000),
+    ):
+        yield
+
+
+@contextmanager
+def hanging_transaction(scene: Scene) -> Iterator[None]:
+    """Leave a transaction open whose records are older than the rule waits for."""
+    settings: dict[str, str | int] = {
+        "bootstrap.servers": scene.servers,
+        "transactional.id": HANGING,
+        "transaction.timeout.ms": 600_000,
+        "log_level": 0,
+    }
+    producer = Producer(settings)
+    producer.init_transactions(30)
+    # at once: what the monitor has seen coming it knows to be young, whatever its timestamp says
+    with foreign.topic(scene.servers, HANGING) as admin:
+        producer.begin_transaction()
+        began_ms = int((time.time() - 20 * MINUTE_S) * 1000)
+        for number in range(50):
+            producer.produce(HANGING, str(number), partition=0, timestamp=began_ms)
+        producer.flush(30)
+        foreign.commit(admin, HANGING, HANGING, 0)
+        try:
+            yield
+        finally:
+            producer.abort_transaction(30)
+        foreign.delete_group(scene.servers, HANGING)
+
+
 # -- what is scraped ------------------------------------------------------------------------------
 
 
 @contextmanager
 def service_not_scraped(scene: Scene) -> Iterator[None]:
     services = [one for one in scene.system.service_urls if one[0] != "shipping"]
-    with _targets(scene, targets_of(scene.system.monitor.url, services)):
+    with _targets(scene, targets_of(scene.system.monitor.url, services, CLUSTER)):
         yield
 
 
@@ -500,18 +580,6 @@ def _service_faults(scene: Scene, service: str, **faults: float) -> Iterator[Non
         yield
     finally:
         ask("DELETE", None)
-
-
-@contextmanager
-def _monitor_with(scene: Scene, **settings: str) -> Iterator[None]:
-    monitor = scene.system.monitor
-
-    def restart() -> None:
-        monitor.stop()
-        monitor.start()
-
-    with _environment(monitor, restart, **settings):
-        yield
 
 
 @contextmanager

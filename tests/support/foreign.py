@@ -10,7 +10,13 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from tests.support.waiting import wait_for
@@ -124,6 +130,18 @@ def member(servers: str, group: str, settings: Mapping[str, str | int] | None = 
             **(settings or {}),
         }
     )
+
+
+def commit(admin: AdminClient, group: str, topic: str, offset: int) -> None:
+    """Commit an offset of partition 0 for a group without members, as an operator or a mirror does."""
+    request = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, 0, offset)])
+
+    def committed() -> bool:
+        # a coordinator that is just coming refuses a partition, not the request
+        answer = admin.alter_consumer_group_offsets([request])[group].result()
+        return not any(partition.error for partition in answer.topic_partitions)
+
+    wait_for(f"commit of {group}", committed, 30)
 
 
 def delete_group(servers: str, group: str) -> None:

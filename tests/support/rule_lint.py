@@ -42,6 +42,18 @@ _NEVER_NEGATIVE: Final = (*_OF_COUNTERS, "changes", "resets", "count_over_time",
 _KEEPS_BOUNDS: Final = ("max_over_time", "min_over_time", "avg_over_time", "last_over_time")
 _INFINITY: Final = float("inf")
 _LABEL_IN_TEMPLATE: Final = re.compile(r"\$labels\.(\w+)")
+_RUNBOOKS: Final = "{{ with $externalLabels.runbooks }}{{ . }}/{{ end }}"
+_DASHBOARDS: Final = "{{ $externalLabels.dashboards }}"
+_ENCODED: Final = re.compile(r"\{\{ \$labels\.\w+ \| urlquery \}\}|\{\{ \. \| urlquery \}\}")
+_CONDITION: Final = re.compile(r"\{\{ (?:with \$labels\.\w+|end) \}\}")
+_OPTIONAL: Final = re.compile(
+    r"\{\{-? (?:with|if) \$labels\.(\w+) \}\}(.*?)\{\{-? end \}\}"
+    r'|\{\{ or \$labels\.\w+ "[^"]+" \}\}',
+    re.DOTALL,
+)
+# A sum over all topics at MONITOR_LEVEL=group names none, a cluster need not have a name, and a group's id
+# may be the empty one.
+_MAY_BE_EMPTY: Final = frozenset({"topic", "cluster", "consumergroup"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +137,10 @@ def lint(rules: Iterable[Rule], surroundings: Surroundings) -> list[str]:
     findings = list(_duplicates(rules))
     # recording rules first: alerts of any file use them
     for rule in sorted(rules, key=lambda rule: rule.is_alert):
+        if not rule.is_alert:
+            # what is recorded may be remembered: a rule reads what it wrote before
+            level = frozenset(rule.name.partition(":")[0].split("_"))
+            known.setdefault(rule.name, Series("gauge", level))
         reader = _Reader(known, surroundings.scrape_interval)
         try:
             shape = reader.read(promql.parse(rule.expression))
@@ -155,6 +171,8 @@ def _duplicates(rules: list[Rule]) -> Iterator[str]:
 def _faults_of_alert(
     rule: Rule, shape: Shape, dashboards: Mapping[str, frozenset[str]]
 ) -> Iterator[str]:
+    yield from _faults_of_texts(rule, shape)
+    yield from _faults_of_link(rule.annotations.get("dashboard_url", ""), dashboards)
     if rule.wait is None:
         yield "has no `for`: one bad scrape would page"
     if not shape.filters:
@@ -163,26 +181,39 @@ def _faults_of_alert(
         yield f"severity must be one of {', '.join(SEVERITIES)}"
     if not rule.labels.get("component"):
         yield "has no component label: Alertmanager groups and inhibits by it"
+
+
+def _faults_of_texts(rule: Rule, shape: Shape) -> Iterator[str]:
     notes = rule.annotations
     if not notes.get("summary") or "{{" in notes["summary"]:
         yield "needs a summary without templates: messages are grouped under it"
     if "{{" not in notes.get("description", ""):
         yield "needs a description with the values that matter"
-    if notes.get("runbook_url") != f"alerts/runbooks/{rule.name}.md":
-        yield f"runbook_url must be alerts/runbooks/{rule.name}.md"
-    url = urlsplit(notes.get("dashboard_url", ""))
-    variables = dashboards.get(url.path.removeprefix("/d/"))
-    if variables is None:
-        yield f"dashboard_url must be /d/ and one of {', '.join(dashboards)}"
-    else:
-        given = [name.removeprefix("var-") for name, _ in parse_qsl(url.query)]
-        yield from (
-            f"its dashboard has no variable {name}" for name in given if name not in variables
-        )
+    if notes.get("runbook_url") != f"{_RUNBOOKS}alerts/runbooks/{rule.name}.md":
+        yield f"runbook_url must be {_RUNBOOKS}alerts/runbooks/{rule.name}.md"
     for where, text in [*notes.items(), *rule.labels.items()]:
         for label in _LABEL_IN_TEMPLATE.findall(text):
             if label not in (shape.labels or ()):
                 yield f"{where} uses label {label}, which the expression does not keep"
+    if rule.labels.get("component") == "consumer-group":
+        for label in _LABEL_IN_TEMPLATE.findall(_OPTIONAL.sub("", notes.get("description", ""))):
+            if label in _MAY_BE_EMPTY:
+                yield f"description names {label}, which may be empty, without `with` or `or`"
+
+
+def _faults_of_link(link: str, dashboards: Mapping[str, frozenset[str]]) -> Iterator[str]:
+    # a group's id may have any character, also those that end a value of a URL
+    left = _ENCODED.sub("", _CONDITION.sub("", link.removeprefix(_DASHBOARDS)))
+    if "{{" in left:
+        yield "dashboard_url has a label that is not encoded by urlquery"
+    optional = _OPTIONAL.sub(lambda found: found[2] or "", link)
+    url = urlsplit(_ENCODED.sub("x", optional.removeprefix(_DASHBOARDS)))
+    variables = dashboards.get(url.path.removeprefix("/d/"))
+    if variables is None or not link.startswith(_DASHBOARDS):
+        yield f"dashboard_url must be {_DASHBOARDS}/d/ and one of {', '.join(dashboards)}"
+        return
+    given = [name.removeprefix("var-") for name, _ in parse_qsl(url.query)]
+    yield from (f"its dashboard has no variable {name}" for name in given if name not in variables)
 
 
 def _faults_of_recording(rule: Rule, shape: Shape) -> Iterator[str]:

@@ -32,6 +32,7 @@ from tests.support.programs import program
 from tests.support.waiting import wait_for
 
 ADMIN_TOKEN: Final = "a-token-of-this-test-only"
+CLUSTER: Final = "local"
 ONE_OF_EACH: Final = dict.fromkeys(SERVICES, 1)
 # The shortest poll that the monitor takes. What it asks for more rarely would make a test wait.
 MONITOR_PACE: Final = {
@@ -53,7 +54,7 @@ class Monitor(ManagedProcess):
         self.url = f"http://{LOOPBACK}:{port}"
         super().__init__(
             "monitor",
-            [sys.executable, "-m", "monitor", "serve"],
+            [sys.executable, "-m", "tests.support.paced_monitor", "serve"],
             directory / "monitor.log",
             {
                 **os.environ,
@@ -189,7 +190,7 @@ def watched(
             {
                 **Plan(replicas, shop.base_port, 1, None, None).monitor_environment(directly),
                 "KAFKA_BROKERS": shop.broker.bootstrap_servers,
-                "MONITOR_CLUSTER": "local",
+                "MONITOR_CLUSTER": CLUSTER,
                 "MONITOR_PGBOUNCER_URL": pgbouncer.url(),
             },
         )

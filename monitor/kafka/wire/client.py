@@ -16,6 +16,7 @@ from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
 from kafka.protocol.metadata import MetadataResponse
 
+from monitor.every import cause_of
 from monitor.kafka.questions import (
     GRACE_S,
     Ask,
@@ -249,6 +250,9 @@ class KafkaWire:
             answer = ANSWERS[type(ask.question)](ask.question, outcome)
         except ValueError as error:
             ask.failure = Failure(str(error))
+            return
+        except Exception as error:  # noqa: BLE001  # one answer must not cost the whole poll
+            ask.failure = Failure(f"its answer was not understood: {cause_of(error)}")
             return
         if isinstance(answer, Failure):
             ask.failure = answer

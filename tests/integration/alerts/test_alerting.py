@@ -18,29 +18,39 @@ from tests.support.alert_pace import Pace
 from tests.support.alerting import Alerting, targets_of
 from tests.support.anger import Fault, of
 
+ADDRESSES = {"dashboards": "https://grafana.example", "runbooks": "https://git.example/main"}
 GROUPS = [f"group-{number}" for number in range(40)]
 HEALTHY = [
     'kafka_monitor_up{cluster="test"} 1',
     'kafka_monitor_broker_up{broker="1"} 1',
     *(f'kafka_consumergroup_members{{consumergroup="{group}"}} 1' for group in GROUPS),
+    *(f'kafka_consumergroup_active{{consumergroup="{group}",by="members"}} 1' for group in GROUPS),
 ]
 
 
 def lag(messages: int, *groups: str) -> list[str]:
     return [
-        f'kafka_consumergroup_lag_sum{{consumergroup="{group}",topic="t"}} {messages}'
+        f'kafka_consumergroup_readable_lag{{consumergroup="{group}",topic="t"}} {messages}'
         for group in groups
     ]
 
 
 def wedged(messages: int, *groups: str) -> list[str]:
     """Lag at a committed offset that does not move."""
-    names = [f'{{consumergroup="{group}",topic="t",partition="0"}}' for group in groups]
     return [
         *lag(messages, *groups),
-        *(f"kafka_consumergroup_lag{labels} {messages}" for labels in names),
-        *(f"kafka_consumergroup_current_offset{labels} 7" for labels in names),
+        *(
+            f'kafka_consumergroup_stuck_partitions{{consumergroup="{group}",topic="t"}} '
+            f"{int(messages > 0)}"
+            for group in groups
+        ),
     ]
+
+
+def in_cluster(name: str, samples: list[str]) -> list[str]:
+    """Return the same of a cluster with a name."""
+    without = [line.replace('cluster="test"', "").replace("{,", "{") for line in samples]
+    return [line.replace("{", f'{{cluster="{name}",', 1) for line in without]
 
 
 class FakeTarget:
@@ -92,7 +102,8 @@ def alerting(
     target: FakeTarget, services: list[tuple[str, str]], tmp_path: Path
 ) -> Iterator[Alerting]:
     pace = Pace(factor=100.0, scrape_interval_seconds=0.5, shortest_window_seconds=3.0)
-    with Alerting(tmp_path / "alerting", targets_of(target.url, services), pace) as running:
+    targets = targets_of(target.url, services)
+    with Alerting(tmp_path / "alerting", targets, pace, addresses=ADDRESSES) as running:
         yield running
 
 
@@ -102,7 +113,14 @@ def test_an_alert_is_told_when_it_fires_and_when_it_is_resolved(
     target.show(HEALTHY + wedged(0, *GROUPS[1:]) + lag(1500, "group-0"))
     notice = alerting.wait_until_told("KafkaConsumerLagHigh", consumergroup="group-0")
     assert notice.receiver == "chat"
-    assert notice.annotations["runbook_url"] == "alerts/runbooks/KafkaConsumerLagHigh.md"
+    # it can be clicked, and where it leads is no label that others group by
+    assert notice.annotations["runbook_url"] == (
+        "https://git.example/main/alerts/runbooks/KafkaConsumerLagHigh.md"
+    )
+    assert notice.annotations["dashboard_url"] == (
+        "https://grafana.example/d/consumer-groups?var-group=group-0&var-topic=t"
+    )
+    assert not notice.labels.keys() & ADDRESSES.keys()
     assert "group-0 has 1.5k unread" in notice.annotations["description"]
     target.show(HEALTHY + wedged(0, *GROUPS))
     alerting.wait_until_resolved("KafkaConsumerLagHigh", consumergroup="group-0")
@@ -145,6 +163,44 @@ def test_a_dead_broker_pages_once_and_not_for_each_of_forty_groups(
         if message["status"] == "firing" and message["groupLabels"]["component"] != "canary"
     ]
     assert len(pages) == 1
+
+
+def test_a_dead_broker_of_one_cluster_mutes_nothing_of_the_other(
+    alerting: Alerting, target: FakeTarget
+) -> None:
+    healthy = HEALTHY + wedged(0, *GROUPS)
+    both = [*in_cluster("a", healthy), *in_cluster("b", healthy)]
+    target.show(both)
+    alerting.wait_until_quiet()
+    broken = [line.replace('broker="1"} 1', 'broker="1"} 0') for line in HEALTHY]
+    ill = [*in_cluster("a", broken), *in_cluster("b", HEALTHY)]
+    target.show([*ill, *in_cluster("a", wedged(0, *GROUPS)), *in_cluster("b", wedged(0, *GROUPS))])
+    alerting.wait_until_told("KafkaBrokerDown", broker="1", cluster="a")
+    stuck = [*wedged(90, "group-0"), *wedged(0, *GROUPS[1:])]
+    target.show([*ill, *in_cluster("a", stuck), *in_cluster("b", stuck)])
+    alerting.wait_until_told("KafkaConsumerStuck", consumergroup="group-0", cluster="b")
+    alerting.wait_until_firing("KafkaConsumerStuck", consumergroup="group-0", cluster="a")
+    alerting.settle()
+    told = {
+        (notice.name, notice.labels["cluster"])
+        for notice in alerting.webhook.notices()
+        if "cluster" in notice.labels
+    }
+    assert told == {("KafkaBrokerDown", "a"), ("KafkaConsumerStuck", "b")}, alerting.describe()
+
+
+def test_the_monitors_own_fault_is_told_to_the_chat(alerting: Alerting, target: FakeTarget) -> None:
+    errors = [
+        f'kafka_monitor_internal_errors{{cluster="test",step="retention",subject="{group}"}} 1'
+        for group in GROUPS[:2]
+    ]
+    target.show(HEALTHY + wedged(0, *GROUPS) + errors)
+    notice = alerting.wait_until_told("KafkaMonitorInternalError", step="retention")
+    assert notice.receiver == "chat"
+    assert "retention for 2 groups" in notice.annotations["description"]
+    target.show(HEALTHY + wedged(0, *GROUPS))
+    alerting.wait_until_resolved("KafkaMonitorInternalError")
+    assert alerting.told() == {"KafkaMonitorInternalError"}
 
 
 def test_a_target_that_goes_away_is_told_with_its_service(

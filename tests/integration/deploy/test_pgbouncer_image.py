@@ -74,10 +74,6 @@ def roles(database: Database, postgres: EmbeddedPostgres) -> Iterator[tuple[str,
     yield services, monitor
     connection = postgres.connect("postgres")
     with connection.cursor() as cursor:
-        owner = sql.Identifier(database.user)
-        cursor.execute(
-            sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(database.name), owner)
-        )
         for role in (services, monitor):
             name = sql.Identifier(role)
             in_database = postgres.connect(database.name)
@@ -145,14 +141,15 @@ def pooler(database: Database, roles: tuple[str, str], tmp_path: Path) -> Iterat
         shutil.rmtree(folder)
 
 
-def test_services_reach_their_database_through_it_and_may_create_their_tables(
+def test_services_reach_their_database_through_it_and_may_create_no_tables(
     pooler: Pooler,
 ) -> None:
     connection = pooler.connect(pooler.services, PASSWORD)
     with connection.cursor() as cursor:
-        cursor.execute("CREATE TABLE made_through_pgbouncer (id integer)")
         cursor.execute("SELECT current_user, current_database()")
         assert cursor.fetchone() == (pooler.services, pooler.database)
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            cursor.execute("CREATE TABLE made_through_pgbouncer (id integer)")
     connection.close()
 
 

@@ -30,6 +30,7 @@ NOT_HERE = (
     "a partition's leader does not answer",
     "the group's coordinator does not answer",
     "a partition is WARN, STOP, STALL or REWIND",
+    "the last poll failed",
     "a part of the monitor's own work fails",
     "a broker refuses a part of the group",
     "a broker refuses a partition's offsets, or it has no leader",
@@ -244,5 +245,6 @@ def test_a_database_that_does_not_answer_costs_only_its_own_metrics(
             "both were looked at",
         )
     assert found["pg_up"][()] == 0
+    assert time.time() - found["db_pools_last_look_timestamp_seconds"][()] < 60
     assert "pg_settings_max_connections" not in found
     assert next(iter(found["kafka_monitor_up"].values())) == 1

@@ -204,17 +204,14 @@ def test_a_reply_that_is_larger_than_a_client_takes_is_asked_for_in_parts(
             wants_group=groups.__contains__,
             wants_topic=topic.__eq__,
         )
-        requests = []
         for _ in range(3):
             snapshot = collector.poll()
-            requests.append(snapshot.requests["OffsetFetch"])
             assert snapshot.broker_errors == {}
             for group in groups[:8]:
                 assert snapshot.groups[group].answer == ANSWERED
                 assert snapshot.groups[group].commits == {topic: {0: 2}}
             too_large = snapshot.groups[groups[8]]
             assert too_large.answer == Refused("its commits do not fit into one reply")
-        assert requests[0] > requests[1]
     finally:
         wire.close()
 

@@ -24,7 +24,9 @@ class Scene:
 
     def __init__(self, kafka: EmbeddedKafka, name: str, wire: KafkaWire) -> None:
         self.name = name
-        self._servers: dict[str, str | int | float | bool] = {"bootstrap.servers": kafka.bootstrap_servers}
+        self._servers: dict[str, str | int | float | bool] = {
+            "bootstrap.servers": kafka.bootstrap_servers
+        }
         self._admin = AdminClient(self._servers)
         self._collector = Collector(
             wire,
@@ -61,15 +63,16 @@ class Scene:
         where = TopicPartition(self.name, 0, offset)
         self._admin.delete_records([where])[where].result()
 
-    def poll(self) -> GroupMeasures:
-        found = self.analyst.measure(self._collector.poll())[self.name]
+    def poll(self) -> GroupMeasures | None:
+        """Return the group's measures, None before its coordinator lists it."""
+        found = self.analyst.measure(self._collector.poll()).get(self.name)
         assert self.analyst.findings.failures == {}
         return found
 
     def until(self, what: str, met: Callable[[GroupMeasures], object]) -> GroupMeasures:
         def probe() -> GroupMeasures | None:
             found = self.poll()
-            return found if met(found) else None
+            return found if found is not None and met(found) else None
 
         return wait_for(what, probe)
 
@@ -134,7 +137,7 @@ def test_a_log_that_was_emptied_before_a_group_is_a_loss_and_no_lag_in_seconds(
     scene.create()
     scene.write(scene.producer(), 20)
     scene.commit(5)
-    assert scene.poll().lost == {scene.name: 0}
+    assert scene.until("the group", lambda _: True).lost == {scene.name: 0}
     scene.delete_before(20)
     found = scene.until("the deletion", lambda found: found.unread_deleted[scene.name])
     assert (found.lost, found.unread_deleted) == ({scene.name: 15}, {scene.name: 15})
@@ -145,7 +148,7 @@ def test_a_log_that_was_emptied_before_a_group_is_a_loss_and_no_lag_in_seconds(
 def test_mirrored_records_are_kept_by_the_time_that_they_carry(scene: Scene) -> None:
     scene.create(retention_ms=str(10 * DAY_S * 1000))
     scene.commit(0)
-    scene.poll()
+    scene.until("the group", lambda _: True)
     scene.write(scene.producer(), 50, stamped_ago=10 * DAY_S - 3_600)
     found = scene.until("the records", lambda found: found.lag.total == 50)
     remaining = found.retention[scene.name][0].remaining_seconds

@@ -39,6 +39,28 @@ def test_creating_topics_twice_changes_nothing(kafka: EmbeddedKafka) -> None:
     assert [line.split()[:2] for line in lines[1:]] == [["orders", str(n)] for n in range(6)]
 
 
+def test_topics_are_compared_with_their_declaration(
+    kafka: EmbeddedKafka, unique: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = topics.Topic(unique("topic"), 1)
+    topics.create(topics.admin_client(kafka.bootstrap_servers), [there])
+
+    def check(*wanted: topics.Topic) -> Result:
+        monkeypatch.setattr(topics, "TOPICS", wanted)
+        monkeypatch.setattr(topics.check, "__defaults__", (wanted,))
+        return run("topics", "check", "--kafka", kafka.bootstrap_servers)
+
+    wait_for("the topic", lambda: check(there).exit_code == 0)
+    assert check(there).output == "all 1 topics are as declared\n"
+    other = topics.Topic(there.name, 1, retention_days=9)
+    told = check(other)
+    assert told.exit_code == 1
+    assert told.output == (
+        f"{there.name}: retention.ms is 604800000, declared 777600000\n"
+        f"    order-services topics alter {there.name} --settings\n"
+    )
+
+
 def test_partitions_grow_and_do_not_shrink(
     kafka: EmbeddedKafka, unique: Callable[[str], str]
 ) -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, date, datetime, timedelta
 
@@ -11,14 +10,14 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from order_services import tables
-from order_services.catalogue import PRODUCTS
+from order_services import topics
 from order_services.events import Event, EventType, new_id
 from order_services.local.ports import free_port
 from order_services.runtime import database as database_module
-from order_services.runtime import inbox, inbox_partitions
+from order_services.runtime import inbox
 from order_services.runtime.database import Database, close_idle, is_transient
 from order_services.runtime.settings import ServiceSettings
+from order_services.storage import rings
 from tests.integration.order_services.conftest import Lab
 
 
@@ -120,20 +119,6 @@ def test_a_database_that_is_away_is_told_without_its_address(lab_settings: Servi
     assert str(port) not in reason
 
 
-def test_many_services_create_the_schema_at_once(lab_settings: ServiceSettings) -> None:
-    database = Database(lab_settings)
-    with ThreadPoolExecutor(4) as threads:
-        list(threads.map(tables.create_schema, [database.engine] * 4))
-    with database.begin() as connection:
-        connection.execute(text("UPDATE inventory SET taken = 5 WHERE product_id = 'PROD-001'"))
-    tables.create_schema(database.engine)
-    with database.begin() as connection:
-        rows = connection.execute(text("SELECT product_id, taken FROM inventory")).all()
-    database.close()
-    assert {row[0] for row in rows} == {product.product_id for product in PRODUCTS}
-    assert dict(tuple(row) for row in rows)["PROD-001"] == 5
-
-
 def event_of(day: date) -> Event:
     moment = datetime.combine(day, datetime.min.time(), UTC) + timedelta(hours=12)
     return Event(EventType.ORDER_CREATED, new_id(), {}, "s", "c", timestamp=moment)
@@ -149,25 +134,56 @@ def test_the_inbox_recognises_events_of_every_day(lab: Lab) -> None:
         assert len(inbox.admit(connection, "other", events)) == 5
 
 
-def test_old_days_of_the_inbox_are_dropped_and_young_ones_kept(lab: Lab) -> None:
+def test_old_days_of_the_inbox_are_forgotten_and_young_ones_kept(lab: Lab) -> None:
     today = datetime.now(UTC).date()
-    ancient = today - timedelta(days=400)
+    young = [event_of(today + timedelta(days=n)) for n in (1, 0, -1, -rings.INBOX_RETENTION_DAYS)]
+    # the day before the retention, one of a clock that is wrong, and one from before its topic's days
+    old = [
+        event_of(today + timedelta(days=n))
+        for n in (-rings.INBOX_RETENTION_DAYS - 1, 3, rings.INBOX.places - 12, -400)
+    ]
     with lab.database.begin() as connection:
-        inbox.admit(connection, "group", [event_of(today), event_of(ancient)])
-        later = today + timedelta(days=5)
-        inbox_partitions.create(connection, later)
-        dropped = inbox_partitions.drop_old(connection, today=later, retention_days=5)
-        assert dropped == [f"inbox_{today - timedelta(days=1):%Y%m%d}"]
-        left = connection.execute(text("SELECT event_time::date FROM inbox")).scalars().all()
-        assert left == [today]
-        # nothing is old any more
-        assert inbox_partitions.drop_old(connection, today=later, retention_days=5) == []
+        inbox.admit(connection, "group", [*young, *old])
+    with lab.database.begin() as connection:
+        assert rings.forget_old_inbox(connection)
+    with lab.database.begin() as connection:
+        assert rings.forget_old_inbox(connection) == []
+        again = inbox.admit(connection, "group", [*young, *old])
+    in_a_kept_place = {
+        event.event_id
+        for event in old
+        if rings.INBOX.slot_at(event.timestamp)
+        in {rings.INBOX.slot(today + timedelta(days=n)) for n in range(-10, 2)}
+    }
+    assert {event.event_id for event in again} == {e.event_id for e in old} - in_a_kept_place
+    assert len(again) >= 2
 
 
-def test_a_day_whose_events_came_first_stays_in_the_default_partition(lab: Lab) -> None:
-    far = datetime.now(UTC).date() + timedelta(days=30)
-    event = event_of(far)
+def test_forgetting_waits_for_nobody_and_nobody_for_it(lab: Lab) -> None:
+    """A consumer's long batch and the inbox's maintenance go on side by side."""
+    today = datetime.now(UTC).date()
+    ancient, fresh = event_of(today + timedelta(days=3)), [event_of(today) for _ in range(2)]
     with lab.database.begin() as connection:
-        assert inbox.admit(connection, "group", [event]) == [event]
-        inbox_partitions.create(connection, far)
-        assert inbox.admit(connection, "group", [event]) == []
+        inbox.admit(connection, "group", [ancient])
+    with lab.database.begin() as batch:
+        inbox.admit(batch, "group", fresh[:1])
+        with lab.database.begin() as maintenance:
+            emptied = rings.forget_old_inbox(maintenance)
+            assert emptied == [rings.INBOX.partition(rings.INBOX.slot_at(ancient.timestamp))]
+            # not committed yet: the next batch need not wait for it
+            with lab.database.begin() as other:
+                other.execute(text("SET LOCAL lock_timeout = '200ms'"))
+                assert inbox.admit(other, "group", fresh[1:]) == fresh[1:]
+
+
+def test_the_inbox_remembers_for_longer_than_kafka_keeps_the_messages() -> None:
+    assert rings.INBOX_RETENTION_DAYS > topics.DATA_RETENTION_DAYS
+    assert rings.INBOX.places > rings.INBOX_RETENTION_DAYS + 3
+
+
+def test_the_place_of_a_moment_is_that_of_its_utc_day() -> None:
+    for ring in rings.RINGS:
+        for days in range(-3, 500):
+            moment = datetime(1970, 1, 1, 23, 59, 59, 999_999, tzinfo=UTC) + timedelta(days=days)
+            assert ring.slot_at(moment) == ring.slot(moment.date())
+            assert 0 <= ring.slot(moment.date()) < ring.places

@@ -56,7 +56,6 @@ def settings(database: Any) -> GatewaySettings:
 @pytest.fixture
 def connected(settings: GatewaySettings) -> Iterator[Database]:
     database = Database(settings)
-    tables.create_schema(database.engine)
     yield database
     database.close()
 

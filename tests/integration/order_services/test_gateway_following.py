@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from order_services import tables
 from order_services.events import Event, EventType, new_id
 from order_services.gateway import reading
 from order_services.gateway.accepting import OrderWriter
@@ -43,7 +42,6 @@ def connected(database: Any) -> Iterator[Database]:
         db_password=database.password,
     )
     connected = Database(settings)
-    tables.create_schema(connected.engine)
     yield connected
     connected.close()
 

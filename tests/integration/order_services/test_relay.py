@@ -71,7 +71,7 @@ def test_a_message_that_kafka_never_takes_is_set_aside_and_the_others_go(
     lab: Lab, too_large: int
 ) -> None:
     topic = lab.unique("small")
-    wanted = topics.Topic(topic, 1, {"max.message.bytes": "50000"})
+    wanted = topics.Topic(topic, 1, max_message_bytes=50000)
     topics.create(topics.admin_client(lab.kafka.bootstrap_servers), [wanted])
     # noise: it must be too large when compressed, too
     put(lab, topic, b"1", random.Random(1).randbytes(too_large), b"2")

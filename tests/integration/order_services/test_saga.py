@@ -251,7 +251,7 @@ class Shop:
 
     def forget(self, which: int) -> None:
         """Drop the inbox, as happens to its old days, and deliver all of them again."""
-        self.connection.execute(text("DELETE FROM inbox"))
+        self.connection.execute(text("DELETE FROM inbox_events"))
         self.rewind(which, to=0)
 
     def settle(self) -> None:

@@ -3,11 +3,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from order_services import topics
 from order_services.local.kafka import EmbeddedKafka
 from order_services.local.ports import free_port
+from order_services.runtime import relay
 from order_services.topics import Topic, TopicError
 from tests.support.waiting import wait_for
 
@@ -25,10 +26,10 @@ def test_all_declared_topics_are_created_once(admin: AdminClient) -> None:
     topics.create(admin)
     assert topics.create(admin) == []
     wait_for("the topics", lambda: set(topics.list_names(admin)) >= set(topics.TOPIC_OF_NAME))
-    found = {each.name: len(each.partitions) for each in topics.describe(admin)}
+    counts = {each.name: len(each.partitions) for each in topics.describe(admin)}
     for topic in topics.TOPICS:
-        assert found[topic.name] == topic.partitions
-    assert {name: found[name] for name in ("orders", "payments", "orders-replay")} == {
+        assert counts[topic.name] == topic.partitions
+    assert {name: counts[name] for name in ("orders", "payments", "orders-replay")} == {
         "orders": 6,
         "payments": 3,
         "orders-replay": 3,
@@ -73,3 +74,61 @@ def test_each_group_has_a_dead_letter_topic_of_its_own() -> None:
     names = [group.dead_letter_topic for group in topics.GROUPS]
     assert len(set(names)) == len(names) == 5
     assert set(names) <= set(topics.TOPIC_OF_NAME)
+
+
+def found(admin: AdminClient, topic: Topic) -> dict[str, str]:
+    return {d.what: d.remedy for d in topics.check(admin, [topic])}
+
+
+def test_a_topic_is_created_as_it_is_declared(
+    admin: AdminClient, unique: Callable[[str], str]
+) -> None:
+    wanted = Topic(unique("topic"), 2, retention_days=3, max_message_bytes=5_000)
+    assert found(admin, wanted) == {"does not exist": "topics create"}
+    topics.create(admin, [wanted])
+    wait_for("the topic", lambda: topics.check(admin, [wanted]) == [])
+    assert topics._settings(admin, [wanted.name])[wanted.name].items() >= {
+        ("retention.ms", "259200000"),
+        ("max.message.bytes", "5000"),
+        ("cleanup.policy", "delete"),
+        ("min.insync.replicas", "1"),
+    }
+
+
+def test_each_difference_is_told_with_the_command_that_mends_it(
+    admin: AdminClient, unique: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = unique("topic")
+    by_hand = {"retention.ms": "3600000", "cleanup.policy": "compact", "max.message.bytes": "1000"}
+    admin.create_topics([NewTopic(name, 1, 1, config=by_hand)])[name].result()
+    wanted = Topic(name, 2)
+    monkeypatch.setitem(topics.TOPIC_OF_NAME, name, wanted)
+    settings = f"topics alter {name} --settings"
+    expected = {
+        "has 1 partitions, declared 2": f"topics alter {name} --partitions 2",
+        "cleanup.policy is compact, declared delete": settings,
+        "max.message.bytes is 1000, declared 1048588": settings,
+        "retention.ms is 3600000, declared 604800000": settings,
+    }
+    wait_for("the topic", lambda: found(admin, wanted) == expected)
+    topics.alter(admin, name, 3)
+    topics.apply_settings(admin, name)
+    # more partitions than declared are none: they only grow
+    wait_for("no difference", lambda: topics.check(admin, [wanted]) == [])
+    with pytest.raises(TopicError, match="nothing-like-it is none of those that are declared"):
+        topics.apply_settings(admin, "nothing-like-it")
+
+
+def test_an_acknowledged_message_is_on_two_brokers_where_there_are_two() -> None:
+    for topic in topics.TOPICS:
+        copies = [topic.settings(n)["min.insync.replicas"] for n in (1, 2, 3, 5)]
+        assert copies == ["1", "2", "2", "2"]
+
+
+def test_the_largest_message_of_a_topic_fits_into_its_dead_letter_topic() -> None:
+    sizes = {topic.name: topic.max_message_bytes for topic in topics.TOPICS}
+    for group in topics.GROUPS:
+        largest = max(sizes[name] for name in group.topics)
+        assert sizes[group.dead_letter_topic] >= largest + 64 * 1024
+        # and the relay's producer does not refuse it before the broker can take it
+        assert sizes[group.dead_letter_topic] <= relay.MAX_MESSAGE_BYTES

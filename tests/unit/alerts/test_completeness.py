@@ -29,6 +29,11 @@ WATCHED = {
     "rebalances": "KafkaConsumerGroupRebalanceStorm",
     "balance": "KafkaConsumerGroupImbalanced",
     "unassigned": "KafkaConsumerGroupUnassignedPartitions",
+    "no commits": "KafkaConsumerCommitsStopped",
+    "never active": "KafkaConsumerGroupsNeverActive",
+    "past the end": "KafkaConsumerCommitPastEnd",
+    "open transaction": "KafkaOpenTransaction",
+    "own fault": "KafkaMonitorInternalError",
     "processing time": "OrderServiceProcessingSlow",
     "error rate": "OrderServiceErrorRateHigh",
     "success objective": "OrderSuccessBudgetBurn",
@@ -143,6 +148,9 @@ def test_routes_and_inhibitions_name_alerts_labels_and_groups_that_exist(
         lists += [rule["source_matchers"], rule["target_matchers"]]
     for matcher in (one for matchers in lists for one in matchers):
         label, operator, pattern = re.fullmatch(r'(\w+)(=~|=)"(.*)"', matcher).groups()  # type: ignore[union-attr]  # a mismatch is the failure
+        if label == "cluster":
+            assert (operator, pattern) == ("=", ""), "what clusters are called is not ours"
+            continue
         if operator == "=":
             assert pattern in values[label], matcher
             continue
@@ -165,11 +173,24 @@ def test_what_speaks_for_alerts_about_others_outlasts_them(
     keep = {rule.name: rule.keep for rule in alerts if rule.keep}
     sources: set[str] = set()
     for rule in load(repository / "prometheus/alertmanager.yml")["inhibit_rules"]:
-        if "equal" not in rule:
+        if not {"consumergroup", "service", "alertname"} & set(rule.get("equal", ())):
             matcher = next(one for one in rule["source_matchers"] if one.startswith("alertname"))
             sources.update(_alternatives(matcher.partition('"')[2].rstrip('"')))
     # it speaks for a stuck group, and is itself spoken for by a service that is down
-    assert keep == {**dict.fromkeys(sources, "2m"), "KafkaConsumerGroupWithoutMembers": "1m"}
+    assert keep == {
+        **dict.fromkeys(sources, "2m"),
+        "KafkaConsumerGroupWithoutMembers": "1m",
+        # of several reasons for it one may end just when another begins
+        "KafkaMonitorAbsent": "2m",
+        "KafkaMonitorDataStale": "2m",
+    }
+
+
+def test_what_is_held_back_is_of_the_same_cluster(repository: Path) -> None:
+    for rule in load(repository / "prometheus/alertmanager.yml")["inhibit_rules"]:
+        # of one monitor, of one job, of one objective; or of what has no cluster's name on it
+        narrow = {"cluster", "instance", "job", "alertname"} & set(rule.get("equal", ()))
+        assert narrow or 'cluster=""' in rule["target_matchers"], rule
 
 
 def test_a_service_that_is_down_speaks_for_its_own_group(repository: Path) -> None:

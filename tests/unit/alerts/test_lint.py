@@ -9,6 +9,11 @@ import pytest
 
 from tests.support.rule_lint import Rule, Surroundings, lint, load_rules
 
+RUNBOOKS = "{{ with $externalLabels.runbooks }}{{ . }}/{{ end }}"
+DASHBOARDS = "{{ $externalLabels.dashboards }}"
+GROUPS = f"{DASHBOARDS}/d/consumer-groups"
+ENCODED_TOPIC = "{{ $labels.topic | urlquery }}"
+
 GOOD = Rule(
     file="x.yml",
     name="KafkaExample",
@@ -18,9 +23,9 @@ GOOD = Rule(
     labels={"severity": "warning", "component": "consumer-group"},
     annotations={
         "summary": "A group is behind.",
-        "description": "Group {{ $labels.consumergroup }} is {{ $value }} behind.",
-        "runbook_url": "alerts/runbooks/KafkaExample.md",
-        "dashboard_url": "/d/consumer-groups?var-group={{ $labels.consumergroup }}",
+        "description": 'Group {{ or $labels.consumergroup "(empty id)" }} is {{ $value }} behind.',
+        "runbook_url": f"{RUNBOOKS}alerts/runbooks/KafkaExample.md",
+        "dashboard_url": f"{GROUPS}?var-group={{{{ $labels.consumergroup | urlquery }}}}",
     },
 )
 
@@ -118,7 +123,7 @@ def test_an_expression_that_can_fire_and_clear_passes(
     notes = {
         **GOOD.annotations,
         "description": "{{ $value }}",
-        "dashboard_url": "/d/kafka-overview",
+        "dashboard_url": f"{DASHBOARDS}/d/kafka-overview",
     }
     assert findings(surroundings, replace(GOOD, expression=expression, annotations=notes)) == ""
 
@@ -129,11 +134,33 @@ def test_an_expression_that_can_fire_and_clear_passes(
         ("summary", "{{ $labels.consumergroup }} is behind", "summary without templates"),
         ("summary", "", "summary without templates"),
         ("description", "A group is behind.", "description with the values"),
+        (
+            "description",
+            "{{ $labels.consumergroup }} is {{ $value }} behind",
+            "names consumergroup, which may be empty",
+        ),
         ("description", "{{ $labels.topic }} is behind", "uses label topic"),
-        ("runbook_url", "alerts/runbooks/Other.md", "runbook_url must be"),
-        ("dashboard_url", "/d/nowhere", "dashboard_url must be"),
-        ("dashboard_url", "/d/order-flow?var-topic={{ $labels.topic }}", "uses label topic"),
-        ("dashboard_url", "/d/order-flow?var-shop=1", "no variable shop"),
+        (
+            "description",
+            "{{ $value }} of {{ $labels.cluster }}",
+            "names cluster, which may be empty",
+        ),
+        ("runbook_url", f"{RUNBOOKS}alerts/runbooks/Other.md", "runbook_url must be"),
+        ("runbook_url", "alerts/runbooks/KafkaExample.md", "runbook_url must be"),
+        ("dashboard_url", f"{DASHBOARDS}/d/nowhere", "dashboard_url must be"),
+        ("dashboard_url", "/d/consumer-groups", "dashboard_url must be"),
+        ("dashboard_url", f"{GROUPS}?var-group={{{{ $labels.consumergroup }}}}", "not encoded"),
+        (
+            "dashboard_url",
+            f"{GROUPS}{{{{ with $labels.consumergroup }}}}?var-group={{{{ . }}}}{{{{ end }}}}",
+            "not encoded",
+        ),
+        (
+            "dashboard_url",
+            f"{DASHBOARDS}/d/order-flow?var-topic={ENCODED_TOPIC}",
+            "uses label topic",
+        ),
+        ("dashboard_url", f"{DASHBOARDS}/d/order-flow?var-shop=1", "no variable shop"),
     ],
 )
 def test_a_faulty_annotation_is_found(
@@ -159,7 +186,7 @@ def test_an_unknown_severity_and_a_missing_component_are_found(surroundings: Sur
 
 
 def test_duplicates_are_found(surroundings: Surroundings) -> None:
-    notes = {**GOOD.annotations, "runbook_url": "alerts/runbooks/KafkaOther.md"}
+    notes = {**GOOD.annotations, "runbook_url": f"{RUNBOOKS}alerts/runbooks/KafkaOther.md"}
     same_expression = replace(GOOD, name="KafkaOther", annotations=notes)
     found = findings(surroundings, GOOD, GOOD, same_expression)
     assert "KafkaExample: declared twice" in found

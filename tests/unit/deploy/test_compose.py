@@ -38,7 +38,7 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
     "shipping-service": ShippingSettings,
     "analytics-service": AnalyticsSettings,
 }
-BUILT = {*SETTINGS, "topics", "demo-traffic", "monitor", "pgbouncer"}
+BUILT = {*SETTINGS, "topics", "migrate", "demo-traffic", "monitor", "pgbouncer"}
 EVERYTHING = {*BUILT, "kafka", "postgres", "prometheus", "alertmanager", "grafana"}
 REPLICAS = {
     "api-gateway": 3,
@@ -342,6 +342,7 @@ def test_a_container_starts_when_what_it_needs_is_ready(name: str) -> None:
         assert dict(_dependencies(definitions[service])) == {
             "kafka": "service_healthy",
             "topics": "service_completed_successfully",
+            "migrate": "service_completed_successfully",
             "pgbouncer": "service_healthy",
         }
     assert dict(_dependencies(definitions["pgbouncer"])) == {"postgres": "service_healthy"}

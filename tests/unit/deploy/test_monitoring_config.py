@@ -36,7 +36,10 @@ def test_the_jobs_and_intervals_are_those_that_rules_and_dashboards_were_written
     prometheus: dict[str, Any],
 ) -> None:
     ours = _yaml("prometheus/prometheus.yml")
-    assert prometheus["global"] == ours["global"]
+    assert {**prometheus["global"], "external_labels": None} == {
+        **ours["global"],
+        "external_labels": None,
+    }
     names = {job["job_name"] for job in ours["scrape_configs"]}
     assert {job["job_name"] for job in prometheus["scrape_configs"]} == names
 
@@ -73,6 +76,44 @@ def test_the_monitor_and_alertmanager_are_where_prometheus_looks(
     (manager,) = prometheus["alerting"]["alertmanagers"]
     (target,) = manager["static_configs"]
     assert target["targets"] == ["alertmanager:9093"]
+
+
+ADDRESSES = {"dashboards": "DASHBOARDS_URL", "runbooks": "RUNBOOKS_URL"}
+
+
+def test_links_of_alerts_begin_with_two_addresses_from_the_environment(
+    prometheus: dict[str, Any],
+) -> None:
+    labels = {name: f"${{{variable}}}" for name, variable in ADDRESSES.items()}
+    assert prometheus["global"]["external_labels"] == labels
+    environment = compose.services("docker-compose.yml")["prometheus"]["environment"]
+    assert set(environment) == set(ADDRESSES.values())
+    # a browser on this machine finds both in Grafana, which serves runbooks below /public
+    grafana = compose.services("docker-compose.yml")["grafana"]
+    (address,) = {
+        f"http://{host}:{port}"
+        for host, port, inside in compose.published(grafana)
+        if inside == 3000
+    }
+    assert environment["DASHBOARDS_URL"] == address
+    assert environment["RUNBOOKS_URL"] == f"{address}/public"
+
+
+@pytest.mark.parametrize("path", ["prometheus/prometheus.yml", "deploy/prometheus/prometheus.yml"])
+def test_the_addresses_are_no_labels_of_alerts(path: str) -> None:
+    (rule,) = _yaml(path)["alerting"]["alert_relabel_configs"]
+    assert rule["action"] == "labeldrop"
+    assert all(re.fullmatch(rule["regex"], name) for name in ADDRESSES)
+    assert not re.fullmatch(rule["regex"], "cluster")
+
+
+def test_the_commented_addresses_are_what_rules_ask_for() -> None:
+    text = (compose.REPOSITORY / "prometheus/prometheus.yml").read_text()
+    shown = yaml.safe_load(
+        "\n".join(re.findall(r"(?m)^  # (external_labels:|  \w+: https://\S+)$", text))
+    )
+    assert set(shown["external_labels"]) == set(ADDRESSES)
+    assert not any(url.endswith("/") for url in shown["external_labels"].values())
 
 
 def test_grafana_asks_our_prometheus() -> None:

@@ -239,7 +239,7 @@ def test_no_name_controls_the_terminal(brokers: Watched, command: str) -> None:
     assert "\x1b" not in output
     assert "\r" not in output
     assert not any(line.startswith("b:") for line in output.splitlines())
-    assert "(empty)" in output
+    assert "(empty id)" in output
     uncut = json.loads(run("lag", "--output", "json").stdout)
     assert {group["group"] for group in uncut["groups"]} == {HOSTILE, ""}
 

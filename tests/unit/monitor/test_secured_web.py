@@ -9,7 +9,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,12 +16,16 @@ from pathlib import Path
 import httpx
 import pytest
 from click.testing import CliRunner
-from flask import Flask
+from structlog.testing import capture_logs
 
+import monitor.web.app
 from monitor.commands import main
-from monitor.web.app import create_app
+from monitor.web.app import App, create_app
+from monitor.web.login import Login
 from monitor.web.server import WebServer
+from monitor.web.tls import Certificate
 from order_services.local.ports import free_port
+from tests.support.asgi import Client
 from tests.support.waiting import wait_for
 from tests.unit.monitor.test_web import make
 
@@ -30,18 +33,21 @@ TLS = Path(__file__).parents[2] / "support" / "tls"
 LOGIN = ("prometheus", "a secret: 'ü'")
 
 
+@pytest.fixture(autouse=True)
+def _no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monitor.web.app, "WRONG_LOGIN_DELAY_S", 0.01)
+
+
 @contextlib.contextmanager
-def serving(app: Flask, certificate: Path) -> Iterator[int]:
+def serving(app: App, certificate: Path) -> Iterator[int]:
     """Serve until the block ends; yield the port."""
-    server = WebServer(app, "127.0.0.1", 0, (certificate, certificate))
+    server = WebServer(app, "127.0.0.1", 0, Certificate(certificate, certificate))
     port = server.bind()
-    thread = threading.Thread(target=server._server.serve, daemon=True)
-    thread.start()
+    server.start()
     try:
         yield port
     finally:
-        server._server.stop()
-        thread.join()
+        server.stop()
 
 
 def get(port: int, path: str, trusted: Path, auth: tuple[str, str] | None = None) -> httpx.Response:
@@ -94,37 +100,37 @@ def test_a_renewed_certificate_is_used_without_a_restart_and_a_broken_one_is_not
 @pytest.mark.parametrize("path", ["/", "/metrics", "/no-such-page"])
 @pytest.mark.parametrize("auth", [None, ("prometheus", "wrong"), ("other", LOGIN[1]), ("", "")])
 def test_all_pages_are_refused_without_the_login(path: str, auth: tuple[str, str] | None) -> None:
-    client = create_app(make()[1], LOGIN).test_client()
+    client = Client(create_app(make()[1], LOGIN))
     refused = client.get(path, auth=auth)
     assert refused.status_code == 401
     assert refused.headers["WWW-Authenticate"] == 'Basic realm="Kafka lag monitor"'
-    assert "basic auth" in refused.get_json()["error"]["message"]
-    assert b"kafka" not in refused.data
+    assert "basic auth" in refused.json()["error"]["message"]
+    assert b"kafka" not in refused.content
 
 
 @pytest.mark.parametrize(
     "header", ["Basic", "Basic %%%", "Bearer prometheus", "Basic bm8tY29sb24=", "Digest username=x"]
 )
 def test_a_malformed_login_is_none(header: str) -> None:
-    client = create_app(make()[1], LOGIN).test_client()
+    client = Client(create_app(make()[1], LOGIN))
     assert client.get("/metrics", headers={"Authorization": header}).status_code == 401
 
 
 def test_the_login_opens_all_pages() -> None:
     _, poller, _ = make()
     poller.poll()
-    client = create_app(poller, LOGIN).test_client()
+    client = Client(create_app(poller, LOGIN))
     assert client.get("/", auth=LOGIN).status_code == 200
-    assert b"kafka_monitor_up" in client.get("/metrics", auth=LOGIN).data
+    assert b"kafka_monitor_up" in client.get("/metrics", auth=LOGIN).content
     assert client.get("/no-such-page", auth=LOGIN).status_code == 404
 
 
 def test_who_restarts_programs_needs_no_login_and_learns_no_addresses() -> None:
-    client = create_app(make()[1], LOGIN).test_client()
+    client = Client(create_app(make()[1], LOGIN))
     assert client.get("/health").status_code == 200
     unready = client.get("/ready")
-    assert (unready.status_code, unready.get_json()) == (503, {"status": "not ready"})
-    assert "first poll" in client.get("/ready", auth=LOGIN).get_json()["reason"]
+    assert (unready.status_code, unready.json()) == (503, {"status": "not ready"})
+    assert "first poll" in client.get("/ready", auth=LOGIN).json()["reason"]
 
 
 @pytest.mark.parametrize(
@@ -202,3 +208,51 @@ def test_the_program_serves_https_to_those_with_the_login() -> None:
         output, _ = program.communicate(timeout=30)
     assert f"serving https://127.0.0.1:{port}/" in output
     assert LOGIN[1] not in output
+
+
+def test_wrong_logins_are_slow_and_logged_once_a_minute_for_each_client(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(monitor.web.app, "WRONG_LOGIN_DELAY_S", 0.2)
+    client = Client(create_app(make()[1], LOGIN))
+    began = time.monotonic()
+    with capture_logs() as logs:
+        for _ in range(3):
+            assert client.get("/metrics", auth=("prometheus", "guess")).status_code == 401
+    assert time.monotonic() - began > 0.6
+    assert [(line["event"], line["client"]) for line in logs] == [
+        ("wrong login to the pages", "127.0.0.1")
+    ]
+    assert "guess" not in str(logs)
+
+
+def test_a_flood_of_clients_with_wrong_logins_is_remembered_in_part() -> None:
+    login = Login(LOGIN, monotonic=lambda: 0.0)
+    with capture_logs():
+        for number in range(2_000):
+            login.note_wrong(f"10.0.{number >> 8}.{number & 255}")
+    assert len(login._told_at) == 1_000
+
+
+def test_with_authorities_of_clients_all_but_two_pages_ask_for_a_certificate() -> None:
+    _, poller, _ = make()
+    poller.poll()
+    one = TLS / "one.pem"
+    server = WebServer(
+        create_app(poller, client_certificates=True), "127.0.0.1", 0, Certificate(one, one, one)
+    )
+    port = server.bind()
+    server.start()
+    try:
+        for path, status in (("/health", 200), ("/ready", 200), ("/metrics", 403), ("/", 403)):
+            assert get(port, path, one).status_code == status
+        context = ssl.create_default_context(cafile=one)
+        context.load_cert_chain(one)
+        own = httpx.get(f"https://127.0.0.1:{port}/metrics", verify=context, timeout=5)
+        assert own.status_code == 200
+        context = ssl.create_default_context(cafile=one)
+        context.load_cert_chain(TLS / "two.pem")
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"https://127.0.0.1:{port}/metrics", verify=context, timeout=5)
+    finally:
+        server.stop()

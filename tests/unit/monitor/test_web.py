@@ -1,17 +1,24 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 import pytest
-from flask import Flask
+from structlog.testing import capture_logs
 
+import monitor.web.overview
+import monitor.web.pages
+from monitor.analysis.measures import Analyst
 from monitor.exposition.series import Block
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.questions import GroupCommits, ListedGroup
-from monitor.model import CLASSIC
+from monitor.model import CLASSIC, Group, Offsets, Snapshot
 from monitor.poller import Poller
+from monitor.state import State
 from monitor.web.app import create_app
+from monitor.web.overview import Overview, overview
 from monitor.web.server import AddressError, WebServer
+from tests.support.asgi import Client
 from tests.unit.monitor.fake_brokers import FakeBrokers
 
 
@@ -34,11 +41,11 @@ def make(group: str = "g") -> tuple[FakeBrokers, Poller, Clock]:
 
 def test_ready_is_503_with_the_reason_until_the_first_poll_and_when_data_is_stale() -> None:
     brokers, poller, clock = make()
-    client = create_app(poller).test_client()
+    client = Client(create_app(poller))
     waiting = client.get("/ready")
     assert waiting.status_code == 503
-    assert "first poll" in waiting.get_json()["reason"]
-    assert b"kafka_monitor_up" in client.get("/metrics").data
+    assert "first poll" in waiting.json()["reason"]
+    assert b"kafka_monitor_up" in client.get("/metrics").content
     poller.poll()
     assert client.get("/ready").status_code == 200
     brokers.down = {1, 2}
@@ -47,8 +54,8 @@ def test_ready_is_503_with_the_reason_until_the_first_poll_and_when_data_is_stal
         poller.poll()
     stale = client.get("/ready")
     assert stale.status_code == 503
-    assert "60 s old" in stale.get_json()["reason"]
-    assert b'kafka_monitor_up{cluster="cluster"} 0' in client.get("/metrics").data
+    assert "60 s old" in stale.json()["reason"]
+    assert b'kafka_monitor_up{cluster="cluster"} 0' in client.get("/metrics").content
     brokers.down = set()
     poller.poll()
     assert client.get("/ready").status_code == 200
@@ -57,7 +64,7 @@ def test_ready_is_503_with_the_reason_until_the_first_poll_and_when_data_is_stal
 
 def test_a_scrape_asks_no_broker_and_renders_nothing() -> None:
     brokers, poller, _ = make()
-    client = create_app(poller).test_client()
+    client = Client(create_app(poller))
     poller.poll()
     brokers.asked.clear()
     page = poller.latest.page
@@ -84,11 +91,11 @@ def test_nobody_is_told_ready_before_the_page_of_that_poll_is_served() -> None:
 def test_metrics_are_the_same_bytes_plain_and_compressed() -> None:
     _, poller, _ = make()
     poller.poll()
-    client = create_app(poller).test_client()
-    plain = client.get("/metrics")
+    client = Client(create_app(poller))
+    plain = client.get("/metrics", headers={"Accept-Encoding": "identity"})
     gzipped = client.get("/metrics", headers={"Accept-Encoding": "gzip"})
-    assert plain.data == poller.latest.page.plain
-    assert gzipped.data == poller.latest.page.gzipped
+    assert plain.content == poller.latest.page.plain
+    assert gzipped.content == poller.latest.page.plain
     assert gzipped.headers["Content-Encoding"] == "gzip"
     assert plain.headers["Content-Type"].startswith("text/plain; version=0.0.4")
     refusing = client.get("/metrics", headers={"Accept-Encoding": "gzip;q=0"})
@@ -97,10 +104,10 @@ def test_metrics_are_the_same_bytes_plain_and_compressed() -> None:
 
 def test_the_page_shows_lag_and_escapes_names() -> None:
     _, poller, _ = make("<script>alert(1)</script>")
-    client = create_app(poller).test_client()
+    client = Client(create_app(poller))
     assert client.get("/").status_code == 200
     poller.poll()
-    html = client.get("/").get_data(as_text=True)
+    html = client.get("/").text
     assert "&lt;script&gt;" in html
     assert "<script" not in html
     assert '<span class="n">6 <small>unread</small></span>' in html
@@ -111,13 +118,80 @@ def test_the_page_shows_lag_and_escapes_names() -> None:
 @pytest.mark.parametrize(("method", "path", "code"), [("GET", "/no", 404), ("POST", "/ready", 405)])
 def test_errors_are_json(method: str, path: str, code: int) -> None:
     _, poller, _ = make()
-    answer = create_app(poller).test_client().open(path, method=method)
+    answer = Client(create_app(poller)).request(method, path)
     assert answer.status_code == code
-    assert answer.get_json()["error"]["message"]
+    assert answer.json()["error"]["message"]
 
 
 def test_a_taken_port_says_which_setting_changes_it() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(AddressError, match="--port or MONITOR_PORT"):
-            WebServer(Flask("x"), "127.0.0.1", port).bind()
+            WebServer(create_app(make()[1]), "127.0.0.1", port).bind()
+
+
+def test_the_status_page_is_rendered_once_a_poll_and_not_once_a_visitor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[str | None] = []
+
+    def count(state: State) -> Overview:
+        made.append(state.cluster)
+        return overview(state)
+
+    monkeypatch.setattr(monitor.web.pages, "overview", count)
+    brokers, poller, clock = make()
+    poller.poll()
+    client = Client(create_app(poller))
+    pages = {client.get("/").text for _ in range(5)}
+    assert (len(pages), len(made)) == (1, 1)
+    brokers.commits["g"] = GroupCommits({"t": {0: 3}})
+    clock.now += 15
+    poller.poll()
+    assert '<span class="n">7 <small>unread' in client.get("/").text
+    assert len(made) == 2
+    clock.now += 60  # nothing polls any more: the page says so, without a poll
+    assert "the data is 60 s old" in client.get("/").text
+
+
+def test_rows_are_made_of_the_partitions_that_are_shown_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = []
+    row = monitor.web.overview.PartitionRow
+
+    def count(*values: Any) -> Any:
+        made.append(values)
+        return row(*values)
+
+    monkeypatch.setattr(monitor.web.overview, "PartitionRow", count)
+    indexes = range(2_000)
+    snapshot = Snapshot(
+        "c", 1.0, 1.0,
+        end_offsets=Offsets({"t": dict.fromkeys(indexes, 5_000)}, 1.0),
+        groups={"g": Group("g", commits={"t": {index: index for index in indexes}})},
+    )  # fmt: skip
+    (group,) = overview(State("c", 1.0, snapshot, Analyst().measure(snapshot))).groups
+    assert len(made) == len(group.partitions) == 24
+    assert [found.partition for found in group.partitions] == list(range(24))
+    assert group.partition_count == 2_000
+
+
+def test_an_error_of_ours_is_json_without_a_trace_and_the_log_has_its_cause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise IndexError("secret")
+
+    _, poller, _ = make()
+    client = Client(create_app(poller))
+    monkeypatch.setattr(poller, "page", fail)
+    monkeypatch.setattr(monitor.web.pages, "overview", fail)
+    with capture_logs() as logs:
+        for path in ("/metrics", "/"):
+            answer = client.get(path)
+            assert answer.status_code == 500
+            assert "secret" not in answer.text
+            assert answer.json()["error"]["message"]
+    assert logs
+    assert client.get("/health").status_code == 200

@@ -35,7 +35,7 @@ def test_a_duration_is_short(seconds: float, text: str) -> None:
         ("a\u202eb", r"a\u202eb"),  # turns what follows around
         ("a\u2028b", r"a\u2028b"),
         ("a\\b", "a\\b"),
-        ("", "(empty)"),
+        ("", "(empty id)"),
     ],
 )
 def test_a_name_is_safe_on_a_terminal(name: str, shown: str) -> None:

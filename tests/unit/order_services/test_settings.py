@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from order_services.payment.settings import PaymentSettings
@@ -63,3 +65,59 @@ def test_a_host_may_be_the_directory_of_a_socket(monkeypatch: pytest.MonkeyPatch
     url = load(PaymentSettings).database_url
     assert url.host is None
     assert url.query["host"] == "/run/postgresql"
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({"HOST": "0.0.0.0"}, "DB_PASSWORD is the default one"),
+        ({"DB_HOST": "db.example"}, "DB_PASSWORD is the default one"),
+        ({"DB_SSLMODE": "verify-full"}, "needs DB_SSLROOTCERT"),
+        ({"DB_SSLMODE": "maybe"}, "DB_SSLMODE"),
+        ({"DB_SSLROOTCERT": "/nowhere"}, "DB_SSLROOTCERT: there is no file /nowhere"),
+        ({"KAFKA_SSL_CAFILE": "/nowhere"}, "KAFKA_SSL_CAFILE: there is no file /nowhere"),
+        ({"KAFKA_SASL_MECHANISM": "PLAIN"}, "KAFKA_SECURITY_PROTOCOL"),
+        ({"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"}, "needs KAFKA_SASL_MECHANISM"),
+        (
+            {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_MECHANISM": "PLAIN"},
+            "KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD",
+        ),
+        (
+            {
+                "KAFKA_BROKERS": "127.0.0.1:1,broker.example:9092",
+                "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+                "KAFKA_SASL_MECHANISM": "PLAIN",
+                "KAFKA_SASL_USERNAME": "u",
+                "KAFKA_SASL_PASSWORD": "hunter2",
+            },
+            "clear text",
+        ),
+    ],
+)
+def test_what_is_unsafe_beyond_this_machine_is_refused_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], reason: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as refused:
+        load(PaymentSettings)
+    assert reason in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_password_of_ones_own_is_taken_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOST", "0.0.0.0")
+    monkeypatch.setenv("DB_HOST", "db.example")
+    monkeypatch.setenv("DB_PASSWORD", "hunter2")
+    assert load(PaymentSettings).host == "0.0.0.0"
+
+
+def test_every_client_takes_its_settings_from_one_place(repository: Path) -> None:
+    """One that names the brokers by itself would not speak TLS; the embedded broker has none."""
+    source = repository / "order_services"
+    named = {
+        str(path.relative_to(source))
+        for path in source.rglob("*.py")
+        if '"bootstrap.servers"' in path.read_text()
+    }
+    assert named == {"runtime/kafka_settings.py", "local/kafka.py"}

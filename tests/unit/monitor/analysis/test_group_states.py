@@ -315,14 +315,28 @@ def test_a_consumer_without_members_is_no_dead_one() -> None:
     assert found.activity is not None
     assert (found.activity.by_members, found.activity.by_commits) == (None, True)
     assert causes(found) == []
-    assert not found.is_empty
     for _ in range(40):
         cluster.append(15)
         found = cluster.poll()
     assert found.activity is not None
     assert found.activity.by_commits is False
     assert causes(found) == ["commits_stopped"]
-    assert found.is_empty
+
+
+def test_time_alone_ends_the_activity_of_a_group_that_has_nothing_to_read() -> None:
+    cluster = a_cluster(10, commit=10)
+    cluster.held = None
+    for _ in range(3):
+        cluster.append(10)
+        cluster.poll(30)  # it commits seldom
+        cluster.commits["t"] = cluster.logs["t"].end
+        cluster.poll()
+    found = cluster.poll(50)
+    assert found.activity is not None
+    assert found.activity.by_commits is True
+    found = cluster.poll(20)
+    assert found.activity is not None
+    assert found.activity.by_commits is False
 
 
 def test_a_group_of_which_nobody_was_seen_to_consume_is_not_told_to_be_dead() -> None:

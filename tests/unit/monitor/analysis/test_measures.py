@@ -206,7 +206,7 @@ def test_retention_says_how_long_the_oldest_unread_message_is_kept() -> None:
 def test_rates_tell_who_never_catches_up_as_a_word_and_not_as_a_number() -> None:
     cluster = Cluster(members=one_member(0, 1))
     analyst = Analyst(cluster.times)
-    for _ in range(6):
+    for _ in range(16):
         cluster.ends[0] += 150
         cluster.commits[0] += 75
         found = measure(analyst, cluster)

@@ -877,3 +877,54 @@ def test_the_time_of_a_record_is_asked_for_once() -> None:
             uncompacted=UNCOMPACTED, dated=UNCOMPACTED,
         )  # fmt: skip
         assert lag.questions() == {}
+
+
+@pytest.mark.parametrize("set_by", [86_400.0, -86_400.0, -600.0])
+def test_a_clock_that_is_set_changes_no_age_of_records_from_before_the_first_poll(
+    set_by: float,
+) -> None:
+    """Only the first reply tells of them, by the clock as it was."""
+    lag, wall = TimeLag(), 1_700_000_000.0
+    written_at = wall - 1_800
+
+    def poll(now: float, ahead: float) -> float | None:
+        lag.observe({"t": {0: 10}}, [(("t", 0), 0)], now=now, wall=wall + now + ahead,
+                    uncompacted={"t"})  # fmt: skip
+        for _ in range(12):
+            asked = lag.questions()
+            if not asked:
+                break
+            lag.answers(asked, {
+                key: (0, int(written_at * 1000)) if at <= written_at * 1000 else (-1, -1)
+                for key, at in asked.items()
+            })  # fmt: skip
+        return lag.seconds(("t", 0), 0)
+
+    assert poll(0.0, 0.0) == pytest.approx(1_800, abs=1)
+    assert poll(15.0, 0.0) == pytest.approx(1_815, abs=1)
+    assert poll(30.0, set_by) == pytest.approx(1_830, abs=1)
+    assert poll(45.0, 0.0) == pytest.approx(1_845, abs=1)
+
+
+def test_a_clock_that_is_set_right_is_followed_once_a_record_shows_it() -> None:
+    """The monitor began a day behind: what is stamped while it watches tells so."""
+    lag, wall = TimeLag(), 1_700_000_000.0
+    written_at = wall + 20.0  # by the brokers' clock, between the second poll and the third
+
+    def poll(now: float, ends: int, ahead: float) -> float | None:
+        lag.observe({"t": {0: ends}}, [(("t", 0), 5)], now=now, wall=wall + now + ahead,
+                    uncompacted={"t"})  # fmt: skip
+        for _ in range(12):
+            asked = lag.questions()
+            if not asked:
+                break
+            lag.answers(asked, {
+                key: (5, int(written_at * 1000)) if at <= written_at * 1000 else (-1, -1)
+                for key, at in asked.items()
+            })  # fmt: skip
+        return lag.seconds(("t", 0), 5)
+
+    poll(0.0, 5, -86_400.0)
+    poll(15.0, 5, -86_400.0)
+    assert poll(30.0, 10, 0.0) == pytest.approx(10, abs=8)
+    assert poll(45.0, 10, 0.0) == pytest.approx(25, abs=1)

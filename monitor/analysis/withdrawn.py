@@ -1,0 +1,70 @@
+"""Takes back what was measured by log ends that are too old to pass for today's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from monitor.analysis.lag import GroupLag
+from monitor.analysis.measures import GroupMeasures
+from monitor.analysis.rates import TopicRates
+
+
+def withdraw(measures: GroupMeasures, gone: Mapping[str, frozenset[int]]) -> GroupMeasures:
+    """Return the measures without these partitions (by topic); itself where it has none of them.
+
+    Of a topic that lost a partition, what was reckoned from all its log ends goes as well; sums are
+    of the partitions that are left.
+    """
+    changes = {
+        field.name: cut
+        for field in fields(measures)
+        if (cut := _without(known := getattr(measures, field.name), gone)) is not known
+    }
+    if not changes:
+        return measures
+    status = measures.status
+    left = tuple(p for p in status.partitions if p.partition not in gone.get(p.topic, ()))
+    # other objects than before: what was rendered of the old ones must not be shown
+    changes.update(status=status._replace(partitions=left), steady=False)
+    found = replace(measures, **changes)
+    if not found.lag.partitions:
+        return replace(found, seconds_max=None)
+    if measures.seconds_max and "seconds" in changes:
+        known = [seconds for topic in found.seconds.values() for seconds in topic.values()]
+        largest = min(measures.seconds_max, max(known)) if known else None
+        return replace(found, seconds_max=largest)
+    return found
+
+
+def _without(value: Any, gone: Mapping[str, frozenset[int]]) -> Any:
+    if isinstance(value, GroupLag):
+        return _lag_without(value, gone)
+    if not isinstance(value, Mapping) or gone.keys().isdisjoint(value):
+        return value
+    found = dict(value)
+    for topic in gone.keys() & value.keys():
+        match value[topic]:
+            case TopicRates() as rates:
+                found[topic] = rates._replace(produced=None, lag_velocity=None, catch_up=None)
+            case Mapping() as of if not gone[topic].isdisjoint(of):
+                found[topic] = {p: known for p, known in of.items() if p not in gone[topic]}
+    return found if found != value else value
+
+
+def _lag_without(lag: GroupLag, gone: Mapping[str, frozenset[int]]) -> GroupLag:
+    changes = {
+        field.name: cut
+        for field in fields(lag)
+        if (cut := _without(known := getattr(lag, field.name), gone)) is not known
+    }
+    if not changes:
+        return lag
+    found = replace(lag, **changes)
+    partitions = {topic: lags for topic, lags in found.partitions.items() if lags}
+    topics = {
+        topic: sum(lags.values()) if topic in gone else lag.topics[topic]
+        for topic, lags in partitions.items()
+    }
+    return replace(found, partitions=partitions, topics=topics, total=sum(topics.values()))

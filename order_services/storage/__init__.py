@@ -1,0 +1,1 @@
+"""The database: its tables are declared in `tables`, and come and change by migrations."""

@@ -1,0 +1,194 @@
+-- The schema as the first release created it at each start, table by table where one was missing:
+-- a database of that release has all of it, a new one has nothing, and both end up the same.
+
+DO $$ BEGIN
+    CREATE TYPE payment_fact AS ENUM ('pending', 'processing', 'processed', 'failed', 'refunded');
+EXCEPTION WHEN duplicate_object THEN NULL;
+END $$;
+
+DO $$ BEGIN
+    CREATE TYPE inventory_fact AS ENUM ('pending', 'reserved', 'failed', 'released');
+EXCEPTION WHEN duplicate_object THEN NULL;
+END $$;
+
+DO $$ BEGIN
+    CREATE TYPE shipment_fact AS ENUM ('pending', 'created', 'cancelled', 'dispatched', 'delivered');
+EXCEPTION WHEN duplicate_object THEN NULL;
+END $$;
+
+DO $$ BEGIN
+    CREATE TYPE order_decision AS ENUM ('cancelled', 'dispatched');
+EXCEPTION WHEN duplicate_object THEN NULL;
+END $$;
+
+CREATE TABLE IF NOT EXISTS orders (
+    order_id UUID NOT NULL,
+    customer_id TEXT NOT NULL,
+    items JSONB NOT NULL,
+    total_cents BIGINT NOT NULL,
+    currency TEXT NOT NULL,
+    correlation_id TEXT NOT NULL,
+    payment_fact payment_fact DEFAULT 'pending' NOT NULL,
+    inventory_fact inventory_fact DEFAULT 'pending' NOT NULL,
+    shipment_fact shipment_fact DEFAULT 'pending' NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    PRIMARY KEY (order_id),
+    CONSTRAINT orders_total_not_negative CHECK (total_cents >= 0)
+) WITH (fillfactor = 60);
+
+CREATE TABLE IF NOT EXISTS order_decisions (
+    order_id UUID NOT NULL,
+    decision order_decision NOT NULL,
+    reason TEXT,
+    decided_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    PRIMARY KEY (order_id)
+);
+
+CREATE TABLE IF NOT EXISTS idempotency_keys (
+    idempotency_key TEXT NOT NULL,
+    request_digest BYTEA NOT NULL,
+    order_id UUID NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    PRIMARY KEY (idempotency_key)
+);
+
+CREATE INDEX IF NOT EXISTS idempotency_keys_created_at ON idempotency_keys (created_at);
+
+CREATE TABLE IF NOT EXISTS order_events (
+    order_id UUID NOT NULL,
+    event_id UUID NOT NULL,
+    event_type TEXT NOT NULL,
+    event_time TIMESTAMP WITH TIME ZONE NOT NULL,
+    source TEXT NOT NULL,
+    correlation_id TEXT NOT NULL,
+    payload JSONB NOT NULL,
+    PRIMARY KEY (order_id, event_id)
+);
+
+CREATE TABLE IF NOT EXISTS inventory (
+    product_id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    price_cents BIGINT NOT NULL,
+    stocked BIGINT NOT NULL,
+    taken BIGINT DEFAULT 0 NOT NULL,
+    available BIGINT GENERATED ALWAYS AS (stocked - taken) STORED NOT NULL,
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    PRIMARY KEY (product_id),
+    CONSTRAINT inventory_taken_not_negative CHECK (taken >= 0),
+    CONSTRAINT inventory_never_oversold CHECK (taken <= stocked),
+    CONSTRAINT inventory_price_not_negative CHECK (price_cents >= 0)
+) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 1000);
+
+CREATE TABLE IF NOT EXISTS reservations (
+    order_id UUID NOT NULL,
+    fact inventory_fact NOT NULL,
+    items JSONB NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    PRIMARY KEY (order_id)
+);
+
+CREATE TABLE IF NOT EXISTS payments (
+    order_id UUID NOT NULL,
+    fact payment_fact NOT NULL,
+    charged_cents BIGINT NOT NULL,
+    refunded_cents BIGINT DEFAULT 0 NOT NULL,
+    reason TEXT,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    PRIMARY KEY (order_id),
+    CONSTRAINT payments_net_not_negative CHECK (0 <= refunded_cents AND refunded_cents <= charged_cents),
+    CONSTRAINT payments_refund_is_whole CHECK ((fact = 'refunded') <= (refunded_cents = charged_cents))
+);
+
+CREATE TABLE IF NOT EXISTS shipments (
+    order_id UUID NOT NULL,
+    payment_fact payment_fact DEFAULT 'pending' NOT NULL,
+    inventory_fact inventory_fact DEFAULT 'pending' NOT NULL,
+    fact shipment_fact DEFAULT 'pending' NOT NULL,
+    tracking_number TEXT,
+    correlation_id TEXT NOT NULL,
+    traceparent TEXT,
+    accepted_at TIMESTAMP WITH TIME ZONE,
+    due_at TIMESTAMP WITH TIME ZONE,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    PRIMARY KEY (order_id)
+) WITH (fillfactor = 70);
+
+CREATE INDEX IF NOT EXISTS shipments_due_at ON shipments (due_at) WHERE due_at IS NOT NULL;
+
+CREATE TABLE IF NOT EXISTS analytics_daily (
+    day DATE NOT NULL,
+    event_type TEXT NOT NULL,
+    events BIGINT NOT NULL,
+    amount_cents BIGINT DEFAULT 0 NOT NULL,
+    PRIMARY KEY (day, event_type)
+);
+
+CREATE TABLE IF NOT EXISTS inbox (
+    event_time TIMESTAMP WITH TIME ZONE NOT NULL,
+    event_id UUID NOT NULL,
+    consumer_group TEXT NOT NULL,
+    PRIMARY KEY (event_id, consumer_group, event_time)
+) PARTITION BY RANGE (event_time);
+
+CREATE TABLE IF NOT EXISTS outbox (
+    id BIGINT GENERATED BY DEFAULT AS IDENTITY,
+    slice TEXT NOT NULL,
+    topic TEXT NOT NULL,
+    key BYTEA,
+    value BYTEA,
+    headers TEXT NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
+    PRIMARY KEY (slice, id)
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000, autovacuum_vacuum_cost_delay = 0);
+
+CREATE TABLE IF NOT EXISTS outbox_refused (
+    id BIGINT NOT NULL,
+    slice TEXT NOT NULL,
+    topic TEXT NOT NULL,
+    key BYTEA,
+    value BYTEA,
+    headers TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    refused_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    PRIMARY KEY (id)
+);
+
+CREATE TABLE IF NOT EXISTS replays (
+    replay_id UUID NOT NULL,
+    days INTEGER NOT NULL,
+    since TIMESTAMP WITH TIME ZONE NOT NULL,
+    state TEXT NOT NULL,
+    reason TEXT,
+    owner TEXT,
+    lease_until TIMESTAMP WITH TIME ZONE NOT NULL,
+    events BIGINT DEFAULT 0 NOT NULL,
+    orders BIGINT DEFAULT 0 NOT NULL,
+    counted BIGINT DEFAULT 0 NOT NULL,
+    positions JSONB DEFAULT '{}' NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    PRIMARY KEY (replay_id)
+);
+
+CREATE TABLE IF NOT EXISTS analytics_rebuild_events (
+    replay_id UUID NOT NULL,
+    event_id UUID NOT NULL,
+    event_time TIMESTAMP WITH TIME ZONE NOT NULL,
+    PRIMARY KEY (replay_id, event_id)
+);
+
+CREATE TABLE IF NOT EXISTS analytics_rebuild_daily (
+    replay_id UUID NOT NULL,
+    day DATE NOT NULL,
+    event_type TEXT NOT NULL,
+    events BIGINT NOT NULL,
+    amount_cents BIGINT NOT NULL,
+    PRIMARY KEY (replay_id, day, event_type)
+);
+
+CREATE TABLE IF NOT EXISTS inbox_default PARTITION OF inbox DEFAULT;

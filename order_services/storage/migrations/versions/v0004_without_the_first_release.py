@@ -1,0 +1,15 @@
+"""Drops what only services of the first release use: applied by `migrate --finish`."""
+
+from __future__ import annotations
+
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    """Apply it."""
+    op.get_bind().exec_driver_sql(
+        "DROP VIEW replays; DROP FUNCTION first_release_analytics_must_stop(); DROP TABLE inbox"
+    )
