@@ -124,7 +124,7 @@ order_decisions = Table(
     Column("decided_at", _moment, nullable=False, server_default=func.now()),
 )
 
-# The answer that belongs to a client's Idempotency-Key.
+# The answer that belongs to a customer's Idempotency-Key.
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,

@@ -18,10 +18,10 @@ from order_services.analytics.counting import stats
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from order_services.analytics.bus import EventBus
-    from order_services.analytics.websocket import Hub
     from order_services.events import Event
     from order_services.runtime.database import Database
+    from order_services.web.bus import EventBus
+    from order_services.web.websocket import Hub
 
 
 class Live:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
-from flask import Response
+from starlette.responses import Response
 
 from order_services.analytics.counting import stats
-from order_services.runtime.http import (
-    RETRY_AFTER_SECONDS,
-    ApiError,
-    json_response,
-    websocket_response,
-)
+from order_services.web.answers import Call, json_response
 
 if TYPE_CHECKING:
-    from flask import Flask
+    from starlette.websockets import WebSocket
 
     from order_services.analytics.live import Live
-    from order_services.analytics.websocket import Hub
     from order_services.runtime.database import Database
+    from order_services.web.app import ServiceApp
+    from order_services.web.websocket import Hub
 
 # the page is whole: whatever found its way into it could load nothing and tell nobody
 _PAGE_POLICY: Final = (
@@ -30,30 +25,27 @@ _PAGE_POLICY: Final = (
 )
 
 
-def add_routes(app: Flask, *, database: Database, hub: Hub, live: Live) -> None:
+def add_routes(app: ServiceApp, *, database: Database, hub: Hub, live: Live) -> None:
     """Add the interface to an app that has the probes."""
     page = files("order_services.analytics").joinpath("live.html").read_bytes()
 
-    @app.get("/")
-    def show() -> Response:
+    async def show(_call: Call) -> Response:
         return Response(
             page,
-            content_type="text/html; charset=utf-8",
-            headers={"Content-Security-Policy": _PAGE_POLICY},
+            headers={
+                "Content-Type": "text/html; charset=utf-8",
+                "Content-Security-Policy": _PAGE_POLICY,
+            },
         )
 
-    @app.get("/api/stats")
-    def totals() -> Response:
+    def totals(_call: Call) -> Response:
         with database.begin() as connection:
             return json_response(stats(connection))
 
-    @app.get("/ws", websocket=True)
-    def connect() -> Response:
-        if hub.full:
-            raise ApiError(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "as many clients are connected as this replica serves; try again",
-                headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
-            )
-        greeting = live.greeting()
-        return websocket_response(lambda connection: hub.adopt(connection, greeting))
+    async def connected(websocket: WebSocket) -> None:
+        hub.check(websocket)
+        await hub.serve(websocket, await app.threads.run(live.greeting))
+
+    app.add_on_loop("GET", "/", show)
+    app.add("GET", "/api/stats", totals)
+    app.add_websocket("/ws", connected)

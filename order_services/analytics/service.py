@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from order_services.analytics.bus import make_bus
 from order_services.analytics.counting import HANDLES, SERVICE, archive, cause_nothing, count
 from order_services.analytics.live import Live
 from order_services.analytics.routes import add_routes
 from order_services.analytics.settings import AnalyticsSettings
-from order_services.analytics.websocket import Hub
 from order_services.runtime.service import MAINTENANCE_INTERVAL_SECONDS, Runtime, Service
 from order_services.runtime.worker import Worker
 from order_services.topics import ANALYTICS_GROUP
+from order_services.web.bus import EventBus, make_bus
+from order_services.web.websocket import Hub
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flask import Flask
-
     from order_services.events import Event
     from order_services.topics import ConsumerGroup
+    from order_services.web.app import ServiceApp
 
 
 class Analytics:
@@ -30,6 +29,7 @@ class Analytics:
         self._settings = settings
         self._group = group
         self._live: Live | None = None
+        self._bus: EventBus | None = None
 
     def service(self) -> Service:
         """Return what the runtime needs to run analytics."""
@@ -42,18 +42,22 @@ class Analytics:
             takes_replays=True,
             on_committed=self._announce,
             configure=self._configure,
+            close=self._close,
             workers=self._workers,
         )
 
-    def _configure(self, app: Flask, runtime: Runtime) -> None:
+    def _configure(self, app: ServiceApp, runtime: Runtime) -> None:
         hub = Hub(
             max_clients=self._settings.websocket_max_clients,
             max_unsent_bytes=self._settings.websocket_max_unsent_bytes,
         )
-        hub.start()
-        bus = make_bus(self._settings.redis_url.get_secret_value())
-        self._live = Live(hub, bus, runtime.database)
+        self._bus = make_bus(self._settings.redis_url.get_secret_value())
+        self._live = Live(hub, self._bus, runtime.database)
         add_routes(app, database=runtime.database, hub=hub, live=self._live)
+
+    def _close(self, _timeout_seconds: float) -> None:
+        if self._bus is not None:
+            self._bus.close()
 
     def _announce(self, events: Sequence[Event]) -> None:
         if self._live is not None:

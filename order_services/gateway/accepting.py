@@ -7,15 +7,15 @@ order waits for nobody.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import deque
-from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
+from sqlalchemy.exc import DBAPIError
 
 from order_services.events import Event, EventType, new_id
 from order_services.gateway import reading
@@ -80,11 +80,15 @@ GATHER_SECONDS: Final = 0.01
 
 
 class KeyReusedError(Exception):
-    """An Idempotency-Key came again with another order."""
+    """A customer's Idempotency-Key came again with another order."""
 
 
 class NotAcceptedInTimeError(Exception):
-    """The database took too long; unless a commit is under way, the order is not accepted."""
+    """The database took too long; the order is not accepted, and will not be."""
+
+
+class OutcomeUnknownError(Exception):
+    """The order was on its way into the database: it may be accepted, or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,7 @@ class Accepted:
     earlier: Mapping[str, Any] | None = None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Waiting:
     """A request that waits for the transaction that its order is in."""
 
@@ -103,19 +107,19 @@ class _Waiting:
     digest: bytes
     key: tuple[str, str] | None  # the customer's id and its Idempotency-Key
     deadline: float
-    result: Future[Accepted] = field(default_factory=Future)
+    result: asyncio.Future[Accepted]
 
     def settle(self, outcome: Accepted | Exception) -> None:
-        # too late: the client was told that it took too long
-        with suppress(InvalidStateError):
-            if isinstance(outcome, Accepted):
-                self.result.set_result(outcome)
-            else:
-                self.result.set_exception(outcome)
+        if self.result.done():
+            return  # too late: the client was told that it took too long, or has gone away
+        if isinstance(outcome, Accepted):
+            self.result.set_result(outcome)
+        else:
+            self.result.set_exception(outcome)
 
 
 class OrderWriter:
-    """Accepts orders from any thread, and writes them from one."""
+    """Accepts orders on one asyncio loop, and writes them from a thread."""
 
     def __init__(
         self,
@@ -132,6 +136,7 @@ class OrderWriter:
         self._queue: deque[_Waiting] = deque()
         self._under_way: Sequence[_Waiting] = ()
         self._arrived = threading.Condition()
+        self._closed = threading.Event()
         self._threads = [
             threading.Thread(target=self._write_on, name="order-writer", daemon=True),
             threading.Thread(target=self._give_up_late, name="order-deadlines", daemon=True),
@@ -142,26 +147,37 @@ class OrderWriter:
         for thread in self._threads:
             thread.start()
 
+    def close(self, timeout_seconds: float) -> bool:
+        """Write what waits, and end; false when that took too long."""
+        with self._arrived:
+            self._closed.set()
+            self._arrived.notify()
+        until = time.monotonic() + timeout_seconds
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(max(0.0, until - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
     @property
     def dead(self) -> str | None:
         """Why nothing is written any more, or None."""
-        alive = all(thread.is_alive() for thread in self._threads)
+        alive = self._closed.is_set() or all(thread.is_alive() for thread in self._threads)
         return None if alive else "the order writer has ended"
 
-    def accept(
+    async def accept(
         self,
         order: OrderRequest,
         *,
         key: str | None,
         correlation_id: str,
         traceparent: str | None = None,
-    ) -> Future[Accepted]:
-        """Return at once; the future is done when the order, its event and its message are committed.
+    ) -> Accepted:
+        """Return when the order, its event and its message are committed.
 
-        The same `key` (Idempotency-Key) again gives the order of the first time. The future raises
-        `KeyReusedError` when it comes with another order, `NotAcceptedInTimeError`, and the
-        database's own errors; after an error the same request with the same key is safe. What is
-        called when it is done must not wait: other orders would wait with it.
+        A customer's `key` (Idempotency-Key) again gives the order of the first time. Raises
+        `KeyReusedError` when it comes with another order, `NotAcceptedInTimeError`,
+        `OutcomeUnknownError`, and the database's own errors; after an error the same request with the
+        same key is safe.
         """
         event = Event(
             EventType.ORDER_CREATED,
@@ -171,13 +187,17 @@ class OrderWriter:
             correlation_id,
             traceparent,
         )
-        deadline = time.monotonic() + self._timeout_seconds
-        claim = None if key is None else (order.customer_id, key)
-        waiting = _Waiting(event, order.digest, claim, deadline)
+        waiting = _Waiting(
+            event,
+            order.digest,
+            None if key is None else (order.customer_id, key),
+            time.monotonic() + self._timeout_seconds,
+            asyncio.get_running_loop().create_future(),
+        )
         with self._arrived:
             self._queue.append(waiting)
             self._arrived.notify()
-        return waiting.result
+        return await waiting.result
 
     def _write_on(self) -> None:
         began = float("-inf")
@@ -185,6 +205,8 @@ class OrderWriter:
             with self._arrived:
                 self._under_way = ()
                 while not self._queue:
+                    if self._closed.is_set():
+                        return
                     self._arrived.wait()
             time.sleep(max(0.0, began + GATHER_SECONDS - time.monotonic()))
             began = time.monotonic()
@@ -195,36 +217,58 @@ class OrderWriter:
                 self._settle(batch)
 
     def _give_up_late(self) -> None:
-        while True:
-            time.sleep(GIVE_UP_INTERVAL_SECONDS)
+        while not self._closed.wait(GIVE_UP_INTERVAL_SECONDS):
             now = time.monotonic()
             with self._arrived:
-                # a request that is told so must not become an order behind its back
-                late = [each for each in self._under_way if each.deadline < now]
+                # only what is queued can be given up: it must not become an order behind a back
+                late: list[tuple[_Waiting, Exception]] = [
+                    (each, OutcomeUnknownError()) for each in self._under_way if each.deadline < now
+                ]
                 while self._queue and self._queue[0].deadline < now:
-                    late.append(self._queue.popleft())
-            for waiting in late:
-                waiting.settle(NotAcceptedInTimeError())
+                    late.append((self._queue.popleft(), NotAcceptedInTimeError()))
+            _deliver(late)
 
     def _settle(self, batch: Sequence[_Waiting]) -> None:
+        is_written = False
         try:
             with self._database.begin() as connection:
                 outcomes = _write(connection, batch)
+                is_written = True
         except Exception as error:  # noqa: BLE001  # whatever it is, those who wait must hear of it
             if len(batch) > 1 and not is_transient(error):
                 # one order that the database refuses must not cost the others theirs
                 for waiting in batch:
                     self._settle([waiting])
                 return
-            for waiting in batch:
-                waiting.settle(error)
+            if is_written and not _is_refusal(error):
+                error = OutcomeUnknownError()  # the commit was asked for, and never answered
+            _deliver([(waiting, error) for waiting in batch])
             return
         self._on_committed()
-        for waiting, outcome in zip(batch, outcomes, strict=True):
-            waiting.settle(outcome)
+        _deliver(list(zip(batch, outcomes, strict=True)))
         instrumentation.ACCEPTED_ORDERS.inc(
             sum(isinstance(o, Accepted) and o.earlier is None for o in outcomes)
         )
+
+
+def _deliver(settled: Sequence[tuple[_Waiting, Accepted | Exception]]) -> None:
+    """Give those who wait their answers, and wake their loop once for all of them."""
+    if not settled:
+        return
+
+    def settle() -> None:
+        for waiting, outcome in settled:
+            waiting.settle(outcome)
+
+    try:
+        settled[0][0].result.get_loop().call_soon_threadsafe(settle)
+    except RuntimeError:
+        return  # the loop has ended, and with it those who waited
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Say whether the database has answered, and so has not committed."""
+    return isinstance(error, DBAPIError) and getattr(error.orig, "pgcode", None) is not None
 
 
 def _write(connection: Connection, batch: Sequence[_Waiting]) -> list[Accepted | KeyReusedError]:

@@ -41,6 +41,10 @@ class Fleet:
             for service, url, answer in asked
         ]
 
+    def close(self, _timeout_seconds: float) -> None:
+        """Ask nobody any more; what is being asked is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
 
 def _ask(url: str) -> dict[str, Any]:
     started = time.perf_counter()

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import hmac
 import threading
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from flask import Blueprint, request
 from sqlalchemy.exc import SQLAlchemyError
 
 from order_services import replay
 from order_services.events import is_uuid
 from order_services.runtime import instrumentation
-from order_services.runtime.http import ApiError, json_response, parse_json
+from order_services.web.answers import ApiError, Call, json_response
+from order_services.web.auth import guarded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from flask import Flask, Response
+    from starlette.responses import Response
 
     from order_services.replay import Replay
     from order_services.runtime.database import Database
     from order_services.runtime.settings import ServiceSettings
+    from order_services.web.app import ServiceApp
 
 RETRY_AFTER_SECONDS: Final = 10
 
@@ -70,14 +68,11 @@ class ReplayJobs:
             _log.warning("replay given up", replay_id=begun.replay_id, reason=reason)
 
 
-def add_replay_routes(app: Flask, token: str, jobs: ReplayJobs) -> None:
+def add_replay_routes(app: ServiceApp, token: str, jobs: ReplayJobs) -> None:
     """Add the routes; each answers 403 to everybody where `token` (ADMIN_TOKEN) is empty."""
-    routes = Blueprint("replay", __name__, url_prefix="/api/orders/replay")
-    routes.before_request(_authoriser(token))
 
-    @routes.post("")
-    def start() -> Response:
-        days = parse_days(parse_json(request.get_data(), request.content_type))
+    def start(call: Call) -> Response:
+        days = parse_days(call.json())
         try:
             begun = jobs.start(days)
         except replay.ReplayRunningError as error:
@@ -91,15 +86,16 @@ def add_replay_routes(app: Flask, token: str, jobs: ReplayJobs) -> None:
             ) from None
         return json_response(_body(begun), HTTPStatus.ACCEPTED, {"Location": _address(begun)})
 
-    @routes.get("/<replay_id>")
-    def one(replay_id: str) -> Response:
+    def one(call: Call) -> Response:
+        replay_id = call.path["replay_id"]
         found = jobs.get(replay_id) if is_uuid(replay_id) else None
         if found is None:
             message = f"there is no replay {replay_id[:64]}"
             raise ApiError(HTTPStatus.NOT_FOUND, message, field="replayId")
         return json_response(_body(found))
 
-    app.register_blueprint(routes)
+    app.add("POST", "/api/orders/replay", guarded(token, start))
+    app.add("GET", "/api/orders/replay/{replay_id}", guarded(token, one))
 
 
 def parse_days(body: Any) -> int:
@@ -116,27 +112,6 @@ def parse_days(body: Any) -> int:
         message = f"days must be an integer from {replay.MIN_DAYS} to {replay.MAX_DAYS}"
         raise ApiError(HTTPStatus.BAD_REQUEST, message, field="days")
     return days
-
-
-def _authoriser(token: str) -> Callable[[], None]:
-    def authorise() -> None:
-        if not token:
-            raise ApiError(
-                HTTPStatus.FORBIDDEN, "replays are switched off: this gateway has no ADMIN_TOKEN"
-            )
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not given:
-            raise ApiError(
-                HTTPStatus.UNAUTHORIZED,
-                "this needs Authorization: Bearer and the ADMIN_TOKEN",
-                field="Authorization",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
-        # in constant time: how long a refusal takes must not tell how much was right
-        if not hmac.compare_digest(given.encode(), token.encode()):
-            raise ApiError(HTTPStatus.FORBIDDEN, "this token is not right", field="Authorization")
-
-    return authorise
 
 
 def _address(found: Replay) -> str:

@@ -5,40 +5,30 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from flask import request
-
 from order_services.cancellation import REASON_CUSTOMER, CancelRequest, cancel
 from order_services.events import is_uuid
 from order_services.gateway import reading
 from order_services.gateway.accepting import (
     SERVICE,
-    Accepted,
     KeyReusedError,
     NotAcceptedInTimeError,
     OrderWriter,
+    OutcomeUnknownError,
 )
 from order_services.gateway.following import advance
 from order_services.gateway.status import OrderStatus
 from order_services.gateway.validation import parse_idempotency_key, parse_order
 from order_services.runtime import instrumentation, outbox
-from order_services.runtime.direct import DirectAnswer, DirectRequest, Later, add_direct_route
-from order_services.runtime.http import (
-    ApiError,
-    correlation_id,
-    database_away,
-    json_response,
-    query_integer,
-    traceparent,
-)
+from order_services.web.answers import ApiError, Call, database_away, json_response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from concurrent.futures import Future
 
-    from flask import Flask, Response
+    from starlette.responses import Response
 
     from order_services.gateway.fleet import Fleet
     from order_services.runtime.database import Database
+    from order_services.web.app import LoopView, ServiceApp, View
 
 DEFAULT_PAGE: Final = 50
 MAX_PAGE: Final = 200
@@ -46,7 +36,7 @@ MAX_DAYS: Final = 366
 
 
 def add_routes(
-    app: Flask,
+    app: ServiceApp,
     *,
     database: Database,
     writer: OrderWriter,
@@ -54,56 +44,58 @@ def add_routes(
     wake_relay: Callable[[], None],
 ) -> None:
     """Add the interface to an app that has the probes."""
-    _add_accept(app, writer)
-    _add_orders(app, database)
-    _add_cancel(app, database, wake_relay)
-    _add_overviews(app, database, fleet)
+    app.add_on_loop("POST", "/api/orders", _accept(writer))
+    app.add("GET", "/api/orders", _page(database))
+    app.add("GET", "/api/orders/{order_id}", _one(database))
+    app.add("GET", "/api/orders/{order_id}/events", _history(database))
+    app.add("POST", "/api/orders/{order_id}/cancel", _cancel(database, wake_relay))
+    app.add("GET", "/api/inventory", _inventory(database))
+    app.add("GET", "/api/analytics", _analytics(database))
+    app.add("GET", "/api/services/status", lambda _: json_response({"services": fleet.status()}))
 
 
-def _add_accept(app: Flask, writer: OrderWriter) -> None:
-    def accept(request: DirectRequest) -> Later[Accepted]:
-        key = parse_idempotency_key(request.headers.get("idempotency-key"))
-        order = parse_order(request.json())
+def _accept(writer: OrderWriter) -> LoopView:
+    async def accept(call: Call) -> Response:
+        key = parse_idempotency_key(call.header("idempotency-key"))
+        order = parse_order(call.json())
+        try:
+            accepted = await writer.accept(
+                order, key=key, correlation_id=call.correlation_id, traceparent=call.traceparent
+            )
+        except KeyReusedError:
+            raise ApiError(
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+                "this Idempotency-Key came with another order of this customer before",
+                field="Idempotency-Key",
+            ) from None
+        except NotAcceptedInTimeError:
+            raise database_away() from None
+        except OutcomeUnknownError:
+            # not "try again": without a key that would make a second order
+            raise ApiError(
+                HTTPStatus.GATEWAY_TIMEOUT,
+                "the order may have been accepted: repeat it with the same Idempotency-Key, "
+                "or look for it in /api/orders",
+            ) from None
+        headers = {"Location": f"/api/orders/{accepted.order_id}"}
+        if accepted.earlier is not None:
+            headers["Idempotency-Replayed"] = "true"
+            return json_response(accepted.earlier, HTTPStatus.ACCEPTED, headers)
+        body = {
+            "orderId": accepted.order_id,
+            "status": OrderStatus.ACCEPTED,
+            **order.payload(),
+            "correlationId": call.correlation_id,
+        }
+        return json_response(body, HTTPStatus.ACCEPTED, headers)
 
-        def answer(accepting: Future[Accepted]) -> DirectAnswer:
-            try:
-                accepted = accepting.result()
-            except KeyReusedError:
-                raise ApiError(
-                    HTTPStatus.UNPROCESSABLE_ENTITY,
-                    "this Idempotency-Key came with another order before",
-                    field="Idempotency-Key",
-                ) from None
-            except NotAcceptedInTimeError:
-                raise database_away() from None
-            headers = {"Location": f"/api/orders/{accepted.order_id}"}
-            if accepted.earlier is not None:
-                headers["Idempotency-Replayed"] = "true"
-                return DirectAnswer(HTTPStatus.ACCEPTED, accepted.earlier, headers)
-            body = {
-                "orderId": accepted.order_id,
-                "status": OrderStatus.ACCEPTED,
-                **order.payload(),
-                "correlationId": request.correlation_id,
-            }
-            return DirectAnswer(HTTPStatus.ACCEPTED, body, headers)
-
-        accepting = writer.accept(
-            order,
-            key=key,
-            correlation_id=request.correlation_id,
-            traceparent=request.traceparent,
-        )
-        return Later(accepting, answer)
-
-    add_direct_route(app, "POST", "/api/orders", accept)
+    return accept
 
 
-def _add_orders(app: Flask, database: Database) -> None:
-    @app.get("/api/orders")
-    def page() -> Response:
-        limit = query_integer("limit", DEFAULT_PAGE, low=1, high=MAX_PAGE)
-        cursor = request.args.get("cursor")
+def _page(database: Database) -> View:
+    def page(call: Call) -> Response:
+        limit = call.integer("limit", DEFAULT_PAGE, low=1, high=MAX_PAGE)
+        cursor = call.query.get("cursor")
         if cursor is not None and not is_uuid(cursor):
             raise ApiError(
                 HTTPStatus.BAD_REQUEST,
@@ -113,18 +105,24 @@ def _add_orders(app: Flask, database: Database) -> None:
         with database.begin() as connection:
             return json_response(reading.orders(connection, limit=limit, after=cursor))
 
-    @app.get("/api/orders/<order_id>")
-    def one(order_id: str) -> Response:
-        _check_form(order_id)
+    return page
+
+
+def _one(database: Database) -> View:
+    def one(call: Call) -> Response:
+        order_id = _order_id(call)
         with database.begin() as connection:
             order = reading.order(connection, order_id)
         if order is None:
             raise _no_order(order_id)
         return json_response(order)
 
-    @app.get("/api/orders/<order_id>/events")
-    def history(order_id: str) -> Response:
-        _check_form(order_id)
+    return one
+
+
+def _history(database: Database) -> View:
+    def history(call: Call) -> Response:
+        order_id = _order_id(call)
         with database.begin() as connection:
             events = reading.events(connection, order_id)
         # an order is written together with its first event
@@ -132,12 +130,14 @@ def _add_orders(app: Flask, database: Database) -> None:
             raise _no_order(order_id)
         return json_response({"orderId": order_id, "events": events})
 
+    return history
 
-def _add_cancel(app: Flask, database: Database, wake_relay: Callable[[], None]) -> None:
-    @app.post("/api/orders/<order_id>/cancel")
-    def cancel_order(order_id: str) -> Response:
-        _check_form(order_id)
-        wish = CancelRequest(order_id, REASON_CUSTOMER, correlation_id(), traceparent())
+
+def _cancel(database: Database, wake_relay: Callable[[], None]) -> View:
+    def cancel_order(call: Call) -> Response:
+        call.ask_for_json()
+        order_id = _order_id(call)
+        wish = CancelRequest(order_id, REASON_CUSTOMER, call.correlation_id, call.traceparent)
         with database.begin() as connection:
             if reading.order(connection, order_id) is None:
                 raise _no_order(order_id)
@@ -154,28 +154,32 @@ def _add_cancel(app: Flask, database: Database, wake_relay: Callable[[], None]) 
             wake_relay()
         return json_response(order)
 
+    return cancel_order
 
-def _add_overviews(app: Flask, database: Database, fleet: Fleet) -> None:
-    @app.get("/api/inventory")
-    def inventory() -> Response:
+
+def _inventory(database: Database) -> View:
+    def inventory(_call: Call) -> Response:
         with database.begin() as connection:
             return json_response({"products": reading.inventory(connection)})
 
-    @app.get("/api/analytics")
-    def analytics() -> Response:
-        days = query_integer("days", 30, low=1, high=MAX_DAYS)
+    return inventory
+
+
+def _analytics(database: Database) -> View:
+    def analytics(call: Call) -> Response:
+        days = call.integer("days", 30, low=1, high=MAX_DAYS)
         with database.begin() as connection:
             return json_response({"days": reading.daily(connection, days=days)})
 
-    @app.get("/api/services/status")
-    def services() -> Response:
-        return json_response({"services": fleet.status()})
+    return analytics
 
 
-def _check_form(order_id: str) -> None:
-    """Raise the 404 of an unknown order for what cannot be an order's id."""
+def _order_id(call: Call) -> str:
+    """Return the id that the address has; raises the 404 of an unknown order for what cannot be one."""
+    order_id = call.path["order_id"]
     if not is_uuid(order_id):
         raise _no_order(order_id)
+    return order_id
 
 
 def _no_order(order_id: str) -> ApiError:

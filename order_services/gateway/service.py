@@ -15,28 +15,31 @@ from order_services.runtime.worker import Worker
 from order_services.topics import GATEWAY_GROUP
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from flask import Flask
+    from order_services.web.app import ServiceApp
 
 
 def gateway_service(settings: GatewaySettings) -> Service:
     """Return what the runtime needs to run the gateway."""
+    closing: list[Callable[[float], object]] = []
 
-    def configure(app: Flask, runtime: Runtime) -> None:
+    def configure(app: ServiceApp, runtime: Runtime) -> None:
         writer = OrderWriter(
             runtime.database,
             on_committed=runtime.wake_relay,
             max_orders=settings.accept_batch_max_orders,
             timeout_seconds=settings.accept_timeout_seconds,
         )
+        fleet = Fleet(settings.service_urls)
         writer.start()
+        closing.extend((writer.close, fleet.close))
         runtime.health.add_liveness(lambda: writer.dead)
         add_routes(
             app,
             database=runtime.database,
             writer=writer,
-            fleet=Fleet(settings.service_urls),
+            fleet=fleet,
             wake_relay=runtime.wake_relay,
         )
         add_replay_routes(
@@ -51,11 +54,18 @@ def gateway_service(settings: GatewaySettings) -> Service:
 
         return [Worker("idempotency-keys", MAINTENANCE_INTERVAL_SECONDS, prune)]
 
+    def close(timeout_seconds: float) -> None:
+        for part in closing:
+            part(timeout_seconds)
+
     return Service(
         name=SERVICE,
         group=GATEWAY_GROUP,
         handles=HANDLES,
         handler=follow,
         configure=configure,
+        close=close,
+        # orders go into the outbox: they are accepted while Kafka is away
+        requests_need_consumer=False,
         workers=workers,
     )

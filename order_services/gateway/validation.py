@@ -6,23 +6,46 @@ import hashlib
 import re
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from order_services.catalogue import CURRENCY, PRODUCT_OF, Product
-from order_services.runtime.http import ApiError
+from order_services.web.answers import ApiError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pydantic_core import ErrorDetails
+
 MAX_ITEMS: Final = 50
 MAX_QUANTITY: Final = 100
 
-_CUSTOMER_ID: Final = re.compile(r"[A-Za-z0-9._@:+\-]{1,64}")
 _IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e]{1,128}")
-_ORDER_FIELDS: Final = frozenset({"customerId", "items"})
-_ITEM_FIELDS: Final = frozenset({"productId", "quantity"})
+
+
+class _Body(BaseModel):
+    # strict: "1", 1.0 and true are no quantities
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class _Item(_Body):
+    productId: str  # noqa: N815  # the fields' names are the API's
+    quantity: Annotated[int, Field(ge=1, le=MAX_QUANTITY)]
+
+
+class _Order(_Body):
+    customerId: Annotated[str, Field(pattern=r"^[A-Za-z0-9._@:+\-]{1,64}$")]  # noqa: N815
+    items: Annotated[list[_Item], Field(min_length=1, max_length=MAX_ITEMS)]
+
+
+_EXPECTED: Final = {
+    "customerId": "must be 1 to 64 letters, digits or any of . _ @ : + -",
+    "items": f"must be a list of 1 to {MAX_ITEMS}",
+    "productId": "must be a text",
+    "quantity": f"must be an integer from 1 to {MAX_QUANTITY}",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,27 +101,19 @@ def parse_order(body: Any, catalogue: Mapping[str, Product] = PRODUCT_OF) -> Ord
 
     Raises `ApiError` 400 that names the field.
     """
-    if not isinstance(body, dict):
-        raise _refusal("body", f"the body must be an object, not {_kind(body)}")
-    _refuse_unknown(body, _ORDER_FIELDS, "")
-    customer_id = body.get("customerId")
-    if not isinstance(customer_id, str) or not _CUSTOMER_ID.fullmatch(customer_id):
-        raise _refusal(
-            "customerId", "customerId must be 1 to 64 letters, digits or any of . _ @ : + -"
-        )
-    items = body.get("items")
-    if not isinstance(items, list) or not 1 <= len(items) <= MAX_ITEMS:
-        raise _refusal("items", f"items must be a list of 1 to {MAX_ITEMS}")
-    parsed = tuple(_item(f"items[{n}]", item, catalogue) for n, item in enumerate(items))
-    seen: set[str] = set()
-    for n, item in enumerate(parsed):
-        if item.product_id in seen:
-            raise _refusal(
-                f"items[{n}].productId",
-                f"items[{n}].productId repeats {item.product_id}: add its quantities up",
-            )
-        seen.add(item.product_id)
-    return OrderRequest(customer_id, parsed)
+    try:
+        order = _Order.model_validate(body)
+    except ValidationError as error:
+        raise _refusal_of(error.errors(include_url=False, include_context=False)[0]) from None
+    items: dict[str, OrderItem] = {}
+    for n, item in enumerate(order.items):
+        field, product = f"items[{n}].productId", catalogue.get(item.productId)
+        if product is None:
+            raise _refusal(field, f"{field} is not in the catalogue (GET /api/inventory)")
+        if item.productId in items:
+            raise _refusal(field, f"{field} repeats {item.productId}: add its quantities up")
+        items[item.productId] = OrderItem(item.productId, item.quantity, product.price_cents)
+    return OrderRequest(order.customerId, tuple(items.values()))
 
 
 def parse_idempotency_key(text: str | None) -> str | None:
@@ -112,37 +127,21 @@ def parse_idempotency_key(text: str | None) -> str | None:
     return text
 
 
-def _item(path: str, item: Any, catalogue: Mapping[str, Product]) -> OrderItem:
-    if not isinstance(item, dict):
-        raise _refusal(path, f"{path} must be an object, not {_kind(item)}")
-    _refuse_unknown(item, _ITEM_FIELDS, f"{path}.")
-    product_id = item.get("productId")
-    if not isinstance(product_id, str):
-        raise _refusal(f"{path}.productId", f"{path}.productId must be a text")
-    product = catalogue.get(product_id)
-    if product is None:
-        raise _refusal(
-            f"{path}.productId", f"{path}.productId is not in the catalogue (GET /api/inventory)"
-        )
-    quantity = item.get("quantity")
-    # true is an int in Python
-    if type(quantity) is not int or not 1 <= quantity <= MAX_QUANTITY:
-        raise _refusal(
-            f"{path}.quantity", f"{path}.quantity must be an integer from 1 to {MAX_QUANTITY}"
-        )
-    return OrderItem(product_id, quantity, product.price_cents)
-
-
-def _refuse_unknown(given: Mapping[str, Any], known: frozenset[str], prefix: str) -> None:
-    unknown = given.keys() - known
-    if not unknown:
-        return
-    name = min(unknown)[:64]
-    hint = ""
-    if any(word in name.lower() for word in ("price", "total", "amount", "currency")):
-        hint = ": prices come from the catalogue"
-    allowed = ", ".join(sorted(known))
-    raise _refusal(prefix + name, f"{prefix}{name} is not accepted{hint}; the fields are {allowed}")
+def _refusal_of(problem: ErrorDetails) -> ApiError:
+    """Say what pydantic found: which field, and what it takes."""
+    place, kind = problem["loc"], problem["type"]
+    field = "".join(f"[{n}]" if isinstance(n, int) else f".{n[:64]}" for n in place)[1:]
+    if kind == "extra_forbidden":
+        known = _Order if len(place) == 1 else _Item
+        allowed = ", ".join(sorted(known.model_fields))
+        is_price = any(word in field.lower() for word in ("price", "total", "amount", "currency"))
+        hint = ": prices come from the catalogue" if is_price else ""
+        return _refusal(field, f"{field} is not accepted{hint}; the fields are {allowed}")
+    if not place or isinstance(place[-1], int):
+        name = field or "body"
+        subject = field or "the body"
+        return _refusal(name, f"{subject} must be an object, not {_kind(problem['input'])}")
+    return _refusal(field, f"{field} {_EXPECTED[str(place[-1])]}")
 
 
 def _kind(value: Any) -> str:

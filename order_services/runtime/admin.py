@@ -1,62 +1,43 @@
 """What an authorised person can change in a running service: the faults that it injects.
 
-`GET`, `PUT` and `DELETE /admin/faults`, with `Authorization: Bearer` and the ADMIN_TOKEN. Without an
-ADMIN_TOKEN there is nothing at these addresses.
+`GET`, `PUT` and `DELETE /admin/faults`, with `Authorization: Bearer` and the ADMIN_TOKEN.
 """
 
 from __future__ import annotations
 
-import hmac
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from flask import Blueprint, request
 from pydantic import ValidationError
 
 from order_services.runtime.faults import Faults
-from order_services.runtime.http import ApiError, json_response, parse_json
+from order_services.web.answers import ApiError, Call, json_response
+from order_services.web.auth import guarded
 
 if TYPE_CHECKING:
-    from flask import Flask, Response
+    from starlette.responses import Response
 
     from order_services.runtime.faults import FaultInjector
+    from order_services.web.app import ServiceApp
 
 
-def add_admin_routes(app: Flask, token: str, faults: FaultInjector) -> None:
-    """Add the routes to a service's app, unless `token` is empty."""
-    if not token:
-        return
-    admin = Blueprint("admin", __name__, url_prefix="/admin")
-    expected = f"Bearer {token}".encode()
+def add_admin_routes(app: ServiceApp, token: str, faults: FaultInjector) -> None:
+    """Add the routes; each answers 403 to everybody where `token` (ADMIN_TOKEN) is empty."""
 
-    @admin.before_request
-    def authorise() -> None:
-        given = request.headers.get("Authorization", "").encode()
-        # in constant time: how long a refusal takes must not tell how much was right
-        if not hmac.compare_digest(given, expected):
-            raise ApiError(
-                HTTPStatus.UNAUTHORIZED,
-                "this needs Authorization: Bearer and the ADMIN_TOKEN of this service",
-                field="Authorization",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
-
-    @admin.get("/faults")
-    def show() -> Response:
+    def show(_call: Call) -> Response:
         return _answer(faults.faults)
 
-    @admin.put("/faults")
-    def change() -> Response:
-        wanted = parse_faults(parse_json(request.get_data(), request.content_type))
+    def change(call: Call) -> Response:
+        wanted = parse_faults(call.json())
         faults.set(wanted)
         return _answer(wanted)
 
-    @admin.delete("/faults")
-    def clear() -> Response:
+    def clear(_call: Call) -> Response:
         faults.clear()
         return _answer(faults.faults)
 
-    app.register_blueprint(admin)
+    for method, view in (("GET", show), ("PUT", change), ("DELETE", clear)):
+        app.add(method, "/admin/faults", guarded(token, view))
 
 
 def parse_faults(body: Any) -> Faults:

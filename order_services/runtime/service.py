@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import structlog
-from flask import Flask
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -23,15 +22,15 @@ from order_services.runtime.database import Database, is_transient
 from order_services.runtime.dead_letters import DeadLetterLimit
 from order_services.runtime.faults import FaultInjector, injector
 from order_services.runtime.health import Health
-from order_services.runtime.http import service_app
 from order_services.runtime.relay import Relay
-from order_services.runtime.server import PortTakenError, WebServer
 from order_services.runtime.settings import S, ServiceSettings, SettingsError, load
 from order_services.runtime.shutdown import stop_in_order
 from order_services.runtime.worker import Worker, WorkerThread
 from order_services.signals import stop_signals
 from order_services.storage import rings, schema
 from order_services.topics import ConsumerGroup
+from order_services.web.app import ServiceApp
+from order_services.web.server import PortTakenError, WebServer
 
 EXIT_BROKEN: Final = 1
 EXIT_BAD_SETTING: Final = 2
@@ -92,7 +91,7 @@ class Service:
     takes_replays: bool = False
     admit: Admit | None = None
     on_committed: Callable[[Sequence[Event]], None] | None = None
-    configure: Callable[[Flask, Runtime], None] | None = None
+    configure: Callable[[ServiceApp, Runtime], None] | None = None
     close: Callable[[float], None] | None = None
     requests_need_consumer: bool = True
     workers: Callable[[Runtime], Sequence[Worker]] = field(default=lambda _runtime: ())
@@ -140,7 +139,7 @@ def run_until(stop: threading.Event, service: Service, settings: ServiceSettings
     health.add_readiness(runtime.database.unreachable)
     for check in (consumer.not_ready, *(worker.not_ready for worker in workers)):
         health.add_readiness(check, gates=service.requests_need_consumer)
-    app = service_app(service.name, health)
+    app = ServiceApp(service.name, health)
     add_admin_routes(app, settings.admin_token.get_secret_value(), runtime.faults)
     if service.configure is not None:
         service.configure(app, runtime)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import connect
 
-from order_services.analytics.bus import EventBus, RedisBus, make_bus
 from order_services.local.ports import free_port
 from order_services.local.process import ManagedProcess
+from order_services.web.bus import EventBus, RedisBus, make_bus
 from tests.integration.order_services.conftest import Lab
 from tests.integration.order_services.test_analytics_service import running, story
 from tests.support.programs import program

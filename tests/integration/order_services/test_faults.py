@@ -77,10 +77,11 @@ def test_past_the_limit_of_dead_letters_a_service_stops_turns_unready_and_says_w
 
 
 def test_faults_are_switched_on_and_off_in_a_running_service(lab: Lab, tmp_path: Path) -> None:
+    topics.create(topics.admin_client(lab.kafka.bootstrap_servers))
     port = free_port()
     with running("payment", tmp_path, environment(lab, PORT=port, ADMIN_TOKEN=TOKEN)):
         wait_for("readiness", lambda: get(port, "/ready")[0] == 200)
-        assert ask(port, "PUT", {"poisonRate": 1}, token="wrong-but-long-enough")[0] == 401
+        assert ask(port, "PUT", {"poisonRate": 1}, token="wrong-but-long-enough")[0] == 403
         assert ask(port, "PUT", {"paymentRefusalRate": 1})[0] == 200
         refused = order(lab, 5)
         wait_for("refusals", lambda: outcomes(lab, refused) == {"failed"})

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 from collections.abc import Iterator
@@ -46,14 +47,15 @@ def connected(database: Any) -> Iterator[Database]:
 
 
 @pytest.fixture
-def writer(connected: Database) -> OrderWriter:
+def writer(connected: Database) -> Iterator[OrderWriter]:
     writer = OrderWriter(connected, on_committed=lambda: None, max_orders=50, timeout_seconds=20)
     writer.start()
-    return writer
+    yield writer
+    assert writer.close(20)
 
 
 def new_order(writer: OrderWriter) -> str:
-    return writer.accept(ORDER, key=None, correlation_id="shop-1").result(20).order_id
+    return asyncio.run(writer.accept(ORDER, key=None, correlation_id="shop-1")).order_id
 
 
 def happened(order_id: str, kind: EventType) -> Event:

@@ -23,11 +23,14 @@ ORDER = {"customerId": "c-1", "items": [{"productId": "PROD-002", "quantity": 3}
 
 
 @contextmanager
-def running(lab: Lab, group: ConsumerGroup) -> Iterator[str]:
-    """Run the gateway reading topics of its own; yields its address."""
+def running(
+    lab: Lab, group: ConsumerGroup, *, waits_for: str = "ready", **changes: Any
+) -> Iterator[str]:
+    """Run the gateway reading topics of its own; yields its address once its status is so."""
     port = free_port()
+    given = changes.pop("settings", None) or lab.kafka_settings
     settings = GatewaySettings(
-        **{**lab.kafka_settings.model_dump(exclude={"port", "kafka_client_id"}), "port": port},
+        **{**given.model_dump(exclude={"port", "kafka_client_id"}), "port": port, **changes},
         payment_url=f"http://127.0.0.1:{port}",  # any service that answers will do
         inventory_url="http://127.0.0.1:1",
         shipping_url=f"http://127.0.0.1:{port},http://127.0.0.1:1",
@@ -40,7 +43,7 @@ def running(lab: Lab, group: ConsumerGroup) -> Iterator[str]:
     thread.start()
     url = f"http://127.0.0.1:{port}"
     try:
-        wait_for("readiness", lambda: is_ready(url))
+        wait_for(waits_for, lambda: status_of(url)["status"] == waits_for)
         yield url
     finally:
         stop.set()
@@ -48,11 +51,12 @@ def running(lab: Lab, group: ConsumerGroup) -> Iterator[str]:
         assert results == [0]
 
 
-def is_ready(url: str) -> bool:
+def status_of(url: str) -> dict[str, Any]:
     try:
-        return httpx.get(f"{url}/ready", timeout=5).status_code == HTTPStatus.OK
+        answer = httpx.get(f"{url}/ready", timeout=5)
     except httpx.HTTPError:
-        return False
+        return {"status": "away"}
+    return {**answer.json(), "code": answer.status_code}
 
 
 def on_orders_topic(lab: Lab, order_id: str) -> list[EventType]:
@@ -118,3 +122,29 @@ def test_the_status_of_each_replica_is_asked(lab: Lab) -> None:
         ("analytics", "unreachable"),
     ]
     assert services[1]["reasons"] == ["connection refused"]
+
+
+def test_orders_are_accepted_while_kafka_is_away(lab: Lab) -> None:
+    no_kafka = lab.settings.model_copy(update={"kafka_brokers": f"127.0.0.1:{free_port()}"})
+    group = ConsumerGroup("nobody", ("nothing",))
+    with running(lab, group, settings=no_kafka, waits_for="degraded") as url:
+        order_id = accept(url)["orderId"]
+        ready = status_of(url)
+        assert ready["code"] == HTTPStatus.OK
+        assert any("consumer" in reason for reason in ready["reasons"])
+        assert httpx.get(f"{url}/health").status_code == HTTPStatus.OK
+    # the outbox keeps it
+    assert lab.number("SELECT count(*) FROM outbox WHERE key = :id", id=order_id.encode()) == 1
+
+
+def test_orders_are_accepted_while_the_status_consumer_is_stopped(lab: Lab) -> None:
+    group = lab.group()
+    topics.create(topics.admin_client(lab.kafka.bootstrap_servers))
+    with running(lab, group, dead_letter_limit=0) as url:
+        lab.send(group.topics[0], [b"no event at all"])
+        wait_for("a stop", lambda: status_of(url)["status"] == "degraded")
+        ready = status_of(url)
+        assert ready["code"] == HTTPStatus.OK
+        assert "consumer: stopped" in str(ready["reasons"])
+        accept(url)
+        assert "kafka_consumer_stopped 1.0" in httpx.get(f"{url}/metrics").text

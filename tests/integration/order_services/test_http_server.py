@@ -1,25 +1,26 @@
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from http import HTTPStatus
 
 import httpx
 import pytest
-from flask import Flask, Response
 from prometheus_client import CollectorRegistry
+from starlette.responses import Response
+from starlette.websockets import WebSocket
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from order_services.analytics.websocket import Hub
-from order_services.runtime import http
-from order_services.runtime import server as server_module
-from order_services.runtime.direct import DirectAnswer, DirectRequest, Later, add_direct_route
-from order_services.runtime.server import PortTakenError, WebServer
+from order_services.web.answers import Call, database_away, json_response
+from order_services.web.app import ServiceApp
+from order_services.web.server import PortTakenError, WebServer
+from order_services.web.websocket import Hub
 
 
 class Fine:
@@ -27,6 +28,9 @@ class Fine:
         return []
 
     def ready(self) -> list[str]:
+        return []
+
+    def degraded(self) -> list[str]:
         return []
 
 
@@ -42,67 +46,92 @@ def connected(server: WebServer) -> socket.socket:
 
 
 def assert_a_thread_is_free(server: WebServer) -> None:
-    """Ask for what is neither a direct route nor a probe: only the pool's threads answer that."""
-    answer = httpx.get(f"http://127.0.0.1:{server.port}/nothing", timeout=5)
-    assert answer.status_code == HTTPStatus.NOT_FOUND
+    """Ask for what a thread of the pool answers."""
+    answer = httpx.get(f"http://127.0.0.1:{server.port}/thread", timeout=5)
+    assert answer.status_code == HTTPStatus.OK
+
+
+class Held:
+    """Requests to /later and what they wait for, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._waiting: list[asyncio.Future[str]] = []
+
+    async def view(self, _call: Call) -> Response:
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        return json_response(await future, HTTPStatus.ACCEPTED)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def answer(self, number: int, outcome: str | Exception) -> None:
+        future = self._waiting[number]
+        settle = future.set_exception if isinstance(outcome, Exception) else future.set_result
+        future.get_loop().call_soon_threadsafe(settle, outcome)  # type: ignore[arg-type]
+
+    def clear(self) -> None:
+        self._waiting.clear()
 
 
 @pytest.fixture
-def app(monkeypatch: pytest.MonkeyPatch) -> Flask:
-    monkeypatch.setattr(server_module, "THREADS", 2)
-    app = http.service_app("test-service", Fine(), registry=CollectorRegistry())
+def app() -> ServiceApp:
+    app = ServiceApp("test-service", Fine(), registry=CollectorRegistry(), threads=2)
 
-    def echo(request: DirectRequest) -> DirectAnswer:
-        return DirectAnswer(HTTPStatus.OK, request.json(), {})
+    async def echo(call: Call) -> Response:
+        return json_response(call.json())
 
-    add_direct_route(app, "POST", "/echo", echo)
-
+    app.add_on_loop("POST", "/echo", echo)
+    app.add("GET", "/thread", lambda _call: json_response("free"))
     return app
 
 
 @pytest.fixture
-def server(app: Flask) -> Iterator[WebServer]:
+def held(app: ServiceApp) -> Held:
+    held = Held()
+    app.add_on_loop("POST", "/later", held.view)
+    return held
+
+
+@pytest.fixture
+def hub(app: ServiceApp) -> Hub:
+    hub = Hub(max_clients=3, max_unsent_bytes=200_000)
+
+    async def connected(websocket: WebSocket) -> None:
+        await hub.serve(websocket, "hello")
+
+    app.add_websocket("/ws", connected)
+    return hub
+
+
+@pytest.fixture
+def server(app: ServiceApp) -> Iterator[WebServer]:
     server = WebServer(app, "127.0.0.1", 0)
     server.start()
     yield server
     server.stop()
 
 
-@pytest.fixture
-def hub(app: Flask) -> Iterator[Hub]:
-    hub = Hub(max_clients=3, max_unsent_bytes=200_000)
-
-    @app.get("/ws", websocket=True)
-    def ws() -> Response:
-        if hub.full:
-            raise http.ApiError(HTTPStatus.SERVICE_UNAVAILABLE, "too many clients")
-        return http.websocket_response(lambda connection: hub.adopt(connection, "hello"))
-
-    hub.start()
-    yield hub
-    hub.stop()
-
-
-def test_a_taken_port_is_named_with_its_setting(server: WebServer, app: Flask) -> None:
+def test_a_taken_port_is_named_with_its_setting(server: WebServer, app: ServiceApp) -> None:
     second = WebServer(app, "127.0.0.1", server.port)
     with pytest.raises(PortTakenError, match=rf"port {server.port}: address already in use.*PORT"):
         second.start()
 
 
-def test_an_address_that_is_not_ours_is_named(app: Flask) -> None:
+def test_an_address_that_is_not_ours_is_named(app: ServiceApp) -> None:
     with pytest.raises(PortTakenError, match=r"cannot listen on 192\.0\.2\.1 port"):
         WebServer(app, "192.0.2.1", 0).start()
 
 
-def test_stopping_finishes_the_request_in_flight(app: Flask) -> None:
+def test_stopping_finishes_the_request_in_flight(app: ServiceApp) -> None:
     entered, leave = threading.Event(), threading.Event()
 
-    @app.get("/slow")
-    def slow() -> Response:
+    def slow(_call: Call) -> Response:
         entered.set()
         leave.wait(20)
-        return http.json_response("done")
+        return json_response("done")
 
+    app.add("GET", "/slow", slow)
     server = WebServer(app, "127.0.0.1", 0)
     server.start()
     answers: list[httpx.Response] = []
@@ -118,15 +147,33 @@ def test_stopping_finishes_the_request_in_flight(app: Flask) -> None:
     assert [answer.json() for answer in answers] == ["done"]
 
 
-def test_stopping_gives_up_on_a_request_that_never_ends(app: Flask) -> None:
+def test_stopping_leaves_no_thread_behind(app: ServiceApp, hub: Hub) -> None:
+    before = set(threading.enumerate())
+    server = WebServer(app, "127.0.0.1", 0)
+    server.start()
+    assert_a_thread_is_free(server)
+    assert httpx.get(f"http://127.0.0.1:{server.port}/ready", timeout=5).is_success
+    with connect(f"ws://127.0.0.1:{server.port}/ws") as client:
+        assert client.recv(timeout=20) == "hello"
+        assert {thread.name for thread in set(threading.enumerate()) - before} >= {
+            "http",
+            "http-view",
+            "readiness",
+        }
+        assert server.stop()
+    ours = [each for each in set(threading.enumerate()) - before if "websocket" not in each.name]
+    assert [each.name for each in ours if each.name.startswith(("http", "readiness"))] == []
+
+
+def test_stopping_gives_up_on_a_request_that_never_ends(app: ServiceApp) -> None:
     entered, leave = threading.Event(), threading.Event()
 
-    @app.get("/stuck")
-    def stuck() -> Response:
+    def stuck(_call: Call) -> Response:
         entered.set()
         leave.wait(60)
-        return http.json_response("late")
+        return json_response("late")
 
+    app.add("GET", "/stuck", stuck)
     server = WebServer(app, "127.0.0.1", 0)
     server.start()
     with connected(server) as raw:
@@ -179,7 +226,8 @@ def test_what_is_no_proper_http_is_refused_in_json(server: WebServer, request_by
 
 
 def post(body: bytes, path: str = "/echo", *lines: str) -> bytes:
-    head = [f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}", *lines]
+    fields = ["Host: x", f"Content-Length: {len(body)}", "Content-Type: application/json"]
+    head = [f"POST {path} HTTP/1.1", *fields, *lines]
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body
 
 
@@ -199,22 +247,8 @@ def read_answer(raw: socket.socket) -> tuple[bytes, bytes]:
     return head, body
 
 
-@pytest.fixture
-def held(app: Flask) -> list[Future[str]]:
-    """What requests to /later wait for, in the order in which they came."""
-    waiting: list[Future[str]] = []
-
-    def later(_request: DirectRequest) -> Later[str]:
-        future: Future[str] = Future()
-        waiting.append(future)
-        return Later(future, lambda done: DirectAnswer(HTTPStatus.ACCEPTED, done.result(), {}))
-
-    add_direct_route(app, "POST", "/later", later)
-    return waiting
-
-
 def test_requests_that_wait_for_their_answers_hold_no_threads(
-    held: list[Future[str]], server: WebServer
+    held: Held, server: WebServer
 ) -> None:
     with ExitStack() as opened:
         clients = [opened.enter_context(connected(server)) for _ in range(10)]
@@ -225,25 +259,23 @@ def test_requests_that_wait_for_their_answers_hold_no_threads(
                 wait_until(lambda n=n: len(held) == n + 1, "the request has begun")  # type: ignore[misc]
             # ten requests on two threads, and HTTP still answers
             assert_a_thread_is_free(server)
-            for n, future in enumerate(held):
-                future.set_result(f"answer {n}")
+            for n in range(10):
+                held.answer(n, f"answer {n}")
             for n, client in enumerate(clients):
                 head, body = read_answer(client)
                 assert head.startswith(b"HTTP/1.1 202 Accepted\r\n")
                 assert body == f'"answer {n}"'.encode()
 
 
-def test_an_answer_that_fails_later_is_refused_as_any_other(
-    held: list[Future[str]], server: WebServer
-) -> None:
+def test_an_answer_that_fails_later_is_refused_as_any_other(held: Held, server: WebServer) -> None:
     with connected(server) as client:
         client.sendall(post(b"{}", "/later", "X-Correlation-Id: its-own"))
         wait_until(lambda: len(held) == 1, "the request has begun")
-        held[0].set_exception(http.database_away())
+        held.answer(0, database_away())
         head, _ = read_answer(client)
     assert head.startswith(b"HTTP/1.1 503 ")
-    assert b"Retry-After: 2\r\n" in head
-    assert b"X-Correlation-Id: its-own\r\n" in head
+    assert b"retry-after: 2\r\n" in head
+    assert b"x-correlation-id: its-own\r\n" in head
 
 
 @pytest.mark.parametrize("pieces", [1, 7, 40])
@@ -268,39 +300,16 @@ def send_head_then_body(client: socket.socket, request: bytes) -> None:
     client.sendall(body)
 
 
-def test_requests_whose_bodies_come_later_hold_no_threads(
-    held: list[Future[str]], server: WebServer
-) -> None:
+def test_requests_whose_bodies_come_later_hold_no_threads(held: Held, server: WebServer) -> None:
     with ExitStack() as opened:
         clients = [opened.enter_context(connected(server)) for _ in range(5)]
         for n, client in enumerate(clients):
             send_head_then_body(client, post(b"{}", "/later"))
             wait_until(lambda n=n: len(held) == n + 1, "the request has begun", 5)  # type: ignore[misc]
-        for future in held:
-            future.set_result("done")
+        for n in range(5):
+            held.answer(n, "done")
         for client in clients:
             assert read_answer(client)[1] == b'"done"'
-
-
-def test_bodies_that_never_come_hold_no_threads_and_are_refused(
-    monkeypatch: pytest.MonkeyPatch, app: Flask
-) -> None:
-    monkeypatch.setattr(server_module, "SOCKET_TIMEOUT_SECONDS", 1)
-    server = WebServer(app, "127.0.0.1", 0)
-    server.start()
-    with ExitStack() as opened:
-        opened.callback(server.stop)
-        clients = [opened.enter_context(connected(server)) for _ in range(5)]
-        for client in clients:
-            client.sendall(post(b'{"half": 1}')[:-4])
-        with connected(server) as other:
-            other.sendall(post(b"1", "/echo", "Connection: close"))
-            assert read_answer(other)[1] == b"1"
-        for client in clients:
-            head, body = read_answer(client)
-            assert head.startswith(b"HTTP/1.1 408 ")
-            assert b'"error"' in body
-            assert client.recv(1) == b""
 
 
 def test_a_client_that_goes_away_within_a_body_is_let_go(server: WebServer) -> None:
@@ -312,16 +321,16 @@ def test_a_client_that_goes_away_within_a_body_is_let_go(server: WebServer) -> N
             pass
 
 
-def test_probes_are_answered_while_all_threads_wait(app: Flask, server: WebServer) -> None:
+def test_probes_are_answered_while_all_threads_wait(app: ServiceApp, server: WebServer) -> None:
     both_threads, leave = threading.Barrier(3), threading.Event()
 
-    @app.get("/waits")
-    def waits() -> Response:
+    def waits(_call: Call) -> Response:
         if not leave.is_set():
             both_threads.wait(20)
             leave.wait(20)
-        return http.json_response("done")
+        return json_response("done")
 
+    app.add("GET", "/waits", waits)
     base = f"http://127.0.0.1:{server.port}"
     with ThreadPoolExecutor(6) as clients, httpx.Client(timeout=5) as probes:
         answers = [clients.submit(httpx.get, f"{base}/waits", timeout=30) for _ in range(6)]
@@ -335,8 +344,8 @@ def test_probes_are_answered_while_all_threads_wait(app: Flask, server: WebServe
         assert [answer.result().json() for answer in answers] == ["done"] * 6
 
 
-def test_metrics_are_answered_while_readiness_waits_for_the_database(
-    app: Flask, server: WebServer, monkeypatch: pytest.MonkeyPatch
+def test_a_database_that_does_not_answer_delays_readiness_by_a_moment_and_nothing_else(
+    server: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered, leave = threading.Event(), threading.Event()
 
@@ -345,16 +354,17 @@ def test_metrics_are_answered_while_readiness_waits_for_the_database(
         return [] if leave.wait(20) else ["never"]
 
     monkeypatch.setattr(Fine, "ready", ready)
-    base = f"http://127.0.0.1:{server.port}"
-    with ThreadPoolExecutor(6) as clients:
-        answers = [clients.submit(httpx.get, f"{base}/ready", timeout=30) for _ in range(6)]
-        try:
-            assert entered.wait(20)
-            assert httpx.get(f"{base}/metrics", timeout=5).is_success
-            assert httpx.get(f"{base}/health", timeout=5).is_success
-        finally:
-            leave.set()
-        assert all(answer.result().is_success for answer in answers)
+    monkeypatch.setattr("order_services.web.app.READY_SECONDS", 0.3)
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=5) as client:
+        for _ in range(3):
+            answer = client.get("/ready")
+            assert answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE
+            assert answer.json()["reasons"] == ["no answer of the service's parts within 0.3 s"]
+            assert entered.is_set()
+            assert client.get("/metrics").is_success
+            assert client.get("/health").is_success
+        leave.set()
+        wait_until(lambda: client.get("/ready").is_success, "readiness is back")
 
 
 def test_requests_that_come_together_are_answered_in_their_order(server: WebServer) -> None:
@@ -375,12 +385,12 @@ def test_a_client_that_asks_for_it_is_answered_and_let_go(server: WebServer) -> 
     with connected(server) as client:
         client.sendall(post(b"1", "/echo", "Connection: close"))
         head, body = read_answer(client)
-        assert (b"Connection: close\r\n" in head, body) == (True, b"1")
+        assert (b"connection: close\r\n" in head, body) == (True, b"1")
         assert client.recv(1) == b""
 
 
 def test_a_client_that_does_not_read_its_answers_holds_up_nobody(
-    held: list[Future[str]], server: WebServer
+    held: Held, server: WebServer
 ) -> None:
     with (
         socket.socket() as deaf,
@@ -392,8 +402,8 @@ def test_a_client_that_does_not_read_its_answers_holds_up_nobody(
         wait_until(lambda: len(held) == 1, "the first has begun")
         other.sendall(post(b"{}", "/later"))
         wait_until(lambda: len(held) == 2, "the second has begun")
-        held[0].set_result("x" * 50_000_000)
-        held[1].set_result("short")
+        held.answer(0, "x" * 50_000_000)
+        held.answer(1, "short")
         assert read_answer(other)[1] == b'"short"'
 
 
@@ -404,18 +414,16 @@ def test_silent_connections_hold_no_threads(server: WebServer) -> None:
         assert_a_thread_is_free(server)
 
 
-def test_stopping_waits_for_answers_that_are_still_to_come(
-    held: list[Future[str]], server: WebServer
-) -> None:
+def test_stopping_waits_for_answers_that_are_still_to_come(held: Held, server: WebServer) -> None:
     with connected(server) as client:
         client.sendall(post(b"{}", "/later"))
         wait_until(lambda: len(held) == 1, "the request has begun")
         stopping = threading.Thread(target=server.stop)
         stopping.start()
         time.sleep(0.5)
-        held[0].set_result("done")
+        held.answer(0, "done")
         head, body = read_answer(client)
-        assert (b"Connection: close\r\n" in head, body) == (True, b'"done"')
+        assert (b"connection: close\r\n" in head, body) == (True, b'"done"')
         assert client.recv(1) == b""
         stopping.join(20)
         assert not stopping.is_alive()
@@ -473,32 +481,27 @@ def test_a_client_that_does_not_read_is_dropped_and_the_others_are_not(
         wait_until(lambda: hub.connected == 1, "only the reading client is left")
 
 
-def test_a_client_that_does_not_answer_pings_is_dropped(server: WebServer, app: Flask) -> None:
-    hub = Hub(ping_interval_seconds=0.05)
-
-    @app.get("/pinged", websocket=True)
-    def pinged() -> Response:
-        return http.websocket_response(lambda connection: hub.adopt(connection, "hello"))
-
-    hub.start()
-    try:
-        with connected(server) as silent:
-            silent.sendall(
-                b"GET /pinged HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-            )
-            while silent.recv(65536):
-                pass
-        wait_until(lambda: hub.connected == 0, "the silent client was forgotten")
-    finally:
-        hub.stop()
+def test_a_client_that_does_not_answer_pings_is_dropped(app: ServiceApp, hub: Hub) -> None:
+    server = WebServer(app, "127.0.0.1", 0, ping_interval_seconds=0.05)
+    server.start()
+    with connected(server) as silent:
+        silent.sendall(
+            b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        while silent.recv(65536):
+            pass
+    wait_until(lambda: hub.connected == 0, "the silent client was forgotten")
+    assert server.stop()
 
 
-def test_stopping_says_goodbye(server: WebServer, app: Flask, hub: Hub) -> None:
+def test_stopping_says_goodbye(app: ServiceApp, hub: Hub) -> None:
+    server = WebServer(app, "127.0.0.1", 0)
+    server.start()
     with connect(f"ws://127.0.0.1:{server.port}/ws") as client:
         assert client.recv(timeout=20) == "hello"
-        hub.stop()
+        assert server.stop()
         with pytest.raises(ConnectionClosed) as closed:
             client.recv(timeout=20)
     assert closed.value.rcvd is not None
-    assert closed.value.rcvd.code == 1001
+    assert closed.value.rcvd.code == 1012  # service restart: come again

@@ -38,7 +38,6 @@ from order_services.runtime.batch import BatchProcessor, Handle
 from order_services.runtime.database import Database
 from order_services.runtime.dead_letters import DeadLetterLimit
 from order_services.runtime.health import Health
-from order_services.runtime.http import service_app
 from order_services.runtime.messages import ReceivedMessage
 from order_services.shipping import handler as shipping
 from order_services.shipping import timers as shipping_timers
@@ -50,7 +49,9 @@ from order_services.topics import (
     SHIPPING_GROUP,
     ConsumerGroup,
 )
+from order_services.web.app import ServiceApp
 from tests.integration.order_services.conftest import Lab, order_cancelled, order_created
+from tests.support.serving import ask
 
 CHEAP, SCARCE, DEAR = "PROD-008", "PROD-005", "PROD-001"
 SCARCE_PIECES = 3
@@ -120,15 +121,18 @@ class Shop:
         self.timers = shipping_timers.Timers(
             self.database, delivery_delay_seconds=0, batch=2, on_written=lambda: None
         )
-        app = service_app("gateway", Health())
-        writer = OrderWriter(
+        self.app = ServiceApp("gateway", Health())
+        self.writer = writer = OrderWriter(
             self.database, on_committed=lambda: None, max_orders=10, timeout_seconds=20
         )
         writer.start()
         add_routes(
-            app, database=self.database, writer=writer, fleet=Fleet({}), wake_relay=lambda: None
+            self.app,
+            database=self.database,
+            writer=writer,
+            fleet=Fleet({}),
+            wake_relay=lambda: None,
         )
-        self.browser = app.test_client()
 
     def _begin(self) -> None:
         self.topics: defaultdict[tuple[str, str], list[Event]] = defaultdict(list)
@@ -171,14 +175,14 @@ class Shop:
 
     def accept(self, items: dict[str, int]) -> None:
         body = [{"productId": product, "quantity": count} for product, count in items.items()]
-        answer = self.browser.post("/api/orders", json={"customerId": "c", "items": body})
+        answer = ask(self.app, "POST", "/api/orders", {"customerId": "c", "items": body})
         assert answer.status_code == 202, answer.text
-        self.orders.append(orjson.loads(answer.data)["orderId"])
+        self.orders.append(answer.json()["orderId"])
 
     def cancel(self, which: int) -> None:
         if self.orders:
             order_id = self.orders[which % len(self.orders)]
-            answer = self.browser.post(f"/api/orders/{order_id}/cancel")
+            answer = ask(self.app, "POST", f"/api/orders/{order_id}/cancel", {})
             assert answer.status_code in (200, 409), answer.text
             (self.granted if answer.status_code == 200 else self.refused).add(order_id)
 
@@ -326,7 +330,7 @@ class Shop:
         assert {each[0]: each[1] for each in held} == dict(taken)
 
     def _get(self, path: str) -> Any:
-        return orjson.loads(self.browser.get(path).data)
+        return ask(self.app, "GET", path).json()
 
     def _published(self) -> dict[str, Counter[EventType]]:
         """Count the different events of each order by type, replays apart."""
@@ -419,7 +423,9 @@ def perform(shop: Shop, script: Script) -> None:
 @pytest.fixture
 def shop(lab: Lab) -> Iterator[Shop]:
     with lab.database.engine.connect() as connection:
-        yield Shop(connection)
+        shop = Shop(connection)
+        yield shop
+        assert shop.writer.close(20)
 
 
 @quick

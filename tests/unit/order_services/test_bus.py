@@ -4,10 +4,10 @@ import sys
 
 import pytest
 
-from order_services.analytics.bus import MAX_WAITING, LocalBus, RedisBus, make_bus
 from order_services.analytics.settings import AnalyticsSettings
 from order_services.local.ports import free_port
 from order_services.runtime.settings import SettingsError, load
+from order_services.web.bus import MAX_WAITING, LocalBus, RedisBus, make_bus
 
 
 def test_without_an_address_the_bus_is_the_process_itself() -> None:

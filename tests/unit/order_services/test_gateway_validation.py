@@ -15,7 +15,7 @@ from order_services.gateway.validation import (
     parse_idempotency_key,
     parse_order,
 )
-from order_services.runtime.http import ApiError
+from order_services.web.answers import ApiError
 
 
 def body(**changes: Any) -> dict[str, Any]:

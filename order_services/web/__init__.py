@@ -1,0 +1,1 @@
+"""The HTTP and WebSocket side that all services share; libraries own every socket."""
