@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from monitor.analysis.measures import Analyst, GroupMeasures
@@ -14,6 +14,7 @@ from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.wire import KafkaWire
 from monitor.settings import KafkaSettings
 from order_services.local.kafka import EmbeddedKafka
+from tests.support import foreign
 from tests.support.waiting import wait_for
 
 DAY_S = 86_400
@@ -56,8 +57,7 @@ class Scene:
         assert producer.flush(30) == 0
 
     def commit(self, offset: int) -> None:
-        commits = ConsumerGroupTopicPartitions(self.name, [TopicPartition(self.name, 0, offset)])
-        self._admin.alter_consumer_group_offsets([commits])[self.name].result()
+        foreign.commit(self._admin, self.name, self.name, offset)
 
     def delete_before(self, offset: int) -> None:
         where = TopicPartition(self.name, 0, offset)
