@@ -223,7 +223,7 @@ def _who_is_silent(snapshot: Snapshot) -> str:
         for broker in snapshot.broker_errors
     ]
     if not silent:
-        return "a broker has just started and does not know its groups yet"
+        return "a broker has just started, or denies a group that another lists"
     if len(silent) == len(snapshot.brokers):
         return "no broker answers"
     return f"{'broker' if len(silent) == 1 else 'brokers'} {', '.join(silent)} did not answer"

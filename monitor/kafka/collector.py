@@ -1,8 +1,10 @@
 """One poll: what to ask which broker, and how the answers become a snapshot.
 
-Rounds: metadata when due, group lists, then commits and members, then offsets, then what is asked
-rarely. Commits go before end offsets, so that no commit is past an end only because it was read
-later. In a round every broker gets one request per API, all sent before any is awaited. A broker
+Rounds: metadata when due, log starts when due, group lists, then commits and members, then log ends,
+then what is asked rarely. Commits go before log ends, so that no commit is past an end only because
+it was read later. They go after log starts, so that no commit is before a start only because it was
+read earlier: Kafka Streams deletes records as soon as it has committed past them, and a start that
+is read later would tell of a loss. In a round every broker gets one request per API, all sent before any is awaited. A broker
 that fails is not asked again in the same poll; the next poll asks it again, but no longer waits for
 it. What it last said is kept, marked stale, with the time at which it was seen.
 """
@@ -110,13 +112,15 @@ class Collector:
         )
         metadata = self._refresh_metadata(exchange)
         last = self._last
+        starts = self._read_starts(exchange, metadata, started)
         groups = self._groups.collect(exchange, metadata, last.groups)
         latest = self._questions.latest()
         stable = self._questions.stable() if self._read_committed else []
         exchange.ask([*latest, *stable])
         leaderless = self._questions.leaderless
         ends = join(latest, last.end_offsets, metadata.topics, leaderless)
-        starts = self._ask_rarely(exchange, metadata, started, ends)
+        starts = self._of_these_logs(starts, ends)
+        self._ask_rarely(exchange, metadata, started)
         # partitions and groups of a broker that is lost move to others within seconds
         if leader_moved([*latest, *stable]) or exchange.down or self._groups.moving:
             self._metadata_due_at = 0.0
@@ -257,36 +261,43 @@ class Collector:
             wait = min(wait, now - self._leaderless_since)
         self._metadata_due_at = now + wait
 
-    def _ask_rarely(
-        self, exchange: Exchange, metadata: ClusterMetadata, now: float, ends: Offsets
-    ) -> Offsets:
-        """Ask in one round for all that is due; return the start offsets, old or new."""
-        topics, brokers = metadata.topics, metadata.brokers
-        last = self._last
-        anew = created_anew(ends, last.end_offsets, last.start_offsets)
-        if anew:
-            self._start_offsets_due_at = self._metadata_due_at = 0.0
-        due = now >= self._start_offsets_due_at
-        earliest = self._questions.earliest() if due else []
-        configs = self._configs and self._configs.asks(now, topics, exchange.healthy(brokers))
-        log_dirs = self._log_dirs and self._log_dirs.asks(now, brokers)
-        exchange.ask([*earliest, *(configs or ()), *(log_dirs or ())])
-        if self._configs:
-            self._configs.take(topics)
-        if self._log_dirs:
-            self._log_dirs.take(now, brokers)
-        if not due:
-            return last.start_offsets
+    def _read_starts(self, exchange: Exchange, metadata: ClusterMetadata, now: float) -> Offsets:
+        """Return the log starts, read anew when that is due."""
+        last = self._last.start_offsets
+        if now < self._start_offsets_due_at:
+            return last
+        earliest = self._questions.earliest()
+        exchange.ask(earliest)
         if all(ask.answer is not None for ask in earliest):
             self._start_offsets_due_at = now + self._intervals.start_offsets
         if leader_moved(earliest):
             self._metadata_due_at = 0.0
-        leaderless = self._questions.leaderless
-        starts = join(earliest, without(last.start_offsets, anew), topics, leaderless)
-        if still := created_anew(ends, Offsets(), starts):
-            # created anew after its end was read, or emptied: it is read again
+        return join(earliest, last, metadata.topics, self._questions.leaderless)
+
+    def _of_these_logs(self, starts: Offsets, ends: Offsets) -> Offsets:
+        """Return the starts without those of topics that were created anew, or cut off, since.
+
+        Those are read in the next poll, again before the commits.
+        """
+        last = self._last
+        anew = created_anew(ends, last.end_offsets, starts)
+        if starts is not last.start_offsets:
+            # also of ends that are as they were; that is too much to look through at every poll
+            anew |= created_anew(ends, Offsets(), starts)
+        if anew:
             self._start_offsets_due_at = self._metadata_due_at = 0.0
-        return without(starts, still)
+        return without(starts, anew)
+
+    def _ask_rarely(self, exchange: Exchange, metadata: ClusterMetadata, now: float) -> None:
+        """Ask in one round for all that is due of settings and sizes."""
+        topics, brokers = metadata.topics, metadata.brokers
+        configs = self._configs and self._configs.asks(now, topics, exchange.healthy(brokers))
+        log_dirs = self._log_dirs and self._log_dirs.asks(now, brokers)
+        exchange.ask([*(configs or ()), *(log_dirs or ())])
+        if self._configs:
+            self._configs.take(topics)
+        if self._log_dirs:
+            self._log_dirs.take(now, brokers)
 
     def _forget_replaced(self, found: ClusterMetadata, known: ClusterMetadata) -> None:
         """Forget the offsets of topics that the metadata say were created anew."""

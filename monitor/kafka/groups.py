@@ -109,8 +109,9 @@ class _Found:
 class GroupCollector:
     """Reads the groups that are wanted, and of their commits the topics that are.
 
-    After a poll `complete` says that there are no others, `moving` that some are listed by nobody
-    although the broker that should be their coordinator answers.
+    After a poll `complete` says that there are no others; `moving` that the metadata may be out of
+    date: some are listed by nobody although the broker that should be their coordinator answers, or
+    are new where the metadata do not have them.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class GroupCollector:
         self._member_batches = Batches(UNKNOWN_MEMBERS_BYTES)
         self._answering_since: dict[int, float] | None = None  # brokers that sent their lists
         self._unlisted: frozenset[str] = frozenset()  # of the last poll, asked by name
+        self._unexpected: frozenset[str] = frozenset()  # of the last poll
         self.moving = False
         self.complete = False
 
@@ -152,12 +154,15 @@ class GroupCollector:
             and isinstance(last[group_id].answer, Refused)
             and not last[group_id].commits
         }
+        has_new_metadata = metadata is not self._metadata
         listings = read_lists(lists, exchange, metadata, last, refused)
         found = self._read(exchange, metadata, listings, last)
         groups = {}
         for group_id, listed in listings.groups.items():
             by_name = group_id in listings.by_name
-            if by_name and _is_gone(listed, found, metadata):
+            if by_name and _is_gone(
+                listed, found, metadata, is_listed=group_id in listings.listed
+            ):
                 continue
             groups[group_id] = self._assemble(
                 listed, listings.coordinators[group_id], found, exchange, last.get(group_id)
@@ -170,6 +175,11 @@ class GroupCollector:
                 else replace(before, answer=Silent(self._seen_at.get(group_id), AWAY))
             )
         self._conclude(lists, listings, groups, exchange, metadata)
+        # once for each: where groups are placed by another hash, or the metadata do not tell where,
+        # newer ones tell nothing else
+        news = listings.unexpected - self._unexpected
+        self._unexpected = frozenset(listings.unexpected)
+        self.moving = self.moving or (bool(news) and not has_new_metadata)
         return groups
 
     def _conclude(
@@ -193,6 +203,8 @@ class GroupCollector:
         }
         self.complete = (
             not silent
+            # a broker lists it and its coordinator knows of none: one of them is behind
+            and listings.listed <= groups.keys()
             and len(answered) == len(lists)
             and all(now - since >= STARTING_S for since in self._answering_since.values())
             and all(p.leader in self._answering_since for p in metadata.group_partitions.values())
@@ -334,11 +346,16 @@ def _parts(
         yield Part(broker, question, batches, of)
 
 
-def _is_gone(listed: ListedGroup, found: _Found, metadata: ClusterMetadata) -> bool:
-    """Say whether a group that nobody lists is proven not to be there, by its coordinator."""
+def _is_gone(
+    listed: ListedGroup, found: _Found, metadata: ClusterMetadata, *, is_listed: bool
+) -> bool:
+    """Say whether a group is proven not to be there, by its coordinator, which does not list it.
+
+    `is_listed` says that another broker does.
+    """
     commits, described = found.commits.get(listed.id), found.described.get(listed.id)
     if listed.type not in FETCH_BY_TYPE:
-        return True  # nobody can be asked about it
+        return not is_listed  # nobody can be asked about it
     if commits is None or commits.offsets or commits.error not in {None, NO_SUCH_GROUP}:
         return False
     if described is not None and described.error is None and described.state not in {None, DEAD}:

@@ -34,7 +34,8 @@ class Listings:
 
     `by_name` are those that their coordinator, which can be asked, does not list; `away` are those
     of the last poll whose coordinator is silent or not known. `heard` has the lists of groups that
-    several brokers list, by broker.
+    several brokers list, by broker. `listed` are all that a broker lists, `unexpected` those of them
+    of which the metadata do not say that a broker that lists them is their coordinator.
     """
 
     groups: dict[str, ListedGroup] = field(default_factory=dict)
@@ -42,6 +43,8 @@ class Listings:
     by_name: set[str] = field(default_factory=set)
     away: set[str] = field(default_factory=set)
     heard: dict[str, dict[int, ListedGroup]] = field(default_factory=dict)
+    listed: set[str] = field(default_factory=set)
+    unexpected: set[str] = field(default_factory=set)
 
     def hear(self, broker: int, groups: Iterable[ListedGroup]) -> None:
         """Take in a broker's list."""
@@ -50,6 +53,7 @@ class Listings:
             before = {self.coordinators[group_id]: self.groups[group_id]}
             self.heard.setdefault(group_id, before)[broker] = listed[group_id]
         self.groups |= listed
+        self.listed |= listed.keys()
         self.coordinators |= dict.fromkeys(listed, broker)
 
     def lists_of(self, group_id: str) -> Mapping[int, ListedGroup]:
@@ -126,7 +130,9 @@ def _choose(
         leader = leader_of(group_id, metadata.group_partitions)
         if leader is not None and leader in found.lists_of(group_id):
             found.move(group_id, leader)
-        elif leader is not None and leader == former and leader in exchange.down:
+            continue
+        found.unexpected.add(group_id)
+        if leader is not None and leader == former and leader in exchange.down:
             # another broker speaks in its place; if it has taken over, the next metadata say so
             found.set_away(group_id)
         elif leader is not None or group_id in found.heard:

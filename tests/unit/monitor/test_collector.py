@@ -1,12 +1,22 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from monitor.kafka.collector import Collector, Intervals
-from monitor.kafka.questions import DescribedGroup, GroupCommits, ListedGroup, UnreachableError
+from monitor.kafka.questions import (
+    EARLIEST,
+    Ask,
+    DescribedGroup,
+    FoundOffsets,
+    GroupCommits,
+    ListedGroup,
+    ListOffsets,
+    UnreachableError,
+)
 from monitor.model import (
     CLASSIC,
     CONSUMER,
@@ -59,6 +69,47 @@ def test_a_poll_sends_one_request_per_api_and_broker_and_describes_only_groups_w
     assert snapshot.groups["b"].members == (Member("m", "c", "/h", {"t": (1,)}),)
     assert snapshot.end_offsets.values == {"t": {0: 10, 1: 20}}
     assert not any(group.is_silent for group in snapshot.groups.values())
+
+
+def test_log_starts_are_read_before_commits_and_log_ends_after_them() -> None:
+    brokers = cluster()
+    Collector(brokers, Intervals()).poll()
+    assert [{name for _, name in round_} for round_ in brokers.asked] == [
+        {"ListOffsets"},
+        {"ListGroups"},
+        {"FetchCommits", "DescribeClassicGroups"},
+        {"ListOffsets"},
+    ]
+
+
+class Streams(FakeBrokers):
+    """A reader that appends and commits after every question, and deletes what it has read."""
+
+    def ask(
+        self, asks: Sequence[Ask[Any]], timeout_s: float, not_awaited: Collection[int] = ()
+    ) -> None:
+        super().ask(asks, timeout_s, not_awaited)
+        self.ends["t", 0] += 7
+        self.commits["a"] = GroupCommits({"t": {0: self.ends["t", 0]}})
+
+    def _offsets(self, question: ListOffsets) -> FoundOffsets:
+        found = super()._offsets(question)
+        if question.wanted.get("t", {}).get(0) == EARLIEST:
+            found.offsets["t"][0] = self.commits["a"].offsets["t"][0]
+        return found
+
+
+def test_a_reader_that_deletes_what_it_committed_is_told_no_loss_and_no_commit_past_the_end() -> (
+    None
+):
+    brokers = Streams(**vars(cluster()))
+    collector = Collector(brokers, Intervals(start_offsets=0.0))
+    for _ in range(5):
+        snapshot = collector.poll()
+        start, end = snapshot.start_offsets.get("t", 0), snapshot.end_offsets.get("t", 0)
+        assert start is not None
+        assert end is not None
+        assert start <= snapshot.groups["a"].commits["t"][0] <= end
 
 
 def test_a_silent_broker_makes_its_own_partitions_and_groups_stale_and_no_others() -> None:
@@ -387,7 +438,7 @@ def test_each_type_of_group_is_described_in_its_own_way() -> None:
     assert groups["k"].commits == {"t": {0: 1}}
     assert groups["k"].members == (Member("m", "c", "/h", {"t": (1,)}),)
     assert groups["n"].members == ()
-    assert {(1, "DescribeShareGroups"), (1, "DescribeStreamsGroups")} <= set(brokers.asked[1])
+    assert {(1, "DescribeShareGroups"), (1, "DescribeStreamsGroups")} <= set(brokers.asked[2])
 
 
 def test_the_cluster_going_away_leaves_everything_stale_and_nothing_zero() -> None:

@@ -218,6 +218,79 @@ def test_another_hash_costs_one_question_once() -> None:
     assert asked == [1, 0, 0, 0]
 
 
+# -- what is listed and the metadata disagree ------------------------------------------------------
+
+
+def test_the_first_group_of_a_cluster_is_there_at_once_and_has_the_metadata_read_once() -> None:
+    watched = Watched(groups_topic=False)
+    first = watched.brokers.groups
+    watched.brokers.groups = {}
+    assert watched.poll() == {}
+    # the topic of the groups came with the first of them, after the metadata were read
+    watched.brokers.topics["__consumer_offsets"] = Topic(
+        "__consumer_offsets", {0: Partition(2), 1: Partition(None)}, internal=True
+    )
+    watched.brokers.ends |= {("__consumer_offsets", 0): 0, ("__consumer_offsets", 1): 0}
+    watched.brokers.groups = first
+    for asked in (0, 1):
+        groups = watched.poll()
+        assert {name: group.answer for name, group in groups.items()} == {
+            "a": ANSWERED,
+            "b": ANSWERED,
+        }
+        assert watched.asked("Metadata") == asked
+    # a partition of it has no leader yet: its groups are believed all the same
+    assert not watched.complete
+    watched.brokers.topics["__consumer_offsets"] = Topic(
+        "__consumer_offsets", {0: Partition(2), 1: Partition(1)}, internal=True
+    )
+    assert set(watched.poll()) == {"a", "b"}
+    watched.poll()
+    assert watched.complete
+    assert watched.asked("Metadata") == 0
+
+
+def test_new_groups_where_the_metadata_do_not_say_who_has_them_cost_metadata_once_each() -> None:
+    watched = Watched(groups_topic=False, metadata=600.0)
+    watched.poll()
+    watched.brokers.groups[1].append(ListedGroup("c", CLASSIC, "Empty", "consumer"))
+    asked = []
+    for _ in range(4):
+        assert set(watched.poll()) == {"a", "b", "c"}
+        asked.append(watched.asked("Metadata"))
+    assert asked == [0, 1, 0, 0]
+
+
+def test_a_listed_group_that_its_coordinator_denies_is_left_out_and_not_concluded_to_be_absent() -> (
+    None
+):
+    watched = Watched()
+    watched.brokers.groups[2] = []
+    watched.brokers.commits.pop("b")
+    watched.brokers.described.pop("b")
+    assert set(watched.poll()) == {"a"}
+    assert watched.complete
+    watched.brokers.groups[1].append(ListedGroup("b", CLASSIC, "Stable", "consumer"))
+    watched.brokers.coordinators = {"b": 2}
+    assert set(watched.poll()) == {"a"}
+    assert not watched.complete
+    # it is there after all
+    watched.brokers.commits["b"] = GroupCommits({"t": {1: 15}})
+    assert watched.poll()["b"].coordinator == 2
+    assert watched.complete
+
+
+def test_a_group_of_an_unknown_type_that_another_broker_lists_stays() -> None:
+    watched = Watched()
+    watched.brokers.groups[1].append(ListedGroup("b", "novel", "Stable", ""))
+    watched.brokers.groups[2] = []
+    watched.brokers.coordinators = {"b": 2}
+    for _ in range(3):
+        assert watched.poll()["b"].type == "novel"
+    watched.brokers.delete_group("b")
+    assert set(watched.poll()) == {"a"}
+
+
 # -- nobody lists a group --------------------------------------------------------------------------
 
 
