@@ -299,6 +299,9 @@ class Snapshot:
     `stable_offsets` (the last stable offset, where a read_committed consumer stops), `topic_configs`
     and `log_sizes` (by broker id) are empty unless they were asked for. A topic without an entry in
     `topic_configs` has settings that could not be read.
+
+    `unreadable` has the partitions whose logs may not be looked into, topic -> partition -> error,
+    where that was tried since the poll before: all that is there counts as readable.
     """
 
     cluster_id: str | None
@@ -319,6 +322,7 @@ class Snapshot:
     errors: tuple[str, ...] = ()
     topic_configs: Mapping[str, TopicConfig] = field(default_factory=dict)
     log_sizes: Mapping[int, LogSizes] = field(default_factory=dict)
+    unreadable: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
     @property
     def wall_offset(self) -> float:

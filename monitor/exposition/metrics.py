@@ -380,10 +380,11 @@ PARTITION_DATA_AGE = Metric(
 PARTITION_ERROR = Metric(
     "kafka_topic_partition_error",
     "gauge",
-    "1 while a partition's offsets can't be read; error names why.",
+    "1 while a partition's offsets can't be read, or its log not looked into; error names why. "
+    'With error "Fetch: ..." transaction markers and aborted records count as readable lag.',
     ("topic", "partition", "error"),
     family=MEASURES,
-    when="a broker refuses a partition's offsets, or it has no leader",
+    when="a broker refuses a partition's offsets or a look into its log, or it has no leader",
 )
 PARTITION_HELD_RECORDS = Metric(
     "kafka_topic_partition_open_transaction_records",

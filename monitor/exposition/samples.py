@@ -147,6 +147,9 @@ def _partitions(state: State, snapshot: Snapshot) -> Samples:
         for topic, refused in offsets.refused.items():
             for partition, error in refused.items():
                 errors[topic, str(partition), error] = 1
+    for topic, refused in snapshot.unreadable.items():
+        for partition, error in refused.items():
+            errors[topic, str(partition), f"Fetch: {error}"] = 1
     held = state.findings.open_transactions.items()
     now = snapshot.monotonic_at
     return {

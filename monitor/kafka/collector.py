@@ -148,6 +148,7 @@ class Collector:
             errors=(*exchange.errors, *_shared_addresses(metadata)),
             topic_configs=self._configs.latest if self._configs else {},
             log_sizes=self._log_dirs.latest if self._log_dirs else {},
+            unreadable=self._looks.take_refused(),
         )
         return self._last
 
@@ -182,7 +183,7 @@ class Collector:
         """Return what a read_committed consumer finds in each partition from an offset on.
 
         A few small requests per leader. Partitions that may not be read (it needs READ on the
-        topic), or that did not answer, are absent. Where a look ends before the last stable offset
+        topic), or that did not answer, are absent; the next snapshot has why. Where a look ends before the last stable offset
         without a readable record, the caller may go on from there.
         """
         found = self._looks.look(self._looks_exchange, self._last.topics, wanted)

@@ -129,7 +129,7 @@ def fetch_decoder(
         error, at = fields.error(data, at + INT32.size)
         if error:
             return Decoded(Failure(f"Fetch: {error_name(error)}"), throttle)
-        looks: dict[str, dict[int, LogLook]] = {}
+        found = FoundLooks({})
         leader_moved = False
         topics, at = fields.length(data, at)
         for _ in range(topics):
@@ -140,11 +140,13 @@ def fetch_decoder(
                 offset = wanted.get(topic, {}).get(part.number)
                 if part.error:
                     leader_moved = leader_moved or part.error in LEADER_MOVED
+                    found.errors.setdefault(topic, {})[part.number] = error_name(part.error)
                 elif offset is not None:
-                    found = look(part.records, offset, part.aborted)
-                    looks.setdefault(topic, {})[part.number] = LogLook(*found, part.stable_end)
+                    seen = look(part.records, offset, part.aborted)
+                    looks = found.looks.setdefault(topic, {})
+                    looks[part.number] = LogLook(*seen, part.stable_end)
             at = fields.after(data, at)
-        return Decoded(FoundLooks(looks, leader_moved), throttle)
+        return Decoded(FoundLooks(found.looks, found.errors, leader_moved), throttle)
 
     return decode
 

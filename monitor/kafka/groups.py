@@ -160,9 +160,7 @@ class GroupCollector:
         groups = {}
         for group_id, listed in listings.groups.items():
             by_name = group_id in listings.by_name
-            if by_name and _is_gone(
-                listed, found, metadata, is_listed=group_id in listings.listed
-            ):
+            if by_name and _is_gone(listed, found, metadata, is_listed=group_id in listings.listed):
                 continue
             groups[group_id] = self._assemble(
                 listed, listings.coordinators[group_id], found, exchange, last.get(group_id)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 from monitor.kafka.exchange import Exchange
+from monitor.kafka.offsets import PASSING as PASSING_OFFSETS
 from monitor.kafka.offsets import at_leaders
 from monitor.kafka.questions import Ask, LookAtLogs
 from monitor.model import LogLook, Topic
 
 # Requests per leader and call: a reply is small, and may tell of one partition only.
 MAX_ROUNDS: Final = 4
+# Errors that pass by themselves: the log may have been cut since it was known where to look.
+PASSING: Final = PASSING_OFFSETS | {"OFFSET_OUT_OF_RANGE"}
 
 _Place: TypeAlias = tuple[str, int]
+_T = TypeVar("_T")
 
 
 class LogLooks:
@@ -25,6 +29,15 @@ class LogLooks:
     def __init__(self) -> None:
         self.leader_moved = False
         self._left_out: frozenset[_Place] = frozenset()
+        self._refused: dict[_Place, str] = {}
+
+    def take_refused(self) -> dict[str, dict[int, str]]:
+        """Return why partitions may not be looked at, of the looks since the last call.
+
+        Those that pass by themselves are not among them.
+        """
+        refused, self._refused = self._refused, {}
+        return _by_topic(refused)
 
     def look(
         self,
@@ -49,20 +62,29 @@ class LogLooks:
             following: dict[_Place, int] = {}
             for answer in (ask.answer for ask in asks if ask.answer is not None):
                 self.leader_moved = self.leader_moved or answer.leader_moved
+                for name, errors in answer.errors.items():
+                    for index, error in errors.items():
+                        if error not in PASSING:
+                            self._refused[name, index] = error
                 for name, looks in answer.looks.items():
                     for index, look in looks.items():
                         place = name, index
                         found[place] = look
+                        self._refused.pop(place, None)
                         if look.readable_at is None and look.looked_to < look.stable_end:
                             following[place] = look.looked_to
                             if look.looked_to <= pending[place]:
                                 left_out.add(place)
             pending = following
         self._left_out = frozenset(left_out)
-        told: dict[str, dict[int, LogLook]] = {}
-        for (name, index), look in found.items():
-            told.setdefault(name, {})[index] = look
-        return told
+        return _by_topic(found)
+
+
+def _by_topic(places: Mapping[_Place, _T]) -> dict[str, dict[int, _T]]:
+    told: dict[str, dict[int, _T]] = {}
+    for (name, index), value in places.items():
+        told.setdefault(name, {})[index] = value
+    return told
 
 
 def _in_order(pending: Mapping[_Place, int], first: Iterable[_Place]) -> dict[str, dict[int, int]]:

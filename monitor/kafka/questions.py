@@ -153,12 +153,13 @@ class FoundOffsets:
 
 @dataclass(frozen=True, slots=True)
 class FoundLooks:
-    """What was found in each log; partitions that may not be read, or failed, are absent.
+    """What was found in each log; partitions that may not be read, or failed, have their error.
 
     `leader_moved` says that the metadata behind the question is out of date.
     """
 
     looks: dict[str, dict[int, LogLook]]
+    errors: dict[str, dict[int, str]] = field(default_factory=dict)
     leader_moved: bool = False
 
 

@@ -292,6 +292,7 @@ def test_a_topic_that_may_not_be_read_is_absent_and_disturbs_nothing(
         snapshot = collector.poll()
         assert snapshot.broker_errors == {}
         assert snapshot.end_offsets.get("closed", 0) == 1
+        assert snapshot.unreadable == {"closed": {0: "TOPIC_AUTHORIZATION_FAILED"}}
     finally:
         wire.close()
         broker.stop()

@@ -60,7 +60,8 @@ class FakeBrokers:
     ends: dict[tuple[str, int], int] = field(default_factory=lambda: {("t", 0): 10, ("t", 1): 20})
     stable: dict[tuple[str, int], int] = field(default_factory=dict)
     by_time: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
-    looks: dict[tuple[str, int], LogLook | None] = field(default_factory=dict)
+    looks: dict[tuple[str, int], LogLook] = field(default_factory=dict)
+    look_errors: dict[tuple[str, int], str] = field(default_factory=dict)
     looked_from: list[Mapping[str, Mapping[int, int]]] = field(default_factory=list)
     first_only: bool = False
     refusing: set[str] = field(default_factory=set)
@@ -230,14 +231,16 @@ class FakeBrokers:
     def _looks(self, question: LookAtLogs) -> FoundLooks:
         self.looked_from.append(question.wanted)
         found: dict[str, dict[int, LogLook]] = {}
+        errors: dict[str, dict[int, str]] = {}
         for topic, partitions in question.wanted.items():
             for index, offset in partitions.items():
+                if (topic, index) in self.look_errors:
+                    errors.setdefault(topic, {})[index] = self.look_errors[topic, index]
+                    continue
                 end = self.ends[topic, index]
                 held = self.stable.get((topic, index), end)
                 look = LogLook(offset if offset < held else None, held, held)
                 if found and self.first_only:
                     look = LogLook(None, offset, held)
-                told = self.looks.get((topic, index), look)
-                if told is not None:
-                    found.setdefault(topic, {})[index] = told
-        return FoundLooks(found)
+                found.setdefault(topic, {})[index] = self.looks.get((topic, index), look)
+        return FoundLooks(found, errors)

@@ -293,7 +293,7 @@ def test_a_log_is_looked_at_where_it_is_led_and_a_failure_makes_no_broker_down()
     assert collector.look_at_logs({"t": {0: 4, 1: 5, 7: 1}, "gone": {0: 0}}) == {
         "t": {0: LogLook(None, 10, 10), 1: LogLook(5, 20, 20)}
     }
-    brokers.looks["t", 1] = None  # READ is refused
+    brokers.look_errors["t", 1] = "TOPIC_AUTHORIZATION_FAILED"
     assert collector.look_at_logs({"t": {1: 5}}) == {}
     brokers.down = {2}
     assert collector.look_at_logs({"t": {0: 4, 1: 5}}) == {"t": {0: LogLook(None, 10, 10)}}
@@ -301,6 +301,48 @@ def test_a_log_is_looked_at_where_it_is_led_and_a_failure_makes_no_broker_down()
     brokers.not_awaited.clear()
     assert collector.poll().broker_errors == {}
     assert not any(brokers.not_awaited)
+
+
+def test_the_next_snapshot_says_which_logs_may_not_be_looked_into_and_why() -> None:
+    brokers = cluster()
+    collector = Collector(brokers, Intervals())
+    assert collector.poll().unreadable == {}
+    brokers.look_errors = {
+        ("t", 0): "NOT_LEADER_OR_FOLLOWER",
+        ("t", 1): "TOPIC_AUTHORIZATION_FAILED",
+    }
+    collector.look_at_logs({"t": {0: 4, 1: 5}})
+    snapshot = collector.poll()
+    # a leader that moved is another's by the next look
+    assert snapshot.unreadable == {"t": {1: "TOPIC_AUTHORIZATION_FAILED"}}
+    assert (snapshot.broker_errors, snapshot.errors) == ({}, ())
+    assert snapshot.end_offsets.get("t", 1) == 20
+    # nobody looked
+    assert collector.poll().unreadable == {}
+    collector.look_at_logs({"t": {1: 5}})
+    brokers.look_errors.clear()
+    collector.look_at_logs({"t": {1: 5}})
+    assert collector.poll().unreadable == {}
+
+
+@pytest.mark.parametrize(
+    ("error", "lasts"),
+    [
+        ("TOPIC_AUTHORIZATION_FAILED", True),
+        ("KAFKA_STORAGE_ERROR", True),
+        ("error 87", True),
+        ("OFFSET_OUT_OF_RANGE", False),
+        ("UNKNOWN_TOPIC_OR_PARTITION", False),
+        ("OFFSET_NOT_AVAILABLE", False),
+    ],
+)
+def test_only_what_does_not_pass_by_itself_is_told_of_a_look(error: str, *, lasts: bool) -> None:
+    brokers = cluster()
+    collector = Collector(brokers, Intervals())
+    collector.poll()
+    brokers.look_errors["t", 0] = error
+    assert collector.look_at_logs({"t": {0: 4}}) == {}
+    assert collector.poll().unreadable == ({"t": {0: error}} if lasts else {})
 
 
 def test_a_log_of_which_a_reply_has_no_room_to_tell_is_asked_first_the_next_time() -> None:

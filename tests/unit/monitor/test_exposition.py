@@ -93,6 +93,26 @@ def test_a_page_has_kafka_exporters_names_with_lag_never_negative_and_nothing_un
     assert value("kafka_monitor_stale_partitions", cluster="c") == 1
 
 
+def test_each_refusal_of_a_partition_is_told_and_that_of_a_look_apart() -> None:
+    refused = state(
+        end_offsets=Offsets({"t": {0: 10}}, 100.0, refused={"t": {1: "no leader"}}),
+        unreadable={"t": {0: "TOPIC_AUTHORIZATION_FAILED"}},
+    )
+    found = scrape(Renderer().render(blocks(refused, Choice(45))).plain)
+    told = {
+        (labels["partition"], labels["error"]): value
+        for (name, of), value in found.items()
+        if name == "kafka_topic_partition_error"
+        for labels in (dict(of),)
+    }
+    assert told == {("1", "no leader"): 1, ("0", "Fetch: TOPIC_AUTHORIZATION_FAILED"): 1}
+    # it makes no number less exact
+    assert (
+        "kafka_consumergroup_lag",
+        (("consumergroup", "g"), ("partition", "0"), ("topic", "t")),
+    ) in found
+
+
 def test_a_value_that_is_stale_for_too_long_is_absent() -> None:
     series = ("kafka_topic_partition_current_offset", (("partition", "1"), ("topic", "t")))
     assert series in scrape(Renderer().render(blocks(state(), Choice(45))).plain)

@@ -217,6 +217,7 @@ def test_each_version_of_the_reply_is_read(version: int) -> None:
             4: LogLook(None, 100, 100),
         }
     }
+    assert found.answer.errors == {"t": {2: "TOPIC_AUTHORIZATION_FAILED"}}
     assert not found.answer.leader_moved
 
 
