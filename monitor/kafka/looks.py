@@ -8,7 +8,7 @@ from typing import Final, TypeAlias, TypeVar
 from monitor.kafka.exchange import Exchange
 from monitor.kafka.offsets import PASSING as PASSING_OFFSETS
 from monitor.kafka.offsets import at_leaders
-from monitor.kafka.questions import Ask, LookAtLogs
+from monitor.kafka.questions import Ask, FoundLooks, LookAtLogs
 from monitor.model import LogLook, Topic
 
 # Requests per leader and call: a reply is small, and may tell of one partition only.
@@ -62,10 +62,7 @@ class LogLooks:
             following: dict[_Place, int] = {}
             for answer in (ask.answer for ask in asks if ask.answer is not None):
                 self.leader_moved = self.leader_moved or answer.leader_moved
-                for name, errors in answer.errors.items():
-                    for index, error in errors.items():
-                        if error not in PASSING:
-                            self._refused[name, index] = error
+                self._note_refused(answer)
                 for name, looks in answer.looks.items():
                     for index, look in looks.items():
                         place = name, index
@@ -78,6 +75,12 @@ class LogLooks:
             pending = following
         self._left_out = frozenset(left_out)
         return _by_topic(found)
+
+    def _note_refused(self, answer: FoundLooks) -> None:
+        for name, errors in answer.errors.items():
+            for index, error in errors.items():
+                if error not in PASSING:
+                    self._refused[name, index] = error
 
 
 def _by_topic(places: Mapping[_Place, _T]) -> dict[str, dict[int, _T]]:
