@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import NewTopic
 
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.questions import Ask, Failure, ListGroups, UnreachableError
@@ -16,6 +17,7 @@ from monitor.kafka.wire import CLIENT_ID, KafkaWire
 from monitor.model import Broker
 from monitor.settings import KafkaSettings
 from order_services.local.kafka import EmbeddedKafka
+from tests.support import foreign
 from tests.support.cluster import bounded
 from tests.support.waiting import wait_for
 
@@ -78,7 +80,14 @@ def test_only_slow_names_are_told_as_such() -> None:
     }
 
 
-def test_a_broker_that_throttles_us_is_answering_and_not_dead(kafka: EmbeddedKafka) -> None:
+def test_a_broker_that_throttles_us_is_answering_and_not_dead(
+    kafka: EmbeddedKafka, unique: Callable[[str], str]
+) -> None:
+    # a pause is a second at most: of a cluster without topics a poll asks one thing, and waits less
+    name = unique("throttled")
+    admin = foreign.admin_client(kafka.bootstrap_servers)
+    admin.create_topics([NewTopic(name, 1, 1)])[name].result()
+
     def quota(change: str, value: str) -> None:
         kafka.run_tool(
             "kafka.admin.ConfigCommand",
