@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from monitor.kafka.collector import Collector, Intervals
+from monitor.kafka.coordinators import GROUPS_TOPIC
 from monitor.kafka.questions import UnreachableError
 from monitor.kafka.wire import KafkaWire
 from monitor.model import ANSWERED, Refused, Snapshot
@@ -101,6 +102,30 @@ def test_the_first_poll_costs_six_requests_and_the_second_three(
     assert second.start_offsets.values[topic] == {0: 0, 1: 0}
     assert second.groups[group].commits == {topic: {0: 2}}
     assert second.topics is first.topics
+
+
+def test_the_first_group_of_a_new_cluster_is_there_with_its_first_commit(
+    own_broker: EmbeddedKafka,
+) -> None:
+    servers = own_broker.bootstrap_servers
+    admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
+    admin.create_topics([NewTopic("t", 1, 1)])["t"].result()
+    wire = KafkaWire(KafkaSettings(bootstrap_servers=(servers,)))
+    try:
+        collector = Collector(wire, Intervals())
+        # the metadata are from before the groups' topic, which comes with the first group
+        assert GROUPS_TOPIC not in collector.poll().topics
+        committing = threading.Thread(
+            target=commit, args=(own_broker, "g", TopicPartition("t", 0, 0))
+        )
+        committing.start()
+        while committing.is_alive():
+            collector.poll()
+        group = collector.poll().groups["g"]
+        assert (group.commits, group.answer) == ({"t": {0: 0}}, ANSWERED)
+        assert GROUPS_TOPIC in collector.poll().topics
+    finally:
+        wire.close()
 
 
 def test_a_broker_that_freezes_leaves_stale_numbers_in_bounded_time_and_recovers(
