@@ -57,7 +57,7 @@ class Shop:
         self.postgres = EmbeddedPostgres(
             self.directory / "postgres", log_file=self.directory / "postgres.log"
         )
-        self.address = DatabaseAddress(
+        self.directly = self.address = DatabaseAddress(
             self.postgres.host,
             self.postgres.port,
             DATABASE,
@@ -71,7 +71,7 @@ class Shop:
         self.broker.start()
         self.postgres.start()
         self.postgres.create_database(DATABASE)
-        migrate(self.address)
+        migrate(self.directly)  # a pooler, in `address`, is no place for a migration
         topics.create(topics.admin_client(self.broker.bootstrap_servers))
         for service, count in replicas.items():
             self.scale(service, count)

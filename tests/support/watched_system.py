@@ -176,9 +176,8 @@ def watched(
         },
     )
     pgbouncer = EmbeddedPgBouncer(directory / "pgbouncer", shop.postgres.port)
-    directly = shop.address
     shop.address = replace(
-        directly, port=pgbouncer.port, user=pgbouncer.user, password=pgbouncer.password
+        shop.directly, port=pgbouncer.port, user=pgbouncer.user, password=pgbouncer.password
     )
     with ExitStack() as stack:
         stack.callback(pgbouncer.stop)
@@ -188,7 +187,7 @@ def watched(
         monitor = Monitor(
             directory,
             {
-                **Plan(replicas, shop.base_port, 1, None, None).monitor_environment(directly),
+                **Plan(replicas, shop.base_port, 1, None, None).monitor_environment(shop.directly),
                 "KAFKA_BROKERS": shop.broker.bootstrap_servers,
                 "MONITOR_CLUSTER": CLUSTER,
                 "MONITOR_PGBOUNCER_URL": pgbouncer.url(),
