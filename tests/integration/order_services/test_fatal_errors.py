@@ -27,6 +27,7 @@ from order_services.runtime.publishing import Publisher
 from order_services.runtime.settings import GroupProtocol
 from tests.integration.order_services.conftest import Lab, Notebook, order_created
 from tests.integration.order_services.test_consumer import away
+from tests.support.apart import ran_apart
 from tests.support.fatal import raise_fatal
 from tests.support.waiting import wait_for
 
@@ -87,7 +88,13 @@ def left_behind() -> float:
 
 
 @pytest.mark.parametrize("protocol", list(GroupProtocol))
-def test_a_fatal_consumer_is_left_behind_for_another(lab: Lab, protocol: GroupProtocol) -> None:
+def test_a_fatal_consumer_is_left_behind_for_another(
+    lab: Lab, protocol: GroupProtocol, request: pytest.FixtureRequest
+) -> None:
+    # librdkafka never ends a client that met such an error on request and holds partitions: its main
+    # thread takes a whole core of this process (a fenced one, as in the tests below, ends)
+    if ran_apart(request):
+        return
     group = lab.group()
     consumer = lab.consumer(group, Notebook(), group_protocol=protocol)
     lab.send(group.topics[0], [order_created() for _ in range(10)])
@@ -105,8 +112,10 @@ def test_a_fatal_consumer_is_left_behind_for_another(lab: Lab, protocol: GroupPr
 
 
 def test_a_fatal_error_ends_the_wait_for_the_database_too(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
+    if ran_apart(request):  # as above
+        return
     group = lab.group(1)
     is_away = threading.Event()
     notebook = Notebook(lambda _event: away() if is_away.is_set() else None)
