@@ -55,6 +55,7 @@ MINUTE_S: Final = 60
 FORGOTTEN_CONNECTIONS: Final = 75
 
 OLD: Final = "old-events"
+REWIND_EVERY_S: Final = 5.0
 SLOW: Final = "slow-events"
 CUT: Final = "cut-events"
 GROWN: Final = "grown-events"
@@ -402,7 +403,11 @@ def slow_reader(scene: Scene) -> Iterator[None]:
 
 @contextmanager
 def rewound(scene: Scene) -> Iterator[None]:
-    """Reset a group's offset to messages an hour old, of a topic that keeps them half an hour more."""
+    """Reset a group's offset to messages an hour old, of a topic that keeps them half an hour more.
+
+    Again and again: one step back is told for no longer than the rule's window, which a whole round of
+    faults at a fast pace may outlast before anybody looks.
+    """
     keeps_ms = str(90 * MINUTE_S * 1000)
     old = {"messages": 2_000, "age_s": 60 * MINUTE_S, "settings": {"retention.ms": keeps_ms}}
     with (
@@ -410,8 +415,20 @@ def rewound(scene: Scene) -> Iterator[None]:
         foreign.Reader(scene.servers, OLD, OLD, offset=1_900) as reader,
     ):
         scene.sees(f'kafka_consumergroup_current_offset{{consumergroup="{OLD}"}} >= 1900')
-        reader.rewind(100)
-        yield
+        over = threading.Event()
+
+        def rewind() -> None:
+            while not over.is_set():
+                reader.rewind(100)
+                over.wait(REWIND_EVERY_S)
+
+        thread = threading.Thread(target=rewind, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
 
 @contextmanager
