@@ -15,16 +15,13 @@ from array import array
 from bisect import bisect_left, bisect_right
 from math import inf
 from operator import itemgetter
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
-from monitor.analysis.time_search import Search
+from monitor.analysis.time_search import Point, Search
 from monitor.model import nothing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
-
-Point: TypeAlias = tuple[int, float]
-"""Offset and time in seconds."""
 
 _time = itemgetter(1)
 

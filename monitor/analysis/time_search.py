@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from itertools import pairwise
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from monitor.analysis.append_times import Point
+
+Point: TypeAlias = tuple[int, float]
+"""Offset and time in seconds."""
 
 RECENT_SECONDS = 60.0  # without history, the first guess: most groups lag by less
 LEAPS = (1.25, 3.0)  # then further back than by the rate of what is known, by so much

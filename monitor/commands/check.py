@@ -159,12 +159,7 @@ def check(
 def _measure(
     kafka: KafkaSettings, settings: MonitorSettings, selection: Selection
 ) -> tuple[Snapshot, Mapping[str, GroupMeasures]]:
-    with collector_of(
-        kafka,
-        settings,
-        wants_group=selection.wants_group(),
-        wants_topic=selection.wants_topic(),
-    ) as collector:
+    with collector_of(kafka, settings, selection=selection) as collector:
         analyst = Analyst(
             collector.offsets_for_times, collector.look_at_logs, rules=rules_of(settings)
         )

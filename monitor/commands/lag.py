@@ -65,10 +65,5 @@ def lag(
         else:
             click.echo(no_groups(snapshot, selection), err=True)
 
-    with collector_of(
-        kafka,
-        settings,
-        wants_group=selection.wants_group(),
-        wants_topic=selection.wants_topic(),
-    ) as collector:
+    with collector_of(kafka, settings, selection=selection) as collector:
         sys.exit(look(collector, settings, selection, show, watch=watch, fail_above=fail_above))

@@ -83,7 +83,7 @@ class Selection:
     @property
     def narrows(self) -> bool:
         """Say whether less than everything is meant."""
-        return self != Selection()
+        return self != EVERYTHING
 
     def wants_group(self) -> Callable[[str], bool] | None:
         """Return what says by its name whether a group is meant, None when all are."""
@@ -128,6 +128,9 @@ class Selection:
                 raise Refusal(
                     f"{kind} {safe(left_out[0])!r} is left out by {prefix}_ALLOW or {prefix}_DENY"
                 )
+
+
+EVERYTHING: Final = Selection()
 
 
 def selecting(command: Callable[P, R]) -> Callable[P, R]:

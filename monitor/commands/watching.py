@@ -14,7 +14,7 @@ from monitor.analysis.measures import Analyst, GroupMeasures
 from monitor.analysis.status import StatusRules
 from monitor.commands import screen
 from monitor.commands.options import Refusal
-from monitor.commands.selection import Amount, Selection
+from monitor.commands.selection import EVERYTHING, Amount, Selection
 from monitor.commands.views import Look
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.diagnose import identify
@@ -45,13 +45,12 @@ def collector_of(
     settings: MonitorSettings,
     *,
     connect: bool = True,
-    wants_group: Callable[[str], bool] | None = None,
-    wants_topic: Callable[[str], bool] | None = None,
+    selection: Selection = EVERYTHING,
 ) -> Iterator[Collector]:
     """Yield the collector that the settings ask for.
 
-    With `connect`, refuse a cluster that can't be reached. `wants_group` and `wants_topic` narrow
-    what the settings leave.
+    With `connect`, refuse a cluster that can't be reached. `selection` narrows what the
+    settings leave.
     """
     intervals = Intervals(
         settings.request_timeout,
@@ -68,8 +67,8 @@ def collector_of(
         collector = Collector(
             wire,
             intervals,
-            wants_group=_both(settings.wants_group(), wants_group),
-            wants_topic=_both(settings.wants_topic(), wants_topic),
+            wants_group=_both(settings.wants_group(), selection.wants_group()),
+            wants_topic=_both(settings.wants_topic(), selection.wants_topic()),
             read_committed=settings.read_committed,
         )
         if connect:
