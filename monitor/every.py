@@ -65,7 +65,8 @@ class Every:
     @property
     def is_running(self) -> bool:
         """Say whether a run is under way."""
-        return not self._idle.is_set()
+        # one that was due when the end came is not
+        return not self._idle.is_set() and any(thread.is_alive() for thread in self._threads)
 
     def run_once(self) -> None:
         """Run the job in this thread; what it raises is caught and logged."""

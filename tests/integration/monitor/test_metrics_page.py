@@ -34,7 +34,7 @@ NOT_HERE = (
     "the lag ends at the present rates",
     "a part of the monitor's own work fails",
     "a broker refuses a part of the group",
-    "a broker refuses a partition's offsets, or it has no leader",
+    "a broker refuses a partition's offsets or a look into its log, or it has no leader",
     "an open transaction holds a group back",
     "the group's members hold nothing of a topic that it has commits on",
 )

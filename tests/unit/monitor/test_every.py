@@ -127,3 +127,12 @@ def test_a_cause_says_what_and_where_in_one_line_and_not_what_a_server_said() ->
     assert cause.startswith("ValueError at test_every.py:")
     assert "hunter2" not in cause
     assert len(one_line("x\n" * 1_000)) == monitor.every.MAX_CAUSE_CHARACTERS
+
+
+def test_an_end_between_two_runs_leaves_none_under_way() -> None:
+    for _ in range(300):
+        every = Every("x", lambda: None)
+        every.start(0.0002)
+        time.sleep(0.001)
+        every.stop(wait_s=5)
+        assert not every.is_running
