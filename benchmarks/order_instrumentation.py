@@ -22,14 +22,15 @@ from prometheus_client import Counter, Gauge
 
 from benchmarks.order_payment_replica import create_schema, fresh_database, send_orders
 from benchmarks.support import in_child, median, run, say, servers, table
-from order_services import topics
+from order_services.domain import topics
+from order_services.messaging.consumer import Consumer
+from order_services.messaging.relay import Relay
 from order_services.payment.service import build
 from order_services.payment.settings import PaymentSettings
-from order_services.runtime import logs, service
-from order_services.runtime.consumer import Consumer
-from order_services.runtime.database import Database
-from order_services.runtime.histogram import Histogram
-from order_services.runtime.relay import Relay
+from order_services.process import logs
+from order_services.process.histogram import Histogram
+from order_services.service import run as service
+from order_services.storage.database import Database
 
 BATCH: Final = 500
 MAX_SECONDS: Final = 300.0

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from benchmarks.support import Servers, cpu_seconds, say
-from order_services import topics
+from order_services.domain import topics
 from order_services.local.migrating import migrate
 from order_services.local.plan import SERVICES, DatabaseAddress, Plan
 from order_services.local.ports import free_base_port, free_port

@@ -10,9 +10,9 @@ import click
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from order_services import topics
-from order_services.runtime.kafka_settings import DEFAULT_BROKERS, KafkaSettings, kafka_settings
-from order_services.runtime.settings import SettingsError, load
+from order_services.domain import topics
+from order_services.process.kafka_settings import DEFAULT_BROKERS, KafkaSettings, kafka_settings
+from order_services.process.settings import SettingsError, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable

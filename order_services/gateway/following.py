@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from order_services.cancellation import (
+from order_services.domain.events import Event, EventType
+from order_services.gateway.accepting import SERVICE
+from order_services.storage.database import array
+from order_services.storage.decisions import (
     REASON_INVENTORY_FAILED,
     REASON_PAYMENT_FAILED,
     CancelRequest,
     cancel,
 )
-from order_services.events import Event, EventType
-from order_services.gateway.accepting import SERVICE
-from order_services.runtime.database import array
-from order_services.tables import InventoryFact, PaymentFact, ShipmentFact
+from order_services.storage.tables import InventoryFact, PaymentFact, ShipmentFact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

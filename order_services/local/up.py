@@ -15,7 +15,7 @@ import click
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from order_services import topics
+from order_services.domain import topics
 from order_services.local.kafka import EmbeddedKafka
 from order_services.local.migrating import migrate
 from order_services.local.plan import (
@@ -32,7 +32,7 @@ from order_services.local.process import ManagedProcess, StartError
 from order_services.local.summary import Summary, is_ready
 from order_services.local.supervisor import AlreadyRunningError, Supervisor
 from order_services.local.traffic import Traffic
-from order_services.signals import StopSignals, stop_signals
+from order_services.process.signals import StopSignals, stop_signals
 
 DATABASE_NAME = "ecommerce"
 READY_TIMEOUT_S = 90.0

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from order_services import topics
+from order_services.domain import topics
 from order_services.local.kafka import EmbeddedKafka
 from order_services.local.migrating import migrate
 from order_services.local.plan import DatabaseAddress, Plan, ServiceReplica

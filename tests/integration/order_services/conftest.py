@@ -13,18 +13,18 @@ from confluent_kafka import KafkaException, Message, Producer, TopicPartition
 from pydantic import SecretStr
 from sqlalchemy import Connection, text
 
-from order_services import topics
-from order_services.events import Event, EventType, new_id
+from order_services.domain import topics
+from order_services.domain.events import Event, EventType, new_id
+from order_services.domain.topics import ConsumerGroup
 from order_services.local.kafka import EmbeddedKafka
 from order_services.local.postgres import EmbeddedPostgres
-from order_services.runtime.batch import BatchProcessor
-from order_services.runtime.consumer import Consumer
-from order_services.runtime.database import Database
-from order_services.runtime.dead_letters import DeadLetterLimit
-from order_services.runtime.relay import Relay
-from order_services.runtime.settings import ServiceSettings
+from order_services.messaging.batch import BatchProcessor
+from order_services.messaging.consumer import Consumer
+from order_services.messaging.dead_letters import DeadLetterLimit
+from order_services.messaging.relay import Relay
+from order_services.process.settings import ServiceSettings
 from order_services.storage import schema
-from order_services.topics import ConsumerGroup
+from order_services.storage.database import Database
 from tests.conftest import Database as DatabaseOfTest
 
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from click.testing import CliRunner, Result
 
-from order_services import topics
 from order_services.cli import cli
+from order_services.domain import topics
 from order_services.local.kafka import EmbeddedKafka
 from tests.support.waiting import wait_for
 

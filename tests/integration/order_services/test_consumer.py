@@ -11,12 +11,12 @@ from confluent_kafka import Producer
 from kafka import KafkaProducer
 from sqlalchemy.exc import OperationalError
 
-from order_services import topics
-from order_services.events import Event
-from order_services.runtime import instrumentation
-from order_services.runtime.dead_letters import DeadLetterLimitError
-from order_services.runtime.messages import ReceivedMessage
-from order_services.runtime.settings import GroupProtocol
+from order_services.domain import topics
+from order_services.domain.events import Event
+from order_services.messaging.dead_letters import DeadLetterLimitError
+from order_services.messaging.messages import ReceivedMessage
+from order_services.process import instrumentation
+from order_services.process.settings import GroupProtocol
 from tests.integration.order_services.conftest import Lab, Notebook, order_created
 from tests.support.waiting import wait_for
 

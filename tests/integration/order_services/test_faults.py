@@ -9,10 +9,10 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from order_services import topics
+from order_services.domain import topics
 from order_services.local.ports import free_port
-from order_services.runtime.outbox import write
-from order_services.runtime.relay import Relay
+from order_services.messaging.relay import Relay
+from order_services.storage.outbox import write
 from tests.integration.order_services.conftest import Lab, order_created
 from tests.integration.order_services.test_service import environment, get, running
 from tests.support.waiting import wait_for

@@ -9,13 +9,13 @@ from typing import Any
 
 import httpx
 
-from order_services import topics
-from order_services.events import Event, EventType, decode
+from order_services.domain import topics
+from order_services.domain.events import Event, EventType, decode
+from order_services.domain.topics import ConsumerGroup
 from order_services.gateway.service import gateway_service
 from order_services.gateway.settings import GatewaySettings
 from order_services.local.ports import free_port
-from order_services.runtime.service import run_until
-from order_services.topics import ConsumerGroup
+from order_services.service.run import run_until
 from tests.integration.order_services.conftest import Lab
 from tests.support.waiting import wait_for
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from order_services import topics
+from order_services.domain import topics
 from order_services.local.ports import free_port
 from tests.integration.order_services.conftest import Lab
 from tests.integration.order_services.test_service import environment

@@ -19,15 +19,15 @@ from confluent_kafka.admin import (
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from order_services import topics
 from order_services.cli import cli
+from order_services.domain import topics
 from order_services.local.kafka import EmbeddedKafka
 from order_services.local.pgbouncer import INSTALL_HINT, EmbeddedPgBouncer, find_pgbouncer
 from order_services.local.ports import LOOPBACK, free_port
 from order_services.local.postgres import EmbeddedPostgres
-from order_services.runtime.database import Database
-from order_services.runtime.kafka_settings import kafka_settings
-from order_services.runtime.settings import ServiceSettings
+from order_services.process.kafka_settings import kafka_settings
+from order_services.process.settings import ServiceSettings
+from order_services.storage.database import Database
 from tests.integration.order_services.conftest import Lab, Notebook, order_created
 from tests.support.waiting import wait_for
 

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from order_services import topics
+from order_services.domain import topics
+from order_services.domain.topics import Topic, TopicError
 from order_services.local.kafka import EmbeddedKafka
 from order_services.local.ports import free_port
-from order_services.runtime import publishing
-from order_services.topics import Topic, TopicError
+from order_services.messaging import publishing
 from tests.support.waiting import wait_for
 
 

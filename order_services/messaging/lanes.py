@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from order_services.runtime.backoff import Backoff
+from order_services.process.backoff import Backoff
 
 WHOLE_TOPIC: Final = -1
 # Messages without a key, which go to any partition.

@@ -29,14 +29,14 @@ from confluent_kafka import KafkaError
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from order_services.runtime import instrumentation
-from order_services.runtime.backoff import Backoff
-from order_services.runtime.database import Database
-from order_services.runtime.kafka_errors import FatalClientError
-from order_services.runtime.lanes import WHOLE_TOPIC, Lane, Lanes
-from order_services.runtime.publishing import Publisher, Row
-from order_services.runtime.scan import Scan
-from order_services.runtime.settings import ServiceSettings
+from order_services.messaging.kafka_errors import FatalClientError
+from order_services.messaging.lanes import WHOLE_TOPIC, Lane, Lanes
+from order_services.messaging.publishing import Publisher, Row
+from order_services.messaging.scan import Scan
+from order_services.process import instrumentation
+from order_services.process.backoff import Backoff
+from order_services.process.settings import ServiceSettings
+from order_services.storage.database import Database
 
 LOCK_CLASS: Final = 0x6F75_7462  # the first key of the advisory locks on slices
 MAX_IDLE_POLL_SECONDS: Final = 0.25

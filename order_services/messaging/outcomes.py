@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import structlog
 
-from order_services.events import Event
-from order_services.runtime import instrumentation
-from order_services.runtime.batch import Outcome
-from order_services.runtime.dead_letters import describe
-from order_services.runtime.messages import ReceivedMessage, correlation_id
+from order_services.domain.events import Event
+from order_services.messaging.batch import Outcome
+from order_services.messaging.dead_letters import describe
+from order_services.messaging.messages import ReceivedMessage, correlation_id
+from order_services.process import instrumentation
 
 _log = structlog.get_logger(__name__)
 

@@ -35,7 +35,7 @@ from typing import Any, Final
 
 import orjson
 
-from order_services import topics
+from order_services.domain import topics
 
 VERSION: Final = "1.0"
 IS_REPLAY: Final = "isReplay"

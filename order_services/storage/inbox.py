@@ -13,8 +13,8 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from order_services.events import Event
-from order_services.runtime.database import array
+from order_services.domain.events import Event
+from order_services.storage.database import array
 from order_services.storage.rings import INBOX
 
 # in the order of ids, so that two consumers with the same messages wait but never deadlock

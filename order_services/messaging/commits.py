@@ -12,8 +12,8 @@ import structlog
 from confluent_kafka import Consumer as KafkaConsumer
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from order_services.runtime import instrumentation
-from order_services.runtime.backoff import Backoff
+from order_services.process import instrumentation
+from order_services.process.backoff import Backoff
 
 Partition = tuple[str, int]
 

@@ -12,23 +12,23 @@ import structlog
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from order_services.events import Event, EventType
-from order_services.runtime import logs
-from order_services.runtime.admin import add_admin_routes
-from order_services.runtime.backoff import Backoff
-from order_services.runtime.batch import Admit, BatchProcessor, Effects
-from order_services.runtime.consumer import Consumer
-from order_services.runtime.database import Database, is_transient
-from order_services.runtime.dead_letters import DeadLetterLimit
-from order_services.runtime.faults import FaultInjector, injector
-from order_services.runtime.health import Health
-from order_services.runtime.relay import Relay
-from order_services.runtime.settings import S, ServiceSettings, SettingsError, load
-from order_services.runtime.shutdown import stop_in_order
-from order_services.runtime.worker import Worker, WorkerThread
-from order_services.signals import stop_signals
+from order_services.domain.events import Event, EventType
+from order_services.domain.topics import ConsumerGroup
+from order_services.messaging.batch import Admit, BatchProcessor, Effects
+from order_services.messaging.consumer import Consumer
+from order_services.messaging.dead_letters import DeadLetterLimit
+from order_services.messaging.relay import Relay
+from order_services.process import logs
+from order_services.process.backoff import Backoff
+from order_services.process.faults import FaultInjector, injector
+from order_services.process.settings import S, ServiceSettings, SettingsError, load
+from order_services.process.signals import stop_signals
+from order_services.service.admin import add_admin_routes
+from order_services.service.health import Health
+from order_services.service.shutdown import stop_in_order
+from order_services.service.worker import Worker, WorkerThread
 from order_services.storage import rings, schema
-from order_services.topics import ConsumerGroup
+from order_services.storage.database import Database, is_transient
 from order_services.web.app import ServiceApp
 from order_services.web.server import PortTakenError, WebServer
 

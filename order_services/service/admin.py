@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from order_services.runtime.faults import Faults
+from order_services.process.faults import Faults
 from order_services.web.answers import ApiError, Call, json_response
 from order_services.web.auth import guarded
 
 if TYPE_CHECKING:
     from starlette.responses import Response
 
-    from order_services.runtime.faults import FaultInjector
+    from order_services.process.faults import FaultInjector
     from order_services.web.app import ServiceApp
 
 

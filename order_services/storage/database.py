@@ -21,9 +21,9 @@ from sqlalchemy.exc import DBAPIError, InvalidatePoolError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import PoolProxiedConnection
 
-from order_services.runtime import instrumentation
-from order_services.runtime.faults import FaultInjector
-from order_services.runtime.settings import ServiceSettings
+from order_services.process import instrumentation
+from order_services.process.faults import FaultInjector
+from order_services.process.settings import ServiceSettings
 
 _IDLE_SINCE: Final = "idle_since"
 _PROBE_SECONDS: Final = 1.0

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Final
 
-from order_services.events import Event, EventType
-from order_services.runtime import instrumentation
-from order_services.tables import InventoryFact, PaymentFact, ShipmentFact
+from order_services.domain.events import Event, EventType
+from order_services.process import instrumentation
+from order_services.storage.tables import InventoryFact, PaymentFact, ShipmentFact
 
 Fact = PaymentFact | InventoryFact | ShipmentFact
 

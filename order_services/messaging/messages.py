@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from confluent_kafka import Message as KafkaMessage
 
-from order_services.events import Headers
+from order_services.domain.events import Headers
 
 # Whom a message is for that was sent back: the consumer group that could not process it.
 DEAD_LETTER_FOR: Final = "dead-letter-for"

@@ -17,7 +17,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from order_services.runtime.kafka_settings import KafkaSettings, kafka_settings
+from order_services.process.kafka_settings import KafkaSettings, kafka_settings
 
 ORDERS: Final = "orders"
 PAYMENTS: Final = "payments"

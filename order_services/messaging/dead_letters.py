@@ -8,10 +8,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
-from order_services.events import Headers
-from order_services.runtime.messages import ReceivedMessage
-from order_services.runtime.outbox import Message
-from order_services.topics import ConsumerGroup
+from order_services.domain.events import Headers
+from order_services.domain.topics import ConsumerGroup
+from order_services.messaging.messages import ReceivedMessage
+from order_services.storage.outbox import Message
 
 HEADER_PREFIX: Final = "dead-letter-"
 MAX_ERROR_LENGTH: Final = 500

@@ -24,13 +24,13 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from order_services import topics
-from order_services.events import IS_REPLAY, Event, EventType
-from order_services.runtime import instrumentation
-from order_services.runtime.database import Database
-from order_services.runtime.kafka_settings import kafka_settings
-from order_services.runtime.publishing import REPORT_MARGIN_SECONDS, producer_settings
-from order_services.runtime.settings import ServiceSettings
+from order_services.domain import topics
+from order_services.domain.events import IS_REPLAY, Event, EventType
+from order_services.messaging.publishing import REPORT_MARGIN_SECONDS, producer_settings
+from order_services.process import instrumentation
+from order_services.process.kafka_settings import kafka_settings
+from order_services.process.settings import ServiceSettings
+from order_services.storage.database import Database
 from order_services.storage.rings import ANALYTICS_EVENTS, utc_today
 
 MIN_DAYS: Final = 1

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from order_services.runtime.kafka_errors import FatalClientError, is_fatal
-from order_services.runtime.kafka_settings import kafka_settings
-from order_services.runtime.logs import KafkaLog
-from order_services.runtime.outbox import decode_headers
-from order_services.runtime.settings import ServiceSettings
+from order_services.messaging.kafka_errors import FatalClientError, is_fatal
+from order_services.process.kafka_settings import kafka_settings
+from order_services.process.logs import KafkaLog
+from order_services.process.settings import ServiceSettings
+from order_services.storage.outbox import decode_headers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge
 
-from order_services.runtime.histogram import Histogram
+from order_services.process.histogram import Histogram
 
 _FINE: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05)
 _BUCKETS: Final = (*_FINE, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30)

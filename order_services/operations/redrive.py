@@ -28,15 +28,15 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from order_services.runtime.dead_letters import HEADER_PREFIX
-from order_services.runtime.kafka_settings import kafka_settings
-from order_services.runtime.messages import (
+from order_services.domain.topics import DEAD_LETTER_SUFFIX
+from order_services.messaging.dead_letters import HEADER_PREFIX
+from order_services.messaging.messages import (
     DEAD_LETTER_FOR,
     UnreadableHeadersError,
     headers_of,
 )
-from order_services.runtime.publishing import MAX_MESSAGE_BYTES
-from order_services.topics import DEAD_LETTER_SUFFIX
+from order_services.messaging.publishing import MAX_MESSAGE_BYTES
+from order_services.process.kafka_settings import kafka_settings
 
 MEMORY_GROUP_PREFIX: Final = "dead-letters-replay-"
 REQUEST_TIMEOUT_SECONDS: Final = 10.0

@@ -16,7 +16,7 @@ import psycopg2
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from order_services.events import Event, Headers
+from order_services.domain.events import Event, Headers
 
 _COPY: Final = "COPY outbox (slice, topic, key, value, headers) FROM STDIN WITH (FORMAT binary)"
 # https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format"

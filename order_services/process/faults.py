@@ -22,9 +22,9 @@ from pydantic.alias_generators import to_camel
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from order_services.events import Event
-from order_services.runtime import instrumentation
-from order_services.runtime.settings import (
+from order_services.domain.events import Event
+from order_services.process import instrumentation
+from order_services.process.settings import (
     DatabasePauseMode,
     FaultDelay,
     FaultPause,

@@ -18,30 +18,30 @@ from confluent_kafka import Consumer as KafkaConsumer
 from confluent_kafka import KafkaError, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
-from order_services.events import Event
-from order_services.runtime import instrumentation
-from order_services.runtime.backoff import Backoff
-from order_services.runtime.batch import BatchProcessor
-from order_services.runtime.commits import (
+from order_services.domain.events import Event
+from order_services.domain.topics import ConsumerGroup
+from order_services.messaging.batch import BatchProcessor
+from order_services.messaging.commits import (
     PATIENCE_SECONDS,
     ClientHangsError,
     OffsetCommits,
     Partition,
 )
-from order_services.runtime.database import is_transient
-from order_services.runtime.dead_letters import DeadLetterLimitError, describe
-from order_services.runtime.kafka_errors import FatalClientError, is_fatal, means
-from order_services.runtime.kafka_settings import kafka_settings
-from order_services.runtime.logs import KafkaLog
-from order_services.runtime.messages import (
+from order_services.messaging.dead_letters import DeadLetterLimitError, describe
+from order_services.messaging.kafka_errors import FatalClientError, is_fatal, means
+from order_services.messaging.messages import (
     ReceivedMessage,
     UnreadableHeadersError,
     correlation_id,
     headers_of,
 )
-from order_services.runtime.outcomes import tell
-from order_services.runtime.settings import GroupProtocol, ServiceSettings
-from order_services.topics import ConsumerGroup
+from order_services.messaging.outcomes import tell
+from order_services.process import instrumentation
+from order_services.process.backoff import Backoff
+from order_services.process.kafka_settings import kafka_settings
+from order_services.process.logs import KafkaLog
+from order_services.process.settings import GroupProtocol, ServiceSettings
+from order_services.storage.database import is_transient
 
 POLL_SECONDS: Final = 0.25
 # How long librdkafka asks for no more once enough messages are at hand.

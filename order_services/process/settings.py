@@ -11,7 +11,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings
 from sqlalchemy import URL
 
-from order_services.runtime.kafka_settings import KafkaSettings, is_loopback
+from order_services.process.kafka_settings import KafkaSettings, is_loopback
 
 # The range that librdkafka takes.
 MAX_POLL_INTERVAL_RANGE_MS: Final = (10_000, 86_400_000)

@@ -13,18 +13,19 @@ from dataclasses import dataclass, field
 import structlog
 from sqlalchemy import Connection
 
-from order_services.events import Event, EventType, MalformedEventError, decode
-from order_services.runtime import inbox, outbox, transitions
-from order_services.runtime.database import Database, is_transient
-from order_services.runtime.dead_letters import (
+from order_services.domain.events import Event, EventType, MalformedEventError, decode
+from order_services.domain.topics import ConsumerGroup
+from order_services.messaging import transitions
+from order_services.messaging.dead_letters import (
     DeadLetterLimit,
     DeadLetterLimitError,
     dead_letter,
     describe,
 )
-from order_services.runtime.faults import FaultInjector
-from order_services.runtime.messages import DEAD_LETTER_FOR, ReceivedMessage, header
-from order_services.topics import ConsumerGroup
+from order_services.messaging.messages import DEAD_LETTER_FOR, ReceivedMessage, header
+from order_services.process.faults import FaultInjector
+from order_services.storage import inbox, outbox
+from order_services.storage.database import Database, is_transient
 
 # Notes events of a group as handled, and returns those that were not yet.
 Admit = Callable[[Connection, str, Sequence[Event]], list[Event]]

@@ -1,6 +1,6 @@
 """Reads the messages that Kafka refused for good, and puts them back into the outbox.
 
-The relay set them aside in `outbox_refused` (see `runtime.relay`): mostly messages too large for their
+The relay set them aside in `outbox_refused` (see `messaging.relay`): mostly messages too large for their
 topic, which go through once somebody has raised its limit.
 """
 
@@ -13,8 +13,8 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from order_services.events import Headers
-from order_services.runtime.outbox import decode_headers
+from order_services.domain.events import Headers
+from order_services.storage.outbox import decode_headers
 
 _HEAPS: Final = """
     SELECT slice, topic, split_part(reason, ':', 1), count(*), min(refused_at), max(refused_at)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import structlog
 
-from order_services.runtime import instrumentation
-from order_services.runtime.backoff import Backoff
-from order_services.runtime.database import is_transient
-from order_services.runtime.dead_letters import describe
-from order_services.runtime.settings import ServiceSettings
+from order_services.messaging.dead_letters import describe
+from order_services.process import instrumentation
+from order_services.process.backoff import Backoff
+from order_services.process.settings import ServiceSettings
+from order_services.storage.database import is_transient
 
 _log = structlog.get_logger(__name__)
 
