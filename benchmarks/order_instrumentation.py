@@ -22,9 +22,9 @@ from prometheus_client import Counter, Gauge
 
 from benchmarks.order_payment_replica import create_schema, fresh_database, send_orders
 from benchmarks.support import in_child, median, run, say, servers, table
-from order_services.domain import topics
 from order_services.messaging.consumer import Consumer
 from order_services.messaging.relay import Relay
+from order_services.operations import topic_admin
 from order_services.payment.service import build
 from order_services.payment.settings import PaymentSettings
 from order_services.process import logs
@@ -167,7 +167,7 @@ def measure(arguments: argparse.Namespace) -> None:
     consumed, published = Costs(), Costs()
     servers_spent: list[float] = []
     with servers() as own:
-        topics.create(topics.admin_client(own.kafka.bootstrap_servers))
+        topic_admin.create(topic_admin.admin_client(own.kafka.bootstrap_servers))
         for number in range(rounds):
             say(f"round {number + 1} of {rounds}: {batches} batches, with and without in turn")
             environment = fresh_database(own, f"round_{number}")

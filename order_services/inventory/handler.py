@@ -17,9 +17,9 @@ import orjson
 from sqlalchemy import Connection
 
 from order_services.domain.events import Event, EventType, created_and_cancelled
+from order_services.domain.facts import InventoryFact
 from order_services.inventory.rules import Quantities, items, quantities, take
 from order_services.messaging import transitions
-from order_services.storage.tables import InventoryFact
 
 SOURCE: Final = "inventory"
 HANDLES: Final = frozenset({EventType.ORDER_CREATED, EventType.ORDER_CANCELLED})

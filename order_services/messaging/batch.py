@@ -14,6 +14,7 @@ import structlog
 from sqlalchemy import Connection
 
 from order_services.domain.events import Event, EventType, MalformedEventError, decode
+from order_services.domain.facts import Fact
 from order_services.domain.topics import ConsumerGroup
 from order_services.messaging import transitions
 from order_services.messaging.dead_letters import (
@@ -38,7 +39,7 @@ class Effects:
     """What a handler has done: the events that it caused, and facts that moved without one."""
 
     events: Sequence[Event]
-    unannounced: Counter[transitions.Fact]
+    unannounced: Counter[Fact]
 
 
 Handle = Callable[[Sequence[Event], Connection], Sequence[Event] | Effects]
@@ -54,7 +55,7 @@ class Outcome:
     dead: dict[int, Exception] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)  # those handled
     caused: list[Event] = field(default_factory=list)
-    unannounced: Counter[transitions.Fact] = field(default_factory=Counter)
+    unannounced: Counter[Fact] = field(default_factory=Counter)
     written: int = 0  # messages written to the outbox
 
 

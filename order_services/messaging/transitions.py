@@ -7,28 +7,14 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Final
 
-from order_services.domain.events import Event, EventType
+from order_services.domain.events import Event
+from order_services.domain.facts import FACT_OF, Fact, InventoryFact, PaymentFact, ShipmentFact
 from order_services.process import instrumentation
-from order_services.storage.tables import InventoryFact, PaymentFact, ShipmentFact
-
-Fact = PaymentFact | InventoryFact | ShipmentFact
 
 _NAME_OF: Final[Mapping[type[StrEnum], str]] = {
     PaymentFact: "payment",
     InventoryFact: "inventory",
     ShipmentFact: "shipment",
-}
-# What an event announces, where it announces that a fact has come to its next value.
-_FACT_OF: Final[Mapping[EventType, Fact]] = {
-    EventType.PAYMENT_PROCESSED: PaymentFact.PROCESSED,
-    EventType.PAYMENT_FAILED: PaymentFact.FAILED,
-    EventType.PAYMENT_REFUNDED: PaymentFact.REFUNDED,
-    EventType.INVENTORY_RESERVED: InventoryFact.RESERVED,
-    EventType.INVENTORY_FAILED: InventoryFact.FAILED,
-    EventType.INVENTORY_RELEASED: InventoryFact.RELEASED,
-    EventType.SHIPMENT_CREATED: ShipmentFact.CREATED,
-    EventType.SHIPMENT_DISPATCHED: ShipmentFact.DISPATCHED,
-    EventType.SHIPMENT_DELIVERED: ShipmentFact.DELIVERED,
 }
 
 
@@ -36,7 +22,12 @@ def _labels(fact: Fact) -> tuple[str, str]:
     return _NAME_OF[type(fact)], fact.value
 
 
-_LABELS_OF: Final = {event_type: _labels(fact) for event_type, fact in _FACT_OF.items()}
+_LABELS_OF: Final = {
+    event_type: _labels(fact)
+    for event_type, fact in FACT_OF.items()
+    # nothing is noted when a charge begins: it is told together with its end
+    if fact is not PaymentFact.PROCESSING
+}
 
 
 def show(*facts: Fact) -> None:

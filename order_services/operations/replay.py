@@ -27,6 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from order_services.domain import topics
 from order_services.domain.events import IS_REPLAY, Event, EventType
 from order_services.messaging.publishing import REPORT_MARGIN_SECONDS, producer_settings
+from order_services.operations.topic_admin import REQUEST_TIMEOUT_SECONDS
 from order_services.process import instrumentation
 from order_services.process.kafka_settings import kafka_settings
 from order_services.process.settings import ServiceSettings
@@ -363,9 +364,7 @@ def _looking_at(
     def reached(ends: Mapping[int, int]) -> bool:
         wanted = [TopicPartition(topics.ORDERS_REPLAY, partition) for partition in ends]
         try:
-            found = (
-                consumer.committed(wanted, timeout=topics.REQUEST_TIMEOUT_SECONDS) if wanted else []
-            )
+            found = consumer.committed(wanted, timeout=REQUEST_TIMEOUT_SECONDS) if wanted else []
         except KafkaException:
             return False  # the broker is away: it is asked again
         return all(each.offset >= ends[each.partition] for each in found)

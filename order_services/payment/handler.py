@@ -14,9 +14,9 @@ import orjson
 from sqlalchemy import Connection
 
 from order_services.domain.events import Event, EventType, created_and_cancelled
+from order_services.domain.facts import PaymentFact
 from order_services.messaging import transitions
 from order_services.payment.rules import REASON_REFUSED, Rules
-from order_services.storage.tables import PaymentFact
 
 SOURCE: Final = "payment"
 HANDLES: Final = frozenset({EventType.ORDER_CREATED, EventType.ORDER_CANCELLED})

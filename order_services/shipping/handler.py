@@ -15,10 +15,9 @@ import orjson
 from sqlalchemy import Connection
 
 from order_services.domain.events import Event, EventType
+from order_services.domain.facts import Fact, InventoryFact, PaymentFact, ShipmentFact
 from order_services.messaging import transitions
 from order_services.messaging.batch import Effects
-from order_services.messaging.transitions import Fact
-from order_services.storage.tables import InventoryFact, PaymentFact, ShipmentFact
 
 SOURCE: Final = "shipping"
 

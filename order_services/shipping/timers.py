@@ -12,12 +12,12 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from order_services.domain.events import Event, EventType
+from order_services.domain.facts import ShipmentFact
 from order_services.messaging import transitions
 from order_services.process import instrumentation
 from order_services.shipping.handler import SOURCE
 from order_services.storage import decisions, outbox
 from order_services.storage.database import Database
-from order_services.storage.tables import ShipmentFact
 
 _DUE: Final = """
     SELECT order_id::text, fact::text, tracking_number, correlation_id, traceparent,

@@ -25,8 +25,8 @@ import orjson
 from sqlalchemy import Connection
 
 from order_services.domain.events import Event, EventType
+from order_services.domain.facts import Decision
 from order_services.storage.database import array
-from order_services.storage.tables import Decision
 
 _DECIDE: Final = """
     INSERT INTO order_decisions (order_id, decision, reason)

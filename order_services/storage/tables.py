@@ -32,42 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-
-class PaymentFact(StrEnum):
-    """How far the payment of an order is."""
-
-    PENDING = "pending"
-    PROCESSING = "processing"
-    PROCESSED = "processed"
-    FAILED = "failed"
-    REFUNDED = "refunded"
-
-
-class InventoryFact(StrEnum):
-    """How far the stock of an order is."""
-
-    PENDING = "pending"
-    RESERVED = "reserved"
-    FAILED = "failed"
-    RELEASED = "released"
-
-
-class ShipmentFact(StrEnum):
-    """How far the shipment of an order is; either cancelled or dispatched, never both."""
-
-    PENDING = "pending"
-    CREATED = "created"
-    CANCELLED = "cancelled"
-    DISPATCHED = "dispatched"
-    DELIVERED = "delivered"
-
-
-class Decision(StrEnum):
-    """Which of its two ends an order goes to; see `cancellation`."""
-
-    CANCELLED = "cancelled"
-    DISPATCHED = "dispatched"
-
+from order_services.domain.facts import Decision, InventoryFact, PaymentFact, ShipmentFact
 
 metadata = MetaData()
 
@@ -114,7 +79,7 @@ orders = Table(
     postgresql_with={"fillfactor": "60"},
 )
 
-# One row per order whose end is decided: inserted once, never changed (see `cancellation`).
+# One row per order whose end is decided: inserted once, never changed (see `decisions`).
 order_decisions = Table(
     "order_decisions",
     metadata,

@@ -22,6 +22,7 @@ from order_services.messaging.batch import BatchProcessor
 from order_services.messaging.consumer import Consumer
 from order_services.messaging.dead_letters import DeadLetterLimit
 from order_services.messaging.relay import Relay
+from order_services.operations import topic_admin
 from order_services.process.settings import ServiceSettings
 from order_services.storage import schema
 from order_services.storage.database import Database
@@ -86,12 +87,12 @@ class Lab:
 
     def group(self, partitions: int = 3) -> ConsumerGroup:
         group = ConsumerGroup(self.unique("group"), (self.unique("topic"),))
-        admin = topics.admin_client(self.kafka.bootstrap_servers)
+        admin = topic_admin.admin_client(self.kafka.bootstrap_servers)
         wanted = [
             topics.Topic(name, partitions) for name in (*group.topics, group.dead_letter_topic)
         ]
         # what the handlers of these tests cause goes to the real topic
-        topics.create(admin, [*wanted, topics.TOPIC_OF_NAME[topics.PAYMENTS]])
+        topic_admin.create(admin, [*wanted, topics.TOPIC_OF_NAME[topics.PAYMENTS]])
         return group
 
     def send(self, topic: str, events: Sequence[Event | bytes]) -> None:

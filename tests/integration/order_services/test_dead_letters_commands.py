@@ -14,12 +14,11 @@ from click.testing import CliRunner, Result
 from confluent_kafka import Producer
 
 from order_services.cli import cli
-from order_services.domain import topics
 from order_services.domain.events import Event
 from order_services.domain.topics import ConsumerGroup
 from order_services.messaging.dead_letters import dead_letter
 from order_services.messaging.messages import ReceivedMessage
-from order_services.operations import redrive
+from order_services.operations import redrive, topic_admin
 from order_services.operations.redrive import Replayed, Selection
 from order_services.storage.outbox import decode_headers, encode_headers
 from tests.integration.order_services.conftest import Lab, Notebook, order_created
@@ -188,7 +187,7 @@ def test_an_unknown_group_is_told_which_there_are(lab: Lab) -> None:
         assert answer.exit_code == 2
         assert "group nobody has no dead-letter topic" in answer.output
         assert group.group_id in answer.output
-    names = topics.list_names(topics.admin_client(lab.kafka.bootstrap_servers))
+    names = topic_admin.list_names(topic_admin.admin_client(lab.kafka.bootstrap_servers))
     assert "nobody.dead-letters" not in names
 
 
