@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
+from order_services.domain.services import PORTS, SERVICES
 from order_services.local.ports import LOOPBACK, is_free
 
-SERVICES = ("gateway", "payment", "inventory", "shipping", "analytics")
 REPLICA_STEP = 10  # payment listens on 4001, its second replica on 4011
 # A shop on a bad day: enough to see alerts and dashboards at work, too little to stop anything.
 DEMO_FAULTS: Mapping[str, str] = {
@@ -82,7 +82,7 @@ class Plan:
         ]
 
     def _port(self, service: str, number: int) -> int:
-        return self.base_port + SERVICES.index(service) + REPLICA_STEP * (number - 1)
+        return self.base_port + PORTS[service] - PORTS["gateway"] + REPLICA_STEP * (number - 1)
 
     def _urls(self, service: str) -> str:
         return ",".join(each.url for each in self.services() if each.service == service)

@@ -186,7 +186,7 @@ class BatchProcessor:
             if is_transient(error):
                 raise
             if len(items) == 1:
-                # no row in the inbox: a replay from the dead-letter topic must be let in
+                # no row in the inbox: a redrive from the dead-letter topic must be let in
                 outcome.dead[items[0].index] = error
                 self._limit.check(len(outcome.dead))
                 return

@@ -2,7 +2,7 @@
 
 What was sent back is remembered in Kafka, as the committed offset of a group of its own: all before
 that offset, and with it, as the commit's metadata, a bitmap of those behind it. So a monitor shows
-how many dead letters wait as the lag of `dead-letters-replay-GROUP`, and who deletes a topic deletes
+how many dead letters wait as the lag of `dead-letters-redrive-GROUP`, and who deletes a topic deletes
 the memory of it too.
 """
 
@@ -38,7 +38,7 @@ from order_services.messaging.messages import (
 from order_services.messaging.publishing import MAX_MESSAGE_BYTES
 from order_services.process.kafka_settings import kafka_settings
 
-MEMORY_GROUP_PREFIX: Final = "dead-letters-replay-"
+MEMORY_GROUP_PREFIX: Final = "dead-letters-redrive-"
 REQUEST_TIMEOUT_SECONDS: Final = 10.0
 # Short, so that Ctrl-C is heard: the client's calls return to Python only between them.
 POLL_SECONDS: Final = 0.2
@@ -182,8 +182,8 @@ class Selection:
 
 
 @dataclass(slots=True)
-class Replayed:
-    """What came of a replay so far: sent back now, sent back before, and not to be sent at all."""
+class Redriven:
+    """What came of a redrive so far: sent back now, sent back before, and not to be sent at all."""
 
     sent: int = 0
     sent_before: int = 0
@@ -229,15 +229,15 @@ def find(brokers: str, group_id: str, offset: int, partition: int = 0) -> DeadLe
     raise DeadLetterError(f"{group_id} has no dead letter at offset {offset}; {there_are}")
 
 
-def replay(
+def redrive(
     brokers: str,
     group_id: str,
     selection: Selection,
     *,
     again: bool = False,
-    on_progress: Callable[[Replayed], None] = lambda _replayed: None,
+    on_progress: Callable[[Redriven], None] = lambda _redriven: None,
     stopping: Callable[[], bool] = lambda: False,
-) -> Replayed:
+) -> Redriven:
     """Send dead letters back to the topics that they came from, with key, headers and event id.
 
     The group lets them in, since a dead letter leaves no row in its inbox; every other group that
@@ -245,7 +245,7 @@ def replay(
     passed over unless `again`. Once `stopping` it ends, with all that was sent remembered. Raises
     `DeadLetterError`.
     """
-    replayed = Replayed()
+    redriven = Redriven()
     with _consumer(brokers, MEMORY_GROUP_PREFIX + group_id) as consumer:
         progress = _progress(consumer, group_id)
         producer = Producer(_producer_settings(brokers))
@@ -254,9 +254,9 @@ def replay(
         def finish_chunk() -> None:
             nonlocal progress
             progress = _send_and_remember(consumer, producer, progress, chunk)
-            replayed.sent += len(chunk)
+            redriven.sent += len(chunk)
             chunk.clear()
-            on_progress(replayed)
+            on_progress(redriven)
 
         # with `again` the whole topic counts, else only what is behind the part that is done
         start = {} if again else {partition: each.first for partition, each in progress.items()}
@@ -264,18 +264,18 @@ def replay(
             if not selection.takes(letter):
                 continue
             if not again and letter.offset in progress[letter.partition]:
-                replayed.sent_before += 1
+                redriven.sent_before += 1
             elif letter.origin_topic is None:
-                replayed.without_origin += 1
+                redriven.without_origin += 1
             else:
                 chunk.append(letter)
                 if len(chunk) == CHUNK:
                     finish_chunk()
-            if replayed.sent + len(chunk) == selection.limit:
+            if redriven.sent + len(chunk) == selection.limit:
                 break
         if chunk and not stopping():
             finish_chunk()
-    return replayed
+    return redriven
 
 
 def _send_and_remember(
