@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-SERVICE: Final = "analytics"
+SOURCE: Final = "analytics"
 HANDLES: Final = frozenset(EventType)
 # How far the clock of whoever made an event may be ahead of ours.
 MAX_AHEAD: Final = timedelta(days=1)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from order_services.gateway.validation import OrderRequest
     from order_services.storage.database import Database
 
-SERVICE: Final = "gateway"
+SOURCE: Final = "gateway"
 
 # One statement and one parameter for all orders: the items are taken out of the payload by the
 # server, so that they cross the wire once.
@@ -184,7 +184,7 @@ class OrderWriter:
             EventType.ORDER_CREATED,
             new_id(),
             order.payload(),
-            SERVICE,
+            SOURCE,
             correlation_id,
             traceparent,
         )
@@ -287,7 +287,7 @@ def _write(connection: Connection, batch: Sequence[_Waiting]) -> list[Accepted |
     ]
     if new:
         connection.exec_driver_sql(_INSERT, (_json([_row(event) for event in new]),))
-        outbox.write(connection, SERVICE, new)
+        outbox.write(connection, SOURCE, new)
     outcomes: list[Accepted | KeyReusedError] = []
     for waiting, (digest, owner) in zip(batch, owners, strict=True):
         if owner == waiting.event.order_id:

@@ -15,7 +15,7 @@ from order_services.domain.facts import (
     ShipmentFact,
     further,
 )
-from order_services.gateway.accepting import SERVICE
+from order_services.gateway.accepting import SOURCE
 from order_services.storage.database import array
 from order_services.storage.decisions import (
     REASON_INVENTORY_FAILED,
@@ -81,7 +81,7 @@ def follow(events: Sequence[Event], connection: Connection) -> Sequence[Event]:
         if event.event_type in _REASON_OF
     ]
     # decisions before orders, as a customer's cancel does it: the same order of locks
-    cancelled = cancel(connection, failures, SERVICE).events if failures else []
+    cancelled = cancel(connection, failures, SOURCE).events if failures else []
     advance(connection, [*events, *cancelled])
     return cancelled
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,6 +38,20 @@ class ReplayJobs:
     def __init__(self, settings: ServiceSettings, database: Database) -> None:
         self._settings = settings
         self._database = database
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def ask_to_stop(self) -> None:
+        """Publish no more; a replay that is not published to its end has failed."""
+        self._stopping.set()
+
+    def close(self, timeout_seconds: float) -> bool:
+        """Wait for the end of what is under way; false when that took too long."""
+        self.ask_to_stop()
+        until = time.monotonic() + timeout_seconds
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def start(self, days: int) -> Replay:
         """Begin a replay; raises `ReplayRunningError` while another one is under way."""
@@ -47,10 +62,12 @@ class ReplayJobs:
             instrumentation.REPLAYS_REQUESTED.labels("refused").inc()
             raise
         instrumentation.REPLAYS_REQUESTED.labels("begun").inc()
-        publisher = replay.Publisher(self._settings, self._database)
-        threading.Thread(
+        publisher = replay.Publisher(self._settings, self._database, stopping=self._stopping)
+        thread = threading.Thread(
             target=self._publish, args=(publisher, begun), name="replay", daemon=True
-        ).start()
+        )
+        self._threads = [each for each in self._threads if each.is_alive()] + [thread]
+        thread.start()
         return begun
 
     def get(self, replay_id: str) -> Replay | None:

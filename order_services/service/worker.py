@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
@@ -13,6 +14,9 @@ from order_services.process import instrumentation
 from order_services.process.backoff import Backoff
 from order_services.process.settings import ServiceSettings
 from order_services.storage.database import is_transient
+
+# How often what is old is looked for and forgotten.
+MAINTENANCE_INTERVAL_SECONDS: Final = 3600.0
 
 _log = structlog.get_logger(__name__)
 

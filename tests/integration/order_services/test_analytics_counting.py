@@ -18,7 +18,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from order_services.analytics import counting
-from order_services.analytics.service import Analytics
+from order_services.analytics.service import build
 from order_services.analytics.settings import AnalyticsSettings
 from order_services.domain import topics
 from order_services.domain.events import Event, EventType, decode
@@ -46,8 +46,8 @@ def analytics(lab: Lab, group: ConsumerGroup, client_id: str = "analytics") -> I
         batch_max_messages=20,
     )
     stop = threading.Event()
-    service = Analytics(settings, group).service()
-    thread = threading.Thread(target=run_until, args=(stop, service, settings))
+    service = replace(build(settings), group=group)
+    thread = threading.Thread(target=run_until, args=(stop, service))
     thread.start()
     try:
         wait_for("readiness", lambda: is_ready(f"127.0.0.1:{settings.port}"))
@@ -159,9 +159,10 @@ def test_an_event_that_comes_back_when_the_inbox_has_forgotten_counts_once(
     lab: Lab, days_ago: int
 ) -> None:
     """As a dead letter of another group does, which is sent back to the topic that all read."""
-    service = Analytics(AnalyticsSettings(**lab.settings.model_dump(exclude={"port"}))).service()
     group = ConsumerGroup("analytics-service-group", ("orders",))
-    processor = lab.processor(group, service.handler, handles=service.handles, admit=service.admit)
+    processor = lab.processor(
+        group, counting.cause_nothing, handles=counting.HANDLES, admit=counting.count
+    )
     events = story(datetime.now(UTC) - timedelta(days=days_ago))
     assert len(processor.process(messages_of([*events, events[0]])).handled) == 4
     before = counted(lab)

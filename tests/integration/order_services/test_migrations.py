@@ -459,7 +459,7 @@ def test_a_service_waits_for_its_schema_and_says_what_to_run(
     )
     topic_admin.create(topic_admin.admin_client(lab.kafka.bootstrap_servers))
     stop = threading.Event()
-    thread = threading.Thread(target=run_until, args=(stop, build(settings), settings))
+    thread = threading.Thread(target=run_until, args=(stop, build(settings)))
     thread.start()
     url = f"http://127.0.0.1:{settings.port}/ready"
 

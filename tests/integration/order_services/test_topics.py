@@ -66,7 +66,7 @@ def test_an_unknown_topic_is_named(admin: AdminClient) -> None:
 
 
 def test_a_broker_that_is_away_is_an_error_not_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topics, "REQUEST_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(topic_admin, "REQUEST_TIMEOUT_SECONDS", 1.0)
     away = topic_admin.admin_client(f"127.0.0.1:{free_port()}")
     with pytest.raises(TopicError, match="cannot reach Kafka"):
         topic_admin.list_names(away)
