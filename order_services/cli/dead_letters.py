@@ -19,8 +19,9 @@ from order_services.cli.printing import (
     text_of,
     time_of,
 )
-from order_services.operations import redrive
-from order_services.operations.redrive import DeadLetterError, Redriven, Selection
+from order_services.operations import dead_letters, redrive
+from order_services.operations.dead_letters import DeadLetterError
+from order_services.operations.redrive import Redriven, Selection
 from order_services.process.signals import stop_signals
 
 
@@ -61,7 +62,7 @@ def list_dead_letters(brokers: str, output: str) -> None:
 def show_dead_letter(brokers: str, output: str, group: str, offset: int, partition: int) -> None:
     """Show the dead letter of GROUP at OFFSET of its dead-letter topic."""
     connect(brokers)
-    letter = _do(lambda: redrive.find(brokers, group, offset, partition))
+    letter = _do(lambda: dead_letters.find(brokers, group, offset, partition))
     if output == "json":
         print_json(
             {

@@ -12,7 +12,7 @@ from order_services.cli.database import database_option, open_database, settings
 from order_services.cli.failing import EXIT_FAILED, EXIT_INTERRUPTED, fail
 from order_services.cli.kafka import connect, kafka_option
 from order_services.cli.printing import time_of
-from order_services.operations import replay
+from order_services.operations import replay, replay_publisher
 from order_services.operations.replay import ReplayError
 from order_services.process.settings import ServiceSettings
 from order_services.process.signals import stop_signals
@@ -30,8 +30,8 @@ from order_services.storage.database import Database
 )
 @click.option(
     "--rate",
-    type=click.IntRange(replay.MIN_EVENTS_PER_SECOND, 1_000_000),
-    default=replay.DEFAULT_EVENTS_PER_SECOND,
+    type=click.IntRange(replay_publisher.MIN_EVENTS_PER_SECOND, 1_000_000),
+    default=replay_publisher.DEFAULT_EVENTS_PER_SECOND,
     show_default=True,
     help="Events a second at most.",
 )
@@ -73,7 +73,7 @@ def _replay(
     with store.begin() as connection:
         begun = replay.begin(connection, days)
     click.echo(f"replay {begun.replay_id} of everything since {time_of(begun.since)}")
-    publisher = replay.Publisher(
+    publisher = replay_publisher.Publisher(
         settings,
         store,
         events_per_second=rate,

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from order_services.domain.events import is_uuid
 from order_services.operations import replay
+from order_services.operations.replay_publisher import Publisher
 from order_services.process import instrumentation
 from order_services.web.answers import ApiError, Call, json_response
 from order_services.web.auth import guarded
@@ -62,7 +63,7 @@ class ReplayJobs:
             instrumentation.REPLAYS_REQUESTED.labels("refused").inc()
             raise
         instrumentation.REPLAYS_REQUESTED.labels("begun").inc()
-        publisher = replay.Publisher(self._settings, self._database, stopping=self._stopping)
+        publisher = Publisher(self._settings, self._database, stopping=self._stopping)
         thread = threading.Thread(
             target=self._publish, args=(publisher, begun), name="replay", daemon=True
         )
@@ -75,7 +76,7 @@ class ReplayJobs:
         with self._database.begin() as connection:
             return replay.get(connection, replay_id)
 
-    def _publish(self, publisher: replay.Publisher, begun: Replay) -> None:
+    def _publish(self, publisher: Publisher, begun: Replay) -> None:
         try:
             publisher.publish(begun)
             publisher.wait_until_read(begun)

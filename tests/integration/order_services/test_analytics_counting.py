@@ -27,7 +27,9 @@ from order_services.gateway.following import _APPEND, _history_row, _json
 from order_services.local.ports import free_port
 from order_services.messaging.messages import ReceivedMessage
 from order_services.operations import replay, topic_admin
-from order_services.operations.replay import Publisher, Replay, ReplayState
+from order_services.operations.recount import recount
+from order_services.operations.replay import Replay, ReplayState
+from order_services.operations.replay_publisher import Publisher, copy_of
 from order_services.service.run import run_until
 from order_services.storage.rings import ANALYTICS_EVENTS
 from tests.integration.order_services.conftest import Lab, Notebook, order_created
@@ -232,7 +234,7 @@ def test_archived_events_stay_counted_and_count_no_more(
     assert lab.number("SELECT count(*) FROM analytics_events") == 4
     assert (archive(), count(lab, [*old, *young]), counted(lab)) == ([], [], before)
     with lab.database.begin() as connection:
-        replay.recount(connection, TODAY - timedelta(days=200))
+        recount(connection, TODAY - timedelta(days=200))
     assert counted(lab) == before
 
 
@@ -325,7 +327,7 @@ def test_a_recount_beside_batches_loses_and_doubles_nothing(lab: Lab) -> None:
         thread.start()
     for _ in range(40):
         with lab.database.begin() as connection:
-            replay.recount(connection, TODAY.replace(second=0))
+            recount(connection, TODAY.replace(second=0))
     stop.set()
     for thread in threads:
         thread.join(20)
@@ -429,7 +431,7 @@ def test_only_analytics_reads_replays_and_no_other_service_acts_on_a_copy(lab: L
     group = lab.group()
     event = order_created()
     lab.consumer(group, Notebook())
-    lab.send(group.topics[0], [replay.copy_of(event, "any"), event])
+    lab.send(group.topics[0], [copy_of(event, "any"), event])
     wait_for("both", lambda: lab.committed(group) == 2)
     # the original is handled: the copy, which has its id, left no trace
     assert lab.noted() == 1

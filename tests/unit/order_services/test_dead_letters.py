@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from order_services.cli import cli, printing
-from order_services.operations import redrive
-from order_services.operations.redrive import DeadLetter, Progress, Selection
+from order_services.operations import redrive_progress
+from order_services.operations.dead_letters import DeadLetter
+from order_services.operations.redrive import Selection
+from order_services.operations.redrive_progress import Progress
 
 
 def letter(**changes: object) -> DeadLetter:
@@ -51,7 +53,7 @@ def test_many_gaps_fit_into_one_commit() -> None:
     progress = Progress()
     for offset in range(1, 40_000, 2):
         progress.add(offset)
-    assert len(progress.metadata()) < redrive.MAX_METADATA_BYTES
+    assert len(progress.metadata()) < redrive_progress.MAX_METADATA_BYTES
 
 
 def test_the_type_is_taken_from_the_header_or_else_from_the_value() -> None:
