@@ -28,7 +28,8 @@ from order_services.messaging.commits import (
     Partition,
 )
 from order_services.messaging.dead_letters import DeadLetterLimitError, describe
-from order_services.messaging.kafka_errors import FatalClientError, is_fatal, means
+from order_services.messaging.kafka_errors import FatalClientError, FatalErrors, is_fatal, means
+from order_services.messaging.log_starts import LogStarts
 from order_services.messaging.messages import (
     ReceivedMessage,
     UnreadableHeadersError,
@@ -121,10 +122,12 @@ class Consumer:
         # partition has come back
         self._given_up: set[Partition] = set()
         self._commits = OffsetCommits(math.inf)
+        self._log_starts = LogStarts(group.group_id)
         self._stopping = threading.Event()
         self._stopped_because: str | None = None
         self._last_error: str | None = None
         self._renewals = self._new_backoff()
+        self._fatal_errors = FatalErrors("consumer", settings)
         self._broken = False
         self._last_turn = time.monotonic()
         self._taken_at = float("-inf")
@@ -132,6 +135,7 @@ class Consumer:
         self._thread = threading.Thread(target=self._run, name="consumer", daemon=True)
         for topic in group.topics:
             instrumentation.children(topic)
+            instrumentation.RECORDS_LOST.labels(topic)
 
     def start(self) -> None:
         """Join the group and begin."""
@@ -165,7 +169,7 @@ class Consumer:
         is_running = self._thread.is_alive() and self._stopped_because is None
         if is_running and silent_seconds > self._settings.max_poll_interval_seconds:
             return f"consumer: no progress for {silent_seconds:.0f} s"
-        return None
+        return self._fatal_errors.too_many()
 
     def _run(self) -> None:
         instrumentation.CONSUMER_STOPPED.set(0)
@@ -176,6 +180,7 @@ class Consumer:
                 except ClientHangsError as error:
                     self._leave_behind(error)
                 except FatalClientError as error:
+                    self._fatal_errors.met(error)
                     self._leave_behind(error)
                     self._stopping.wait(self._renewals.next_seconds())
         except DeadLetterLimitError as error:
@@ -213,6 +218,7 @@ class Consumer:
         while not self._stopping.is_set():
             self._last_turn = time.monotonic()
             self._retry_parked(kafka)
+            self._commits.add(self._log_starts.settle(kafka, self._waiting()))
             messages = self._take(kafka)
             if messages:
                 self._process_until_it_works(kafka, messages)
@@ -295,7 +301,7 @@ class Consumer:
     def _received(self, message: KafkaMessage) -> ReceivedMessage | None:
         error = message.error()
         if error is not None:
-            self._on_error(error)
+            self._on_error(message, error)
             return None
         topic, partition, offset = message.topic(), message.partition(), message.offset()
         if topic is None or partition is None or offset is None:
@@ -311,7 +317,17 @@ class Consumer:
             headers = ()
         return ReceivedMessage(topic, partition, offset, message.key(), message.value(), headers)
 
-    def _on_error(self, error: KafkaError) -> None:
+    def _waiting(self) -> set[Partition]:
+        """Return the partitions of which messages wait: to commit past those would lose them."""
+        fetched = ((each.topic(), each.partition()) for each in self._backlog)
+        return {*self._parked, *((t, p) for t, p in fetched if t is not None and p is not None)}
+
+    def _on_error(self, message: KafkaMessage, error: KafkaError) -> None:
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001  # its public name
+            topic, partition = message.topic(), message.partition()
+            if topic is not None and partition is not None:
+                self._log_starts.need(topic, partition, message.offset())
+            return
         instrumentation.CONSUMER_ERRORS.labels(error.name()).inc()
         self._last_error = error.str()
         instance = f"INSTANCE_ID {self._settings.instance_id!r}"
@@ -441,7 +457,7 @@ class Consumer:
             message = kafka.poll(max(0.0, min(until - time.monotonic(), PAUSED_POLL_SECONDS)))
             self._commits.polled()
             if message is not None and (error := message.error()) is not None:
-                self._on_error(error)
+                self._on_error(message, error)
             elif message is not None:
                 # fetched before the pause: it would be lost if it were dropped here
                 self._backlog.append(message)
@@ -461,6 +477,7 @@ class Consumer:
         self._joined = True
         self._last_error = None
         self._renewals.reset()
+        self._fatal_errors.forget()
         self._rebalanced("assigned", partitions)
 
     def _on_revoke(self, kafka: KafkaConsumer, partitions: list[TopicPartition]) -> None:
@@ -484,6 +501,7 @@ class Consumer:
         self._assigned.difference_update(keys)
         self._unpark(keys)
         self._commits.forget(keys)
+        self._log_starts.forget(keys)
         # the next owner gets these, and commits past them: handled late, they would set it back
         self._backlog = [
             each for each in self._backlog if (each.topic(), each.partition()) not in keys
@@ -507,8 +525,8 @@ def client_settings(group: ConsumerGroup, settings: ServiceSettings) -> dict[str
         # the client would commit what was handed out, not what was processed
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
-        # a group that is new, or was away for longer than its offsets are kept, must skip nothing
-        "auto.offset.reset": "earliest",
+        # "earliest" would skip what retention has taken without a word: see `log_starts`
+        "auto.offset.reset": "error",
         "max.poll.interval.ms": int(settings.max_poll_interval_seconds * 1000),
         "topic.metadata.refresh.interval.ms": METADATA_REFRESH_MS,
         "fetch.wait.max.ms": 100,

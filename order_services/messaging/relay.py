@@ -29,7 +29,7 @@ from confluent_kafka import KafkaError
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from order_services.messaging.kafka_errors import FatalClientError
+from order_services.messaging.kafka_errors import FatalClientError, FatalErrors
 from order_services.messaging.lanes import WHOLE_TOPIC, Lane, Lanes
 from order_services.messaging.publishing import Publisher, Row
 from order_services.messaging.scan import Scan
@@ -105,6 +105,7 @@ class Relay:
         # of refused batches: at least one of each was meant, the others are innocent
         self._suspects: dict[int, None] = {}
         self._scan = Scan()
+        self._fatal_errors = FatalErrors("relay", settings)
         self._woken = threading.Event()
         self._stopping = threading.Event()
         self._depth_due = 0.0
@@ -149,6 +150,10 @@ class Relay:
             return None
         return "relay: not running"
 
+    def fatal(self) -> str | None:
+        """Say that producer after producer met a fatal error, or None."""
+        return self._fatal_errors.too_many()
+
     def publish_once(self) -> int | None:
         """Run one cycle; return how many messages it dealt with, None when another relay is at it.
 
@@ -180,6 +185,7 @@ class Relay:
             if isinstance(error, FatalClientError):
                 self._publisher = None
                 self._replaced.inc()
+                self._fatal_errors.met(error)
             self._scan.begin_anew()
             raise
         self._observe(delivered, refused)
@@ -390,6 +396,7 @@ class Relay:
             self._refused.inc(refused)
         if not delivered:
             return
+        self._fatal_errors.forget()
         # the age by the database's clock and what has passed since by ours: they need not agree
         now = time.perf_counter()
         read_at = delivered[0].read_at

@@ -81,6 +81,12 @@ CONSUMER_ERRORS = Counter(
     ["code"],
 )
 
+RECORDS_LOST = Counter(
+    "kafka_consumer_records_lost_total",
+    "Records that retention took before this consumer's group had read them.",
+    ["topic"],
+)
+
 OUTBOX_MESSAGES = Gauge(
     "outbox_messages",
     "Messages that Kafka has not acknowledged yet, as the relay that holds the slice sees them.",

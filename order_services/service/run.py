@@ -72,6 +72,11 @@ def run_until(stop: threading.Event, service: Service) -> int:
     health.add_readiness(runtime.database.unreachable)
     for check in (consumer.not_ready, *(worker.not_ready for worker in workers)):
         health.add_readiness(check, gates=service.requests_need_consumer)
+    if service.requests_need_consumer:
+        health.add_liveness(runtime.relay.fatal)
+    else:
+        # as for its consumer: what is accepted waits in the outbox, and a restart would accept nothing
+        health.add_readiness(runtime.relay.fatal, gates=False)
     app = ServiceApp(runtime.source, health)
     add_admin_routes(app, settings.admin_token.get_secret_value(), runtime.faults)
     service.api(app)

@@ -17,6 +17,7 @@ from confluent_kafka import KafkaError
 from order_services.domain.events import EventType
 from order_services.domain.services import SERVICES
 from order_services.local.ports import free_port
+from order_services.messaging.publishing import Publisher
 from order_services.operations import topic_admin
 from order_services.process.settings import ServiceSettings
 from order_services.service.run import run_until
@@ -191,7 +192,9 @@ def test_whatever_a_service_has_started_ends_with_it(lab: Lab, name: str) -> Non
     url = f"http://127.0.0.1:{settings.port}"
     wait_for("readiness", lambda: is_ready(f"127.0.0.1:{settings.port}"))
     if name == "gateway":
-        # published at once, it waits for analytics, which does not run
+        # published at once, the replay of this order waits for analytics, which does not run
+        order = {"customerId": "c-1", "items": [{"productId": "PROD-002", "quantity": 3}]}
+        assert httpx.post(f"{url}/api/orders", json=order).status_code == HTTPStatus.ACCEPTED
         begun = httpx.post(
             f"{url}/api/orders/replay",
             json={"days": 1},
@@ -199,9 +202,34 @@ def test_whatever_a_service_has_started_ends_with_it(lab: Lab, name: str) -> Non
         )
         assert begun.status_code == HTTPStatus.ACCEPTED
         httpx.get(f"{url}/api/services/status")
-        wait_for("the replay", lambda: "replay" in [each.name for each in threading.enumerate()])
+        assert "replay" in [each.name for each in threading.enumerate()]
     stop.set()
     thread.join(30)
     assert code == [0]
     # those that are told to end and not waited for
     wait_for("the end of all threads", lambda: not set(threading.enumerate()) - before, 5)
+
+
+@pytest.mark.parametrize("needed", [True, False])
+def test_fatal_producers_in_a_row_end_only_a_service_whose_requests_need_kafka(
+    lab: Lab, run: Run, monkeypatch: pytest.MonkeyPatch, *, needed: bool
+) -> None:
+    """Restarted, the gateway would take no orders meanwhile; it can take them without Kafka."""
+
+    def new(settings: ServiceSettings) -> Publisher:
+        publisher = Publisher(settings)
+        raise_fatal(publisher._producer, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
+        return publisher
+
+    monkeypatch.setattr("order_services.messaging.relay.Publisher", new)
+    group = lab.group(1)
+    settings = settings_of(lab, retry_first_seconds=0.01, retry_max_seconds=0.01)
+    running = run(settings=settings, group=group, requests_need_consumer=needed)
+    wait_for("a member", lambda: running.ready() == [])
+    lab.send(group.topics[0], [order_created()])
+    if needed:
+        wait_for("the end", lambda: running.code == 1)
+    else:
+        wait_for("the reason", lambda: "Kafka clients in a row" in running.degraded())
+        assert running.ready() == []
+        assert running.code is None
