@@ -27,7 +27,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -237,6 +237,13 @@ def created_and_cancelled(events: Iterable[Event]) -> tuple[dict[str, Event], di
     for order_id in created.keys() & cancelled.keys():
         del created[order_id]
     return created, cancelled
+
+
+def ids_of_others(events: Mapping[str, Event], order_ids: Collection[str]) -> list[str]:
+    """Return the ids of the events of all orders but these."""
+    if len(events) == len(order_ids):
+        return []
+    return [event.event_id for order_id, event in events.items() if order_id not in order_ids]
 
 
 def _object(body: dict[str, Any], name: str) -> dict[str, Any]:

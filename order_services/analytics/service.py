@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from order_services.analytics.counting import HANDLES, SERVICE, archive, cause_nothing, count
+from order_services.analytics.counting import HANDLES, SERVICE, archive, count
 from order_services.analytics.live import Live
 from order_services.analytics.routes import add_routes
 from order_services.analytics.settings import AnalyticsSettings
@@ -37,8 +37,7 @@ class Analytics:
             name=SERVICE,
             group=self._group,
             handles=HANDLES,
-            admit=count,
-            handler=cause_nothing,
+            handler=count,
             takes_replays=True,
             on_committed=self._announce,
             configure=self._configure,

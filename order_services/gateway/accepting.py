@@ -40,9 +40,9 @@ _INSERT: Final = """
             order_id uuid, event_id uuid, correlation_id text, at timestamptz, payload jsonb)
     ), new_orders AS (
         INSERT INTO orders (order_id, customer_id, items, total_cents, currency, correlation_id,
-                            created_at, updated_at)
+                            created_at)
         SELECT order_id, payload->>'customerId', payload->'items',
-               (payload->>'totalCents')::bigint, payload->>'currency', correlation_id, at, at
+               (payload->>'totalCents')::bigint, payload->>'currency', correlation_id, at
         FROM accepted
     )
     INSERT INTO order_events

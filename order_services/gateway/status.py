@@ -1,10 +1,12 @@
-"""What a customer is told: a pure function of three facts."""
+"""What a customer is told: a pure function of three facts, and those of an order's history."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeVar
 
+from order_services.events import EventType
 from order_services.tables import InventoryFact, PaymentFact, ShipmentFact
 
 
@@ -20,12 +22,50 @@ class OrderStatus(StrEnum):
     DELIVERED = "delivered"
 
 
+Facts = tuple[PaymentFact, InventoryFact, ShipmentFact]
+F = TypeVar("F", PaymentFact, InventoryFact, ShipmentFact)
+
+# What each event says about an order: which fact, and how far it is.
+FACT_OF: Final[dict[EventType, PaymentFact | InventoryFact | ShipmentFact]] = {
+    EventType.ORDER_CANCELLED: ShipmentFact.CANCELLED,
+    EventType.PAYMENT_PROCESSING: PaymentFact.PROCESSING,
+    EventType.PAYMENT_PROCESSED: PaymentFact.PROCESSED,
+    EventType.PAYMENT_FAILED: PaymentFact.FAILED,
+    EventType.PAYMENT_REFUNDED: PaymentFact.REFUNDED,
+    EventType.INVENTORY_RESERVED: InventoryFact.RESERVED,
+    EventType.INVENTORY_FAILED: InventoryFact.FAILED,
+    EventType.INVENTORY_RELEASED: InventoryFact.RELEASED,
+    EventType.SHIPMENT_CREATED: ShipmentFact.CREATED,
+    EventType.SHIPMENT_DISPATCHED: ShipmentFact.DISPATCHED,
+    EventType.SHIPMENT_DELIVERED: ShipmentFact.DELIVERED,
+}
 _GONE: Final = {
     ShipmentFact.DISPATCHED: OrderStatus.SHIPPED,
     ShipmentFact.DELIVERED: OrderStatus.DELIVERED,
 }
 _NOT_PAID: Final = {PaymentFact.FAILED, PaymentFact.REFUNDED}
 _NOT_RESERVED: Final = {InventoryFact.FAILED, InventoryFact.RELEASED}
+
+
+def facts_of(history: Iterable[str]) -> Facts:
+    """Return how far each fact is, from the types of an order's events in any order.
+
+    Events of different topics come in any order, and a fact only moves forward: the furthest holds.
+    """
+    payment, inventory, shipment = PaymentFact.PENDING, InventoryFact.PENDING, ShipmentFact.PENDING
+    for event_type in history:
+        fact = FACT_OF.get(EventType(event_type))
+        if isinstance(fact, PaymentFact):
+            payment = _later(payment, fact)
+        elif isinstance(fact, InventoryFact):
+            inventory = _later(inventory, fact)
+        elif isinstance(fact, ShipmentFact):
+            shipment = _later(shipment, fact)
+    return payment, inventory, shipment
+
+
+def _later(one: F, other: F) -> F:
+    return max(one, other, key=list(type(one)).index)
 
 
 def order_status(

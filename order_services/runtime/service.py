@@ -16,7 +16,7 @@ from order_services.events import Event, EventType
 from order_services.runtime import logs
 from order_services.runtime.admin import add_admin_routes
 from order_services.runtime.backoff import Backoff
-from order_services.runtime.batch import Admit, BatchProcessor, Effects
+from order_services.runtime.batch import BatchProcessor, Effects
 from order_services.runtime.consumer import Consumer
 from order_services.runtime.database import Database, is_transient
 from order_services.runtime.dead_letters import DeadLetterLimit
@@ -27,7 +27,7 @@ from order_services.runtime.settings import S, ServiceSettings, SettingsError, l
 from order_services.runtime.shutdown import stop_in_order
 from order_services.runtime.worker import Worker, WorkerThread
 from order_services.signals import stop_signals
-from order_services.storage import rings, schema
+from order_services.storage import schema
 from order_services.topics import ConsumerGroup
 from order_services.web.app import ServiceApp
 from order_services.web.server import PortTakenError, WebServer
@@ -41,13 +41,13 @@ _log = structlog.get_logger(__name__)
 
 
 class Handler(Protocol):
-    """A service's rules: changes the database and returns the events that this causes."""
+    """A service's rules: changes the database and returns what this causes."""
 
-    def __call__(
-        self, events: Sequence[Event], connection: Connection
-    ) -> Sequence[Event] | Effects:
-        """Handle events, each given once, in one transaction that is not theirs to end.
+    def __call__(self, events: Sequence[Event], connection: Connection) -> Effects:
+        """Handle events, each once in a batch, in one transaction that is not theirs to end.
 
+        Any of them may have been handled before, however long ago: every effect has a key by which it
+        is found.
         Raises when an event cannot be processed: the batch is rolled back, the event found and
         sent to the dead-letter topic, and the others are given again. So nothing but `connection`
         may be changed here: what moved is counted after the commit, from what is returned.
@@ -74,9 +74,8 @@ class Service:
     """What makes a service: its name, what it reads and what it does.
 
     `name` is the source of its events and its outbox slice. `handles` are the types that `handler`
-    gets; others are passed over, and so are replays unless `takes_replays`. A service whose own tables
-    say which events are new brings `admit` in the inbox's place. `on_committed` is told
-    of the events of each batch after its commit, on the consumer's thread; it must not block.
+    gets; others are passed over, and so are replays unless `takes_replays`. `on_committed` is told of
+    the new events of each batch after its commit, on the consumer's thread; it must not block.
     `configure` adds routes to the app that has the probes; `workers` makes background work; `close`
     ends what `configure` began, within so many seconds, once the web server takes no more requests.
     A service whose `requests_need_consumer` is false stays ready while its consumer or a worker has
@@ -89,7 +88,6 @@ class Service:
     handles: frozenset[EventType]
     handler: Handler
     takes_replays: bool = False
-    admit: Admit | None = None
     on_committed: Callable[[Sequence[Event]], None] | None = None
     configure: Callable[[ServiceApp, Runtime], None] | None = None
     close: Callable[[float], None] | None = None
@@ -129,10 +127,7 @@ def run_until(stop: threading.Event, service: Service, settings: ServiceSettings
     """Run until `stop` is set, see `run_service`; raises `PortTakenError` before all else."""
     runtime = Runtime(service, settings)
     consumer = _consumer(service, runtime)
-    workers = [
-        WorkerThread(worker, settings)
-        for worker in (*service.workers(runtime), _maintenance(runtime))
-    ]
+    workers = [WorkerThread(worker, settings) for worker in service.workers(runtime)]
     health = runtime.health
     waiting_for = ["waiting for the database"]
     health.add_readiness(lambda: next(iter(waiting_for), None))
@@ -175,7 +170,6 @@ def _consumer(service: Service, runtime: Runtime) -> Consumer:
         handles=service.handles,
         handle=service.handler,
         takes_replays=service.takes_replays,
-        admit=service.admit,
         database=runtime.database,
         limit=DeadLetterLimit(settings.dead_letter_limit, settings.dead_letter_window_seconds),
         faults=runtime.faults,
@@ -189,15 +183,6 @@ def _consumer(service: Service, runtime: Runtime) -> Consumer:
         on_written=runtime.wake_relay,
         on_handled=service.on_committed,
     )
-
-
-def _maintenance(runtime: Runtime) -> Worker:
-    def maintain() -> bool:
-        with runtime.database.begin() as connection:
-            rings.forget_old_inbox(connection)
-        return False
-
-    return Worker("inbox-maintenance", MAINTENANCE_INTERVAL_SECONDS, maintain)
 
 
 def _prepare(stop: threading.Event, runtime: Runtime, waiting_for: list[str]) -> bool:

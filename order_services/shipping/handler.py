@@ -37,7 +37,7 @@ HANDLES: Final = frozenset({*_PAYMENT_FACT, *_INVENTORY_FACT})
 _PAYMENT_ORDER: Final = {fact: rank for rank, fact in enumerate(PaymentFact)}
 _INVENTORY_ORDER: Final = {fact: rank for rank, fact in enumerate(InventoryFact)}
 
-# greatest: a fact only moves forward
+# greatest: a fact only moves forward. Orders of which no fact has moved are not returned.
 _MERGE: Final = """
     INSERT INTO shipments AS shipment
         (order_id, payment_fact, inventory_fact, correlation_id, traceparent, accepted_at)
@@ -51,6 +51,8 @@ _MERGE: Final = """
         inventory_fact = greatest(shipment.inventory_fact, excluded.inventory_fact),
         accepted_at = coalesce(shipment.accepted_at, excluded.accepted_at),
         updated_at = now()
+        WHERE excluded.payment_fact > shipment.payment_fact
+           OR excluded.inventory_fact > shipment.inventory_fact
     RETURNING order_id::text, payment_fact::text, inventory_fact::text, fact::text
 """
 _CREATE: Final = """
@@ -78,6 +80,10 @@ class ShippingHandler:
         """Note the facts, create and cancel shipments; returns the SHIPMENT_CREATED events."""
         cause = {event.order_id: event for event in events}
         rows = connection.exec_driver_sql(_MERGE, (_json(reported_facts(events)),)).all()
+        repeated: list[str] = []
+        if len(rows) < len(cause):
+            moved_orders = {row[0] for row in rows}
+            repeated = [each.event_id for each in events if each.order_id not in moved_orders]
         complete, failed = [], []
         for order_id, payment_fact, inventory_fact, fact in rows:
             if payment_fact == PaymentFact.PROCESSED and inventory_fact == InventoryFact.RESERVED:
@@ -90,7 +96,7 @@ class ShippingHandler:
             cancelled = connection.exec_driver_sql(_CANCEL, ("{" + ",".join(failed) + "}",)).all()
             moved[ShipmentFact.CANCELLED] = len(cancelled)
         if not complete:
-            return Effects([], moved)
+            return Effects(repeated=repeated, unannounced=moved)
         parameters = (self._dispatch_delay_seconds, "{" + ",".join(complete) + "}")
         created = connection.exec_driver_sql(_CREATE, parameters).all()
         shipments = [
@@ -99,7 +105,7 @@ class ShippingHandler:
             )
             for order_id, tracking_number in created
         ]
-        return Effects(shipments, moved)
+        return Effects(shipments, repeated, moved)
 
 
 def reported_facts(events: Sequence[Event]) -> list[dict[str, Any]]:
