@@ -46,6 +46,9 @@ from order_services.topics import ConsumerGroup
 POLL_SECONDS: Final = 0.25
 # How long librdkafka asks for no more once enough messages are at hand.
 FETCH_BACKOFF_MS: Final = 50
+# How long a fetch may wait for the first message. Each is work for the broker, and it begins again only
+# when it was answered: partitions that are assigned meanwhile wait for that.
+FETCH_WAIT_MS: Final = 500
 # How long librdkafka may take to notice a topic that was created after the start.
 METADATA_REFRESH_MS: Final = 10_000
 # While it waits for a retry the consumer must keep polling, or it would lose its partitions.
@@ -511,7 +514,8 @@ def client_settings(group: ConsumerGroup, settings: ServiceSettings) -> dict[str
         "auto.offset.reset": "earliest",
         "max.poll.interval.ms": int(settings.max_poll_interval_seconds * 1000),
         "topic.metadata.refresh.interval.ms": METADATA_REFRESH_MS,
-        "fetch.wait.max.ms": 100,
+        # what there is comes at once: this is how often is asked while there is nothing
+        "fetch.wait.max.ms": FETCH_WAIT_MS,
         "queued.min.messages": 4 * settings.batch_max_messages,
         # by default a second, in which a consumer that catches up has long used them up
         "fetch.queue.backoff.ms": FETCH_BACKOFF_MS,

@@ -39,7 +39,7 @@ from order_services.runtime.scan import Scan
 from order_services.runtime.settings import ServiceSettings
 
 LOCK_CLASS: Final = 0x6F75_7462  # the first key of the advisory locks on slices
-MAX_IDLE_POLL_SECONDS: Final = 0.25
+MAX_IDLE_POLL_SECONDS: Final = 0.5
 STANDBY_POLL_SECONDS: Final = 0.5
 # A cycle costs as much for one message as for a hundred: those that come so soon after one share the
 # next. After a pause the first message waits for nobody.
