@@ -185,7 +185,7 @@ class MonitorSettings(SettingsWithSecretFiles):
     topics_deny: re.Pattern[str] | None = None
     """The same for topics that are left out; it goes before allow."""
     hide_empty_groups: bool = False
-    """Whether groups without members that commit nothing are left out; those of a service that has just died are among them."""
+    """Whether groups without members that commit nothing are left out; those of a service that has just died are among them. Commands say how many, and show those that are named."""
     log_level: LogLevel = "INFO"
     """From which level up `serve` logs: each change of a broker, group or poll once."""
     log_format: LogFormat = "text"

@@ -23,6 +23,7 @@ from monitor.analysis.measures import Analyst, GroupMeasures
 from monitor.commands import options
 from monitor.commands.selection import Selection, selecting, selection_of
 from monitor.commands.watching import (
+    choose,
     collector_of,
     no_groups,
     refuse_unknown_groups,
@@ -123,10 +124,10 @@ def check(
         _end(Outcome.UNKNOWN, f"no answer within {timeout:g} s")
     refuse_unknown_groups(snapshot, selection.groups)
     refuse_unknown_topics(snapshot, selection.topics)
-    chosen = selection.chosen(snapshot, measured)
+    chosen, notes = choose(selection, settings, snapshot, measured)
     missing = what_is_missing(snapshot)
     if not chosen:
-        _end(Outcome.UNKNOWN, no_groups(snapshot, selection), missing.lines)
+        _end(Outcome.UNKNOWN, no_groups(snapshot, selection), (*missing.lines, *notes))
     judged = {
         group: _judge(_value(measures, unit), warning, critical)
         for group, measures in chosen.items()
@@ -147,7 +148,7 @@ def check(
         for group in bad[:MAX_NAMED]
         for advice in chosen[group].advice
     ]
-    lines += [f"Not read: {line}" for line in missing.lines]
+    lines += [*(f"Not read: {line}" for line in missing.lines), *notes]
     data = [
         str(_performance(group, _value(measures, unit), unit, warning, critical))
         for group, measures in sorted(chosen.items())
