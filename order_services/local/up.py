@@ -15,7 +15,6 @@ import click
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from order_services import topics
 from order_services.local.found_by import FoundBy
 from order_services.local.kafka import EmbeddedKafka
 from order_services.local.migrating import migrate
@@ -33,7 +32,8 @@ from order_services.local.process import ManagedProcess, StartError
 from order_services.local.summary import Summary, is_ready
 from order_services.local.supervisor import AlreadyRunningError, Supervisor
 from order_services.local.traffic import Traffic
-from order_services.signals import StopSignals, stop_signals
+from order_services.operations import topic_admin
+from order_services.process.signals import StopSignals, stop_signals
 
 DATABASE_NAME = "ecommerce"
 READY_TIMEOUT_S = 90.0
@@ -275,8 +275,8 @@ class _Run:
     def _create_topics(self) -> None:
         _say(f"topics: creating what is missing on {self._brokers()}")
         try:
-            topics.create(topics.admin_client(self._brokers()))
-        except topics.TopicError as error:
+            topic_admin.create(topic_admin.admin_client(self._brokers()))
+        except topic_admin.TopicError as error:
             raise StartError(f"{self._brokers()}: {error}") from error
 
     def _monitor(self) -> ManagedProcess:
