@@ -6,23 +6,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from order_services.cancellation import (
+from order_services.domain.events import Event, EventType
+from order_services.domain.facts import FACT_OF
+from order_services.gateway.accepting import SERVICE
+from order_services.messaging.batch import Effects
+from order_services.storage.decisions import (
     REASON_INVENTORY_FAILED,
     REASON_PAYMENT_FAILED,
     CancelRequest,
     cancel,
 )
-from order_services.events import Event, EventType
-from order_services.gateway.accepting import SERVICE
-from order_services.gateway.status import FACT_OF
-from order_services.runtime.batch import Effects
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import Connection
 
-HANDLES: Final = frozenset(FACT_OF) - {EventType.ORDER_CANCELLED}
+HANDLES: Final = frozenset(FACT_OF)
 
 _REASON_OF: Final = {
     EventType.PAYMENT_FAILED: REASON_PAYMENT_FAILED,

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Final, TypeVar
+from typing import Final
 
-from order_services.events import EventType
-from order_services.tables import InventoryFact, PaymentFact, ShipmentFact
+from order_services.domain.events import EventType
+from order_services.domain.facts import (
+    FACT_OF,
+    Fact,
+    InventoryFact,
+    PaymentFact,
+    ShipmentFact,
+    further,
+)
 
 
 class OrderStatus(StrEnum):
@@ -22,23 +29,6 @@ class OrderStatus(StrEnum):
     DELIVERED = "delivered"
 
 
-Facts = tuple[PaymentFact, InventoryFact, ShipmentFact]
-F = TypeVar("F", PaymentFact, InventoryFact, ShipmentFact)
-
-# What each event says about an order: which fact, and how far it is.
-FACT_OF: Final[dict[EventType, PaymentFact | InventoryFact | ShipmentFact]] = {
-    EventType.ORDER_CANCELLED: ShipmentFact.CANCELLED,
-    EventType.PAYMENT_PROCESSING: PaymentFact.PROCESSING,
-    EventType.PAYMENT_PROCESSED: PaymentFact.PROCESSED,
-    EventType.PAYMENT_FAILED: PaymentFact.FAILED,
-    EventType.PAYMENT_REFUNDED: PaymentFact.REFUNDED,
-    EventType.INVENTORY_RESERVED: InventoryFact.RESERVED,
-    EventType.INVENTORY_FAILED: InventoryFact.FAILED,
-    EventType.INVENTORY_RELEASED: InventoryFact.RELEASED,
-    EventType.SHIPMENT_CREATED: ShipmentFact.CREATED,
-    EventType.SHIPMENT_DISPATCHED: ShipmentFact.DISPATCHED,
-    EventType.SHIPMENT_DELIVERED: ShipmentFact.DELIVERED,
-}
 _GONE: Final = {
     ShipmentFact.DISPATCHED: OrderStatus.SHIPPED,
     ShipmentFact.DELIVERED: OrderStatus.DELIVERED,
@@ -47,25 +37,26 @@ _NOT_PAID: Final = {PaymentFact.FAILED, PaymentFact.REFUNDED}
 _NOT_RESERVED: Final = {InventoryFact.FAILED, InventoryFact.RELEASED}
 
 
-def facts_of(history: Iterable[str]) -> Facts:
+def facts_of(history: Iterable[str]) -> tuple[PaymentFact, InventoryFact, ShipmentFact]:
     """Return how far each fact is, from the types of an order's events in any order.
 
-    Events of different topics come in any order, and a fact only moves forward: the furthest holds.
+    They come from different topics, and hence late or not: the furthest holds.
     """
-    payment, inventory, shipment = PaymentFact.PENDING, InventoryFact.PENDING, ShipmentFact.PENDING
-    for event_type in history:
-        fact = FACT_OF.get(EventType(event_type))
-        if isinstance(fact, PaymentFact):
-            payment = _later(payment, fact)
-        elif isinstance(fact, InventoryFact):
-            inventory = _later(inventory, fact)
-        elif isinstance(fact, ShipmentFact):
-            shipment = _later(shipment, fact)
-    return payment, inventory, shipment
-
-
-def _later(one: F, other: F) -> F:
-    return max(one, other, key=list(type(one)).index)
+    furthest: dict[type[Fact], Fact] = {}
+    for name in history:
+        event_type = EventType(name)
+        if event_type is EventType.ORDER_CANCELLED:
+            fact: Fact = ShipmentFact.CANCELLED
+        elif event_type in FACT_OF:
+            fact = FACT_OF[event_type]
+        else:
+            continue
+        furthest[type(fact)] = further(fact, furthest.get(type(fact), fact))
+    return (
+        PaymentFact(furthest.get(PaymentFact, PaymentFact.PENDING)),
+        InventoryFact(furthest.get(InventoryFact, InventoryFact.PENDING)),
+        ShipmentFact(furthest.get(ShipmentFact, ShipmentFact.PENDING)),
+    )
 
 
 def order_status(

@@ -16,11 +16,11 @@ from typing import Final
 import orjson
 from sqlalchemy import Connection
 
-from order_services.events import Event, EventType, created_and_cancelled, ids_of_others
+from order_services.domain.events import Event, EventType, created_and_cancelled, ids_of_others
+from order_services.domain.facts import InventoryFact
 from order_services.inventory.rules import Quantities, items, quantities, take
-from order_services.runtime import transitions
-from order_services.runtime.batch import Effects
-from order_services.tables import InventoryFact
+from order_services.messaging import transitions
+from order_services.messaging.batch import Effects
 
 SOURCE: Final = "inventory"
 HANDLES: Final = frozenset({EventType.ORDER_CREATED, EventType.ORDER_CANCELLED})

@@ -11,10 +11,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from order_services.local.ports import free_port
-from order_services.runtime import database as database_module
-from order_services.runtime.database import Database, close_idle, is_transient
-from order_services.runtime.settings import ServiceSettings
+from order_services.process.settings import ServiceSettings
+from order_services.storage import database as database_module
 from order_services.storage import rings
+from order_services.storage.database import Database, close_idle, is_transient
 
 
 @pytest.fixture

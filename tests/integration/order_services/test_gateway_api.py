@@ -15,12 +15,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import func, select, text
 
-from order_services import tables
-from order_services.cancellation import dispatch
-from order_services.catalogue import PRODUCT_OF
-from order_services.events import Event, EventType, decode, is_traceparent
+from order_services.domain.catalogue import PRODUCT_OF
+from order_services.domain.events import Event, EventType, decode, is_traceparent
 from order_services.gateway.accepting import (
-    _CLAIM,
+    _ACCEPT,
     NotAcceptedInTimeError,
     OrderWriter,
     OutcomeUnknownError,
@@ -31,8 +29,10 @@ from order_services.gateway.following import follow
 from order_services.gateway.routes import add_routes
 from order_services.gateway.settings import GatewaySettings
 from order_services.gateway.validation import OrderRequest, parse_order
-from order_services.runtime.database import Database
-from order_services.runtime.health import Health
+from order_services.service.health import Health
+from order_services.storage import tables
+from order_services.storage.database import Database
+from order_services.storage.decisions import dispatch
 from order_services.web.app import ServiceApp
 from tests.support.serving import serving
 
@@ -505,8 +505,8 @@ def test_old_idempotency_keys_are_forgotten_and_newer_ones_and_those_in_use_are_
         )
     with connected.begin() as busy:
         # as a request that comes again does: nothing may take the key from it now
-        claim = [{"customer": "c-1", "key": "in-use", "digest": "00", "order_id": MISSING_ID}]
-        assert busy.exec_driver_sql(_CLAIM, (orjson.dumps(claim).decode(),)).all() == []
+        order = {"key": "in-use", "digest": "00", "order_id": MISSING_ID, "payload": ORDER}
+        assert busy.exec_driver_sql(_ACCEPT, (orjson.dumps([order]).decode(),)).all() == []
         assert prune_keys(connected, 3600) is True
         assert prune_keys(connected, 3600) is False
     with connected.begin() as connection:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from random import Random
 from typing import Any, cast
 
@@ -24,24 +25,9 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from order_services import cancellation
-from order_services.events import Event, EventType, decode, new_id
-from order_services.gateway import following, reading
-from order_services.gateway.accepting import OrderWriter
-from order_services.gateway.fleet import Fleet
-from order_services.gateway.routes import add_routes
-from order_services.gateway.status import OrderStatus
-from order_services.inventory import handler as inventory
-from order_services.payment import handler as payment
-from order_services.payment.rules import Rules
-from order_services.runtime.batch import BatchProcessor, Handle
-from order_services.runtime.database import Database
-from order_services.runtime.dead_letters import DeadLetterLimit
-from order_services.runtime.health import Health
-from order_services.runtime.messages import ReceivedMessage
-from order_services.shipping import handler as shipping
-from order_services.shipping import timers as shipping_timers
-from order_services.topics import (
+from order_services.domain.events import Event, EventType, decode, new_id
+from order_services.domain.facts import InventoryFact, PaymentFact, ShipmentFact
+from order_services.domain.topics import (
     GATEWAY_GROUP,
     INVENTORY_GROUP,
     ORDERS,
@@ -49,6 +35,22 @@ from order_services.topics import (
     SHIPPING_GROUP,
     ConsumerGroup,
 )
+from order_services.gateway import following, reading
+from order_services.gateway.accepting import OrderWriter
+from order_services.gateway.fleet import Fleet
+from order_services.gateway.routes import add_routes
+from order_services.gateway.status import OrderStatus
+from order_services.inventory import handler as inventory
+from order_services.messaging.batch import BatchProcessor, Handle
+from order_services.messaging.dead_letters import DeadLetterLimit
+from order_services.messaging.messages import ReceivedMessage
+from order_services.payment import handler as payment
+from order_services.payment.rules import Rules
+from order_services.service.health import Health
+from order_services.shipping import handler as shipping
+from order_services.shipping import timers as shipping_timers
+from order_services.storage import decisions
+from order_services.storage.database import Database
 from order_services.web.app import ServiceApp
 from tests.integration.order_services.conftest import Lab, order_cancelled, order_created
 from tests.support.serving import ask
@@ -58,6 +60,11 @@ SCARCE_PIECES = 3
 # a laptop is beyond it, anything else is not: refusals are the script's choice
 LIMIT_CENTS = 100_000
 
+_KINDS: dict[str, type[StrEnum]] = {
+    "payment": PaymentFact,
+    "inventory": InventoryFact,
+    "shipment": ShipmentFact,
+}
 # each fact of each order as its place in the order in which the fact moves forward
 _FACTS = """
     SELECT name, order_id::text, rank FROM (
@@ -273,8 +280,8 @@ class Shop:
             assert rank >= self.furthest.get((fact, order_id), 0), f"{fact} of {order_id} went back"
             self.furthest[fact, order_id] = rank
         for order in reading.orders(self.connection, limit=len(self.orders), after=None)["orders"]:
-            for name in ("payment", "inventory", "shipment"):
-                told = [*type(order[name])].index(order[name])
+            for name, kind in _KINDS.items():
+                told = list(kind).index(order[name])
                 key = f"told {name}", order["orderId"]
                 assert told >= self.furthest.get(key, 0), f"{key} went back"
                 self.furthest[key] = told
@@ -435,13 +442,11 @@ def test_every_order_has_exactly_one_of_two_ends(shop: Shop, script: Script) -> 
 
 
 def without_the_dispatch_gate(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(cancellation, "dispatch", lambda _connection, order_ids: set(order_ids))
+    patch.setattr(decisions, "dispatch", lambda _connection, order_ids: set(order_ids))
 
 
 def with_cancels_that_decide_again(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(
-        cancellation, "_decide", lambda _connection, _decision, reasons: set(reasons or ())
-    )
+    patch.setattr(decisions, "_decide", lambda _connection, _decision, reasons: set(reasons or ()))
 
 
 def with_facts_that_move_back(patch: pytest.MonkeyPatch) -> None:
