@@ -104,7 +104,7 @@ class OffsetCommits:
             self._sent_at.popleft()
         failure = error or next((each.error for each in offsets if each.error), None)
         if failure is not None:
-            # the next commit covers it; a crash before that delivers it again, to the inbox
+            # the next commit covers it; a crash before that delivers it again, which changes nothing
             self._failed(failure)
             return
         self._backoff.reset()

@@ -1,7 +1,7 @@
 """The one consume loop: takes batches from Kafka, has them processed, commits their offsets.
 
-Offsets are committed after the database transaction, so a crash in between delivers the batch again
-and the inbox recognises it. Nothing is committed by the Kafka client on its own.
+Offsets are committed after the database transaction, so a crash in between delivers the batch again,
+and it changes nothing: its effects are found by their keys. Nothing is committed by the Kafka client on its own.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Consumer:
     a retry is given up at once.
 
     A Kafka client that hangs in a commit, or has met a fatal error, is left behind for a new one. What
-    it had not committed is delivered again, to the inbox. Who was fenced does not come back: it would
+    it had not committed is delivered again. Who was fenced does not come back: it would
     fence the other one in turn.
 
     `on_handled` is told of the events of each batch after its commit; `on_written` is called when

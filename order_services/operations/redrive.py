@@ -42,7 +42,7 @@ MEMORY_GROUP_PREFIX: Final = "dead-letters-replay-"
 REQUEST_TIMEOUT_SECONDS: Final = 10.0
 # Short, so that Ctrl-C is heard: the client's calls return to Python only between them.
 POLL_SECONDS: Final = 0.2
-# What one commit covers: a process that dies sends at most these again, and the inbox knows them.
+# What one commit covers: a process that dies sends at most these again, which changes nothing.
 CHUNK: Final = 100
 # Brokers refuse larger metadata (offset.metadata.max.bytes, 4096 by default).
 MAX_METADATA_BYTES: Final = 4000
@@ -240,8 +240,7 @@ def replay(
 ) -> Replayed:
     """Send dead letters back to the topics that they came from, with key, headers and event id.
 
-    The group lets them in, since a dead letter leaves no row in its inbox; every other group that
-    reads the topic passes them over, as a header says whom they are for. What was sent back before is
+    Every other group that reads the topic passes them over, as a header says whom they are for. What was sent back before is
     passed over unless `again`. Once `stopping` it ends, with all that was sent remembered. Raises
     `DeadLetterError`.
     """
