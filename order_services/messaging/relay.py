@@ -61,7 +61,12 @@ TOPIC_ERRORS: Final = frozenset(
     }
 )
 
-_TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(%s, hashtext(%s))"
+# A cycle's commit need not wait for the disk: should PostgreSQL lose it, what was deleted is there again,
+# and is published again.
+_TRY_LOCK: Final = """
+    SELECT pg_try_advisory_xact_lock(%s, hashtext(%s)),
+        set_config('synchronous_commit', 'off', is_local => true)
+"""
 _COLUMNS: Final = """
     SELECT id, topic, key, value, headers,
         extract(epoch FROM statement_timestamp() - created_at)::float8
@@ -159,7 +164,7 @@ class Relay:
         try:
             with self._database.begin() as connection:
                 locked = connection.exec_driver_sql(_TRY_LOCK, (LOCK_CLASS, self._source))
-                if not locked.scalar_one():
+                if not locked.one()[0]:
                     return None
                 # before what may fail: a relay that gets nowhere tells how long messages wait
                 self._measure_depth(connection)
