@@ -17,6 +17,7 @@ import structlog
 
 from order_services.domain.catalogue import CURRENCY
 from order_services.domain.events import Event, EventType
+from order_services.messaging.batch import Effects
 from order_services.storage.database import array
 from order_services.storage.rings import ANALYTICS_EVENTS, take_turn, utc_today
 
@@ -85,14 +86,12 @@ _CLOSED: Final = """
 _log = structlog.get_logger(__name__)
 
 
-def count(connection: Connection, _group_id: str, events: Sequence[Event]) -> list[Event]:
-    """Count the events that have not been counted yet; returns those, each once.
+def count(events: Sequence[Event], connection: Connection) -> Effects:
+    """Count the events that have not been counted yet; they cause no others.
 
     Raises `ValueError` for an event that cannot be counted: whose amount is not an integer, or whose
     time has not come yet.
     """
-    if not events:
-        return []
     latest = datetime.now(UTC) + MAX_AHEAD
     days = [_day(event, latest) for event in events]
     slot_of = {day: str(ANALYTICS_EVENTS.slot(day)) for day in set(days)}
@@ -103,20 +102,8 @@ def count(connection: Connection, _group_id: str, events: Sequence[Event]) -> li
         array([event.event_type for event in events]),
         array([str(_amount_cents(event)) for event in events]),
     )
-    new = set(connection.exec_driver_sql(_COUNT, parameters).scalars())
-    if len(new) == len(events):
-        return list(events)
-    counted = []
-    for event in events:
-        if event.event_id in new:
-            new.remove(event.event_id)  # the same event may be in the batch twice
-            counted.append(event)
-    return counted
-
-
-def cause_nothing(events: Sequence[Event], connection: Connection) -> Sequence[Event]:  # noqa: ARG001
-    """Handle events that are counted: they cause no others."""
-    return ()
+    new = connection.exec_driver_sql(_COUNT, parameters).scalars().all()
+    return Effects(repeated={event.event_id for event in events}.difference(new))
 
 
 def archive(connection: Connection, retention_days: int) -> list[str]:

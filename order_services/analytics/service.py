@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from order_services.analytics.counting import HANDLES, SOURCE, archive, cause_nothing, count
+from order_services.analytics.counting import HANDLES, SOURCE, archive, count
 from order_services.analytics.live import Live
 from order_services.analytics.routes import add_routes
 from order_services.analytics.settings import AnalyticsSettings
@@ -40,9 +40,8 @@ def build(settings: AnalyticsSettings) -> Service:
         runtime,
         ANALYTICS_GROUP,
         HANDLES,
-        cause_nothing,
+        count,
         takes_replays=True,
-        admit=count,
         on_committed=live.announce,
         api=api,
         close=lambda _seconds: bus.close(),

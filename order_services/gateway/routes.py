@@ -14,7 +14,7 @@ from order_services.gateway.accepting import (
     OrderWriter,
     OutcomeUnknownError,
 )
-from order_services.gateway.following import advance
+from order_services.gateway.following import append
 from order_services.gateway.status import OrderStatus
 from order_services.gateway.validation import parse_idempotency_key, parse_order
 from order_services.process import instrumentation
@@ -148,7 +148,7 @@ def _cancel(database: Database, wake_relay: Callable[[], None]) -> View:
                 raise ApiError(
                     HTTPStatus.CONFLICT, "too late to cancel: the order has been dispatched"
                 )
-            advance(connection, outcome.events)
+            append(connection, outcome.events)
             outbox.write(connection, SOURCE, outcome.events)
             order = reading.order(connection, order_id)
         if outcome.events:

@@ -16,10 +16,11 @@ from typing import Final
 import orjson
 from sqlalchemy import Connection
 
-from order_services.domain.events import Event, EventType, created_and_cancelled
+from order_services.domain.events import Event, EventType, created_and_cancelled, ids_of_others
 from order_services.domain.facts import InventoryFact
 from order_services.inventory.rules import Quantities, items, quantities, take
 from order_services.messaging import transitions
+from order_services.messaging.batch import Effects
 
 SOURCE: Final = "inventory"
 HANDLES: Final = frozenset({EventType.ORDER_CREATED, EventType.ORDER_CANCELLED})
@@ -62,7 +63,7 @@ class InventoryHandler:
     def __init__(self) -> None:
         transitions.show(InventoryFact.RESERVED, InventoryFact.FAILED, InventoryFact.RELEASED)
 
-    def __call__(self, events: Sequence[Event], connection: Connection) -> list[Event]:
+    def __call__(self, events: Sequence[Event], connection: Connection) -> Effects:
         """Reserve and release; returns the INVENTORY_* events."""
         created, cancelled = created_and_cancelled(events)
         wanted = {order_id: quantities(event.payload) for order_id, event in created.items()}
@@ -86,10 +87,11 @@ class InventoryHandler:
         if missing:
             connection.exec_driver_sql(_FAIL, ("{" + ",".join(missing) + "}",))
         _apply(connection, change)
-        return [
+        caused = [
             *(self._outcome(created[id_], wanted[id_], missing.get(id_)) for id_ in new),
             *(self._released(cancelled[id_], held) for id_, held in released.items()),
         ]
+        return Effects(caused, repeated=ids_of_others(created, new))
 
     def _claim(self, connection: Connection, wanted: Mapping[str, Quantities]) -> list[str]:
         """Return the orders that are new, in the order in which they came."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from order_services.local.found_by import FoundBy
 from order_services.local.kafka import EmbeddedKafka
 from order_services.local.migrating import migrate
 from order_services.local.plan import (
@@ -32,7 +33,6 @@ from order_services.process.signals import StopSignals
 DATABASE_NAME = "ecommerce"
 READY_TIMEOUT_S = 90.0
 SUMMARY_INTERVAL_S = 5.0
-MONITOR_POLL_INTERVAL_S = 5.0
 DEMO_CANCEL_SHARE = 0.05
 
 
@@ -43,6 +43,11 @@ class StartInterruptedError(Exception):
 def say(message: str) -> None:
     """Tell what is being done."""
     click.echo(f"==> {message}")
+
+
+def _short(path: Path) -> Path:
+    """Return a path as one types it in this folder."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 class Up:
@@ -64,6 +69,7 @@ class Up:
         self._stop = stop
         self._logs = data_dir / "logs"
         self._supervisor = Supervisor(data_dir, say)
+        self._found_by = FoundBy(data_dir)
         self._kafka = kafka
         self._database = database
         self._broker = EmbeddedKafka(
@@ -89,6 +95,7 @@ class Up:
             if started:
                 say("stopping: gateway, services, then the servers")
             self._supervisor.stop(hurry=self._stop.insisted)
+            self._found_by.remove()
             self._supervisor.release()
             if started:
                 say("stopped")
@@ -129,6 +136,7 @@ class Up:
             self._supervisor.start(
                 ManagedProcess(replica.name, replica.command, self._log(replica.name), environment)
             )
+        self._found_by.write(self._plan, self._brokers(), address)
         self._supervisor.start(self._monitor())
         say(f"monitor: starting on {self._plan.monitor_url}")
         self._wait_until_ready(replicas)
@@ -174,14 +182,9 @@ class Up:
     def _monitor(self) -> ManagedProcess:
         return ManagedProcess(
             "monitor",
-            [
-                *(sys.executable, "-m", "monitor", "serve"),
-                *("--bootstrap-servers", self._brokers()),
-                *("--host", LOOPBACK, "--port", str(self._plan.monitor_port)),
-                *("--poll-interval", str(MONITOR_POLL_INTERVAL_S)),
-            ],
+            [sys.executable, "-m", "monitor", "serve", "--config", str(self._found_by.monitor)],
             self._log("monitor"),
-            self._plan.monitor_environment(self._address()),
+            self._plan.monitor_environment(),
         )
 
     def _wait_until_ready(self, replicas: list[ServiceReplica]) -> None:
@@ -233,7 +236,9 @@ class Up:
   logs       {self._logs}
   demo       {f"{rate:g} orders a second" if rate else "no orders are sent"}
 
-  lag report: monitor lag --bootstrap-servers {self._brokers()}
+  the commands find it by
+    monitor lag --config {_short(self._found_by.monitor)}
+    env $(cat {_short(self._found_by.services)}) order-services dead-letters list
   Ctrl-C stops everything.
 """
         )

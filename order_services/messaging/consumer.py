@@ -1,7 +1,7 @@
 """The one consume loop: takes batches from Kafka, has them processed, commits their offsets.
 
-Offsets are committed after the database transaction, so a crash in between delivers the batch again
-and the inbox recognises it. Nothing is committed by the Kafka client on its own.
+Offsets are committed after the database transaction, so a crash in between delivers the batch again,
+and it changes nothing: its effects are found by their keys. Nothing is committed by the Kafka client on its own.
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ from order_services.storage.database import is_transient
 POLL_SECONDS: Final = 0.25
 # How long librdkafka asks for no more once enough messages are at hand.
 FETCH_BACKOFF_MS: Final = 50
+# How long a fetch may wait for the first message. Each is work for the broker, and it begins again only
+# when it was answered: partitions that are assigned meanwhile wait for that.
+FETCH_WAIT_MS: Final = 500
 # How long librdkafka may take to notice a topic that was created after the start.
 METADATA_REFRESH_MS: Final = 10_000
 # While it waits for a retry the consumer must keep polling, or it would lose its partitions.
@@ -91,7 +94,7 @@ class Consumer:
     a retry is given up at once.
 
     A Kafka client that hangs in a commit, or has met a fatal error, is left behind for a new one. What
-    it had not committed is delivered again, to the inbox. Who was fenced does not come back: it would
+    it had not committed is delivered again. Who was fenced does not come back: it would
     fence the other one in turn.
 
     `on_handled` is told of the events of each batch after its commit; `on_written` is called when
@@ -529,7 +532,8 @@ def client_settings(group: ConsumerGroup, settings: ServiceSettings) -> dict[str
         "auto.offset.reset": "error",
         "max.poll.interval.ms": int(settings.max_poll_interval_seconds * 1000),
         "topic.metadata.refresh.interval.ms": METADATA_REFRESH_MS,
-        "fetch.wait.max.ms": 100,
+        # what there is comes at once: this is how often is asked while there is nothing
+        "fetch.wait.max.ms": FETCH_WAIT_MS,
         "queued.min.messages": 4 * settings.batch_max_messages,
         # by default a second, in which a consumer that catches up has long used them up
         "fetch.queue.backoff.ms": FETCH_BACKOFF_MS,

@@ -39,7 +39,7 @@ from order_services.process.settings import ServiceSettings
 from order_services.storage.database import Database
 
 LOCK_CLASS: Final = 0x6F75_7462  # the first key of the advisory locks on slices
-MAX_IDLE_POLL_SECONDS: Final = 0.25
+MAX_IDLE_POLL_SECONDS: Final = 0.5
 STANDBY_POLL_SECONDS: Final = 0.5
 # A cycle costs as much for one message as for a hundred: those that come so soon after one share the
 # next. After a pause the first message waits for nobody.
@@ -61,7 +61,12 @@ TOPIC_ERRORS: Final = frozenset(
     }
 )
 
-_TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(%s, hashtext(%s))"
+# A cycle's commit need not wait for the disk: should PostgreSQL lose it, what was deleted is there again,
+# and is published again.
+_TRY_LOCK: Final = """
+    SELECT pg_try_advisory_xact_lock(%s, hashtext(%s)),
+        set_config('synchronous_commit', 'off', is_local => true)
+"""
 _COLUMNS: Final = """
     SELECT id, topic, key, value, headers,
         extract(epoch FROM statement_timestamp() - created_at)::float8
@@ -164,7 +169,7 @@ class Relay:
         try:
             with self._database.begin() as connection:
                 locked = connection.exec_driver_sql(_TRY_LOCK, (LOCK_CLASS, self._source))
-                if not locked.scalar_one():
+                if not locked.one()[0]:
                     return None
                 # before what may fail: a relay that gets nowhere tells how long messages wait
                 self._measure_depth(connection)

@@ -26,7 +26,7 @@ from order_services.operations.dead_letters import (
 from order_services.operations.redrive_progress import MEMORY_GROUP_PREFIX, Progress, progress_of
 from order_services.process.kafka_settings import kafka_settings
 
-# What one commit covers: a process that dies sends at most these again, and the groups know them.
+# What one commit covers: a process that dies sends at most these again, which changes nothing.
 CHUNK: Final = 100
 
 
@@ -97,10 +97,9 @@ def redrive(
 ) -> Redriven:
     """Send dead letters back to the topics that they came from, with key, headers and event id.
 
-    The group lets them in, since a dead letter leaves no row in its inbox; every other group that
-    reads the topic passes them over, as a header says whom they are for. What was sent back before is
-    passed over unless `again`. Once `stopping` it ends, with all that was sent remembered. Raises
-    `DeadLetterError`.
+    Every other group that reads the topic passes them over, as a header says whom they are for. What
+    was sent back before is passed over unless `again`. Once `stopping` it ends, with all that was sent
+    remembered. Raises `DeadLetterError`.
     """
     redriven = Redriven()
     with reading(brokers, MEMORY_GROUP_PREFIX + group_id) as consumer:

@@ -69,7 +69,7 @@ REBALANCES = Counter(
 )
 OFFSET_COMMIT_FAILURES = Counter(
     "kafka_offset_commit_failures_total",
-    "Offset commits that failed; the messages are delivered again and found in the inbox.",
+    "Offset commits that failed; the messages may be delivered again, and change nothing.",
 )
 CLIENTS_LEFT_BEHIND = Counter(
     "kafka_consumer_clients_left_behind_total",

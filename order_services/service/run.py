@@ -21,8 +21,8 @@ from order_services.process.signals import stop_signals
 from order_services.service.admin import add_admin_routes
 from order_services.service.service import Runtime, Service
 from order_services.service.shutdown import stop_in_order
-from order_services.service.worker import MAINTENANCE_INTERVAL_SECONDS, Worker, WorkerThread
-from order_services.storage import rings, schema
+from order_services.service.worker import WorkerThread
+from order_services.storage import schema
 from order_services.storage.database import is_transient
 from order_services.web.app import ServiceApp
 from order_services.web.server import PortTakenError, WebServer
@@ -63,9 +63,7 @@ def run_until(stop: threading.Event, service: Service) -> int:
     runtime = service.runtime
     settings = runtime.settings
     consumer = _consumer(service)
-    workers = [
-        WorkerThread(worker, settings) for worker in (*service.workers, _maintenance(runtime))
-    ]
+    workers = [WorkerThread(worker, settings) for worker in service.workers]
     health = runtime.health
     waiting_for = ["waiting for the database"]
     health.add_readiness(lambda: next(iter(waiting_for), None))
@@ -113,7 +111,6 @@ def _consumer(service: Service) -> Consumer:
         handles=service.handles,
         handle=service.handler,
         takes_replays=service.takes_replays,
-        admit=service.admit,
         database=runtime.database,
         limit=DeadLetterLimit(settings.dead_letter_limit, settings.dead_letter_window_seconds),
         faults=runtime.faults,
@@ -127,15 +124,6 @@ def _consumer(service: Service) -> Consumer:
         on_written=runtime.wake_relay,
         on_handled=service.on_committed,
     )
-
-
-def _maintenance(runtime: Runtime) -> Worker:
-    def maintain() -> bool:
-        with runtime.database.begin() as connection:
-            rings.forget_old_inbox(connection)
-        return False
-
-    return Worker("inbox-maintenance", MAINTENANCE_INTERVAL_SECONDS, maintain)
 
 
 def _prepare(stop: threading.Event, runtime: Runtime, waiting_for: list[str]) -> bool:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from order_services.domain.events import Event, EventType
 from order_services.domain.topics import ConsumerGroup
-from order_services.messaging.batch import Admit, Effects
+from order_services.messaging.batch import Effects
 from order_services.messaging.relay import Relay
 from order_services.process.faults import injector
 from order_services.process.settings import ServiceSettings
@@ -21,13 +21,13 @@ from order_services.web.app import ServiceApp
 
 
 class Handler(Protocol):
-    """A service's rules: changes the database and returns the events that this causes."""
+    """A service's rules: changes the database and returns what this causes."""
 
-    def __call__(
-        self, events: Sequence[Event], connection: Connection
-    ) -> Sequence[Event] | Effects:
-        """Handle events, each given once, in one transaction that is not theirs to end.
+    def __call__(self, events: Sequence[Event], connection: Connection) -> Effects:
+        """Handle events, each once in a batch, in one transaction that is not theirs to end.
 
+        Any of them may have been handled before, however long ago: every effect has a key by which it
+        is found.
         Raises when an event cannot be processed: the batch is rolled back, the event found and
         sent to the dead-letter topic, and the others are given again. So nothing but `connection`
         may be changed here: what moved is counted after the commit, from what is returned.
@@ -58,9 +58,8 @@ class Service:
     """A service, ready to be run: `build(settings)` of each returns one.
 
     `handles` are the types that `handler` gets; others are passed over, and so are replays unless
-    `takes_replays`. A service whose own tables say which events are new brings `admit` in the inbox's
-    place. `on_committed` is told of the events of each batch after its commit, on the consumer's
-    thread; it must not block.
+    `takes_replays`. `on_committed` is told of the new events of each batch after its commit, on the
+    consumer's thread; it must not block.
     `api` adds routes to the app that has the probes, and starts what answers them; `close` ends that,
     within so many seconds, once the web server takes no more requests. `workers` is background work.
     A service whose `requests_need_consumer` is false stays ready while its consumer or a worker has
@@ -72,7 +71,6 @@ class Service:
     handles: frozenset[EventType]
     handler: Handler
     takes_replays: bool = False
-    admit: Admit | None = None
     on_committed: Callable[[Sequence[Event]], None] | None = None
     api: Callable[[ServiceApp], None] = lambda _app: None
     close: Callable[[float], None] = lambda _seconds: None

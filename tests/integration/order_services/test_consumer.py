@@ -50,7 +50,6 @@ def test_nothing_is_written_or_committed_until_the_database_is_back(lab: Lab) ->
     lab.consumer(group, notebook, retry_first_seconds=0.01, retry_max_seconds=0.05)
     wait_for("retries", lambda: len(notebook.calls) > 3)
     assert (lab.noted(), lab.committed(group)) == (0, 0)
-    assert lab.number("SELECT count(*) FROM inbox_events") == 0
     # arrives while all is paused
     lab.send(group.topics[0], [order_created() for _ in range(5)])
     database_is_away.clear()

@@ -106,7 +106,6 @@ def test_a_letter_that_comes_back_is_for_its_group_alone_however_long_ago_it_was
     lab.consumer(group, own)
     assert "2 sent back" in run(lab, "redrive", "--group", group.group_id, "--all").output
     wait_for("all offsets", lambda: [lab.committed(g) for g in (group, *others)] == [2] * 3)
-    # no inbox has a row of it: it has forgotten, or is none
     assert [each.calls for each in (own, *handled)] == [[1], [], []]
     assert all(each.not_ready() is None for each in consumers)
     # one letter again, not one of each group

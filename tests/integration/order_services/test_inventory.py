@@ -13,7 +13,7 @@ from tests.integration.order_services.conftest import Lab, order_cancelled, orde
 
 def handle(lab: Lab, events: Sequence[Event]) -> list[Event]:
     with lab.database.begin() as connection:
-        return InventoryHandler()(events, connection)
+        return list(InventoryHandler()(events, connection).events)
 
 
 def types(events: Sequence[Event]) -> list[str]:
