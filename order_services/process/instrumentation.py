@@ -141,6 +141,11 @@ REFUSED_CANCELS = Counter(
     "order_cancels_refused_total", "Cancellations that came too late: the order was dispatched."
 )
 
+EVENTS_OF_CLOSED_DAYS = Counter(
+    "analytics_events_of_closed_days_total",
+    "Events that came when the counts of their day were closed: they are not added any more.",
+)
+
 REPLAYS_REQUESTED = Counter(
     "replays_requested_total",
     "Replays that the gateway was asked for: begun, or refused as another one was under way.",

@@ -26,10 +26,11 @@ from order_services.domain.topics import ConsumerGroup
 from order_services.gateway.following import append
 from order_services.local.ports import free_port
 from order_services.messaging.messages import ReceivedMessage
-from order_services.operations import replay, topic_admin
+from order_services.operations import replay, replay_publisher, topic_admin
 from order_services.operations.recount import recount
 from order_services.operations.replay import Replay, ReplayState
 from order_services.operations.replay_publisher import Publisher, copy_of
+from order_services.process import instrumentation
 from order_services.service.run import run_until
 from order_services.storage.rings import ANALYTICS_EVENTS
 from tests.integration.order_services.conftest import Lab, Notebook, order_created
@@ -234,6 +235,19 @@ def test_archived_events_stay_counted_and_count_no_more(
     assert counted(lab) == before
 
 
+def test_an_event_whose_day_is_closed_is_told(lab: Lab) -> None:
+    group = lab.group()
+    with lab.database.begin() as connection:
+        counting.archive(connection, 90)
+    told = instrumentation.EVENTS_OF_CLOSED_DAYS._value
+    before, open_ = told.get(), story(TODAY)
+    with analytics(lab, group):
+        lab.send(group.topics[0], [*open_, *story(TODAY - timedelta(days=120)), *open_])
+        wait_for("committed offsets", lambda: lab.committed(group) == 12)
+    assert told.get() == before + 4
+    assert total(lab) == 4
+
+
 def test_the_rows_of_every_day_that_is_open_have_a_place_of_their_own(lab: Lab) -> None:
     longest = AnalyticsSettings.model_fields["analytics_events_retention_days"].metadata
     most = next(each.le for each in longest if hasattr(each, "le"))
@@ -250,7 +264,7 @@ def test_the_rows_of_every_day_that_is_open_have_a_place_of_their_own(lab: Lab) 
 def test_a_replay_under_live_traffic_makes_the_counts_agree_to_the_event(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replay, "PAGE_EVENTS", 40)
+    monkeypatch.setattr(replay_publisher, "PAGE_EVENTS", 40)
     group = replaying_group(lab, monkeypatch)
     topic = group.topics[0]
     past = [
@@ -335,7 +349,7 @@ def test_a_recount_beside_batches_loses_and_doubles_nothing(lab: Lab) -> None:
 def test_a_replay_ends_while_orders_come_faster_than_it_publishes(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replay, "PAGE_EVENTS", 8)
+    monkeypatch.setattr(replay_publisher, "PAGE_EVENTS", 8)
     group = replaying_group(lab, monkeypatch)
     write_history(lab, [event for _ in range(5) for event in story(TODAY)])
     begun = begin(lab)
@@ -351,7 +365,7 @@ def test_a_replay_ends_while_orders_come_faster_than_it_publishes(
 def test_a_replay_that_dies_half_way_harms_nothing_and_the_next_one_works(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replay, "PAGE_EVENTS", 8)
+    monkeypatch.setattr(replay_publisher, "PAGE_EVENTS", 8)
     group = replaying_group(lab, monkeypatch)
     past = [event for _ in range(10) for event in story(TODAY)]
     write_history(lab, past)
@@ -381,7 +395,7 @@ def test_one_order_of_many_pages_is_replayed_to_its_end(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a producer makes it that uses one order id for all: the first version ended there."""
-    monkeypatch.setattr(replay, "PAGE_EVENTS", 10)
+    monkeypatch.setattr(replay_publisher, "PAGE_EVENTS", 10)
     group = replaying_group(lab, monkeypatch)
     monster = order_created()
     events = [
@@ -400,7 +414,7 @@ def test_one_order_of_many_pages_is_replayed_to_its_end(
 def test_a_copy_is_its_original_marked_and_follows_its_order(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replay, "PAGE_EVENTS", 6)
+    monkeypatch.setattr(replay_publisher, "PAGE_EVENTS", 6)
     group = replaying_group(lab, monkeypatch)
     stories = [story(TODAY) for _ in range(7)]
     # begun before the days that are replayed, and going on in them
