@@ -13,9 +13,9 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from order_services.domain.topics import DEAD_LETTER_SUFFIX
+from order_services.messaging.client_settings import MAX_MESSAGE_BYTES
 from order_services.messaging.dead_letters import HEADER_PREFIX
 from order_services.messaging.messages import UnreadableHeadersError, headers_of
-from order_services.messaging.publishing import MAX_MESSAGE_BYTES
 from order_services.process.kafka_settings import kafka_settings
 
 REQUEST_TIMEOUT_SECONDS: Final = 10.0

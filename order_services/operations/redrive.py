@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from order_services.messaging.client_settings import MAX_MESSAGE_BYTES
 from order_services.messaging.messages import DEAD_LETTER_FOR
-from order_services.messaging.publishing import MAX_MESSAGE_BYTES
 from order_services.operations.dead_letters import (
     CLIENT_ID,
     REQUEST_TIMEOUT_SECONDS,

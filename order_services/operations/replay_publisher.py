@@ -19,7 +19,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from order_services.domain import topics
 from order_services.domain.events import IS_REPLAY, Event, EventType
-from order_services.messaging.publishing import REPORT_MARGIN_SECONDS, producer_settings
+from order_services.messaging.client_settings import producer_settings
+from order_services.messaging.publishing import REPORT_MARGIN_SECONDS
 from order_services.operations.recount import recount
 from order_services.operations.replay import (
     SILENT_AFTER_SECONDS,
