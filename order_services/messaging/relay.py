@@ -36,7 +36,7 @@ from order_services.messaging.scan import Scan
 from order_services.process import instrumentation
 from order_services.process.backoff import Backoff
 from order_services.process.settings import ServiceSettings
-from order_services.storage.database import Database
+from order_services.storage.database import Database, array
 
 LOCK_CLASS: Final = 0x6F75_7462  # the first key of the advisory locks on slices
 MAX_IDLE_POLL_SECONDS: Final = 0.5
@@ -269,7 +269,9 @@ class Relay:
             closed_topics=self._lanes.closed_topics(),
             can_go=can_go,
         )
-        rows = self._rows(connection, _READ_THESE, _array([*due, *ids])) if due or ids else []
+        rows = (
+            self._rows(connection, _READ_THESE, array(map(str, [*due, *ids]))) if due or ids else []
+        )
         for row_id in due.keys() - {row.row_id for row in rows}:
             # another relay has published it
             self._open(due[row_id])
@@ -347,7 +349,7 @@ class Relay:
         if publisher is None or not self._suspects:
             return 0
         ids = list(self._suspects)[:SUSPECTS_PER_CYCLE]
-        rows = self._rows(connection, _READ_THESE, _array(ids))
+        rows = self._rows(connection, _READ_THESE, array(map(str, ids)))
         for row_id in set(ids) - {row.row_id for row in rows}:
             del self._suspects[row_id]  # another relay has seen to it
         for row in rows:
@@ -386,7 +388,7 @@ class Relay:
 
     def _delete(self, connection: Connection, row_ids: Sequence[int]) -> None:
         if row_ids:
-            connection.exec_driver_sql(_DELETE, (self._source, _array(row_ids)))
+            connection.exec_driver_sql(_DELETE, (self._source, array(map(str, row_ids))))
 
     def _measure_depth(self, connection: Connection) -> None:
         if time.monotonic() < self._depth_due:
@@ -411,7 +413,3 @@ class Relay:
             for row in delivered:
                 self._delay.observe(row.age_seconds + now - row.read_at)
         self._published.inc(len(delivered))
-
-
-def _array(ids: Sequence[int]) -> str:
-    return "{" + ",".join(map(str, ids)) + "}"
