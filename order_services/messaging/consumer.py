@@ -37,6 +37,7 @@ from order_services.messaging.parking import Parked, Parking
 from order_services.process import instrumentation
 from order_services.process.backoff import Backoff
 from order_services.process.settings import ServiceSettings
+from order_services.process.threads import Threaded
 from order_services.storage.database import is_transient
 
 POLL_SECONDS: Final = 0.25
@@ -52,8 +53,8 @@ class InstanceIdTakenError(Exception):
     """Another process is the static member that this one was."""
 
 
-class Consumer:
-    """Runs the loop on a thread of its own.
+class Consumer(Threaded):
+    """Runs the loop on a thread of its own; `stop` commits and leaves the group.
 
     Transient errors undo a batch and it is tried again. While the database is away all partitions are
     paused; when it answers, and only the messages of some partitions fail (a row that somebody keeps
@@ -81,6 +82,7 @@ class Consumer:
         on_written: Callable[[], None],
         on_handled: Callable[[Sequence[Event]], None] | None = None,
     ) -> None:
+        super().__init__("consumer")
         self._group = group
         self._settings = settings
         self._processor = processor
@@ -97,7 +99,6 @@ class Consumer:
         self._given_up: set[Partition] = set()
         self._commits = OffsetCommits(math.inf)
         self._log_starts = LogStarts(group.group_id)
-        self._stopping = threading.Event()
         self._stopped_because: str | None = None
         self._last_error: str | None = None
         self._renewals = self._new_backoff()
@@ -105,26 +106,9 @@ class Consumer:
         self._broken = False
         self._last_turn = time.monotonic()
         self._taken_at = float("-inf")
-        # daemon: a broker that does not answer can hold up close(), and must not hold up the exit
-        self._thread = threading.Thread(target=self._run, name="consumer", daemon=True)
         for topic in group.topics:
             instrumentation.children(topic)
             instrumentation.RECORDS_LOST.labels(topic)
-
-    def start(self) -> None:
-        """Join the group and begin."""
-        self._thread.start()
-
-    def ask_to_stop(self) -> None:
-        """Take no more batches."""
-        self._stopping.set()
-
-    def stop(self, timeout_seconds: float) -> bool:
-        """Finish the batch at hand, commit and leave the group; False when that took too long."""
-        self.ask_to_stop()
-        if self._thread.is_alive():
-            self._thread.join(timeout_seconds)
-        return not self._thread.is_alive()
 
     def not_ready(self) -> str | None:
         """Say why no messages are being processed, or None."""

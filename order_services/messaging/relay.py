@@ -36,6 +36,7 @@ from order_services.messaging.scan import Scan
 from order_services.process import instrumentation
 from order_services.process.backoff import Backoff
 from order_services.process.settings import ServiceSettings
+from order_services.process.threads import Threaded
 from order_services.storage.database import Database, array
 
 LOCK_CLASS: Final = 0x6F75_7462  # the first key of the advisory locks on slices
@@ -98,10 +99,11 @@ class PublishError(Exception):
         self.delivered = delivered
 
 
-class Relay:
+class Relay(Threaded):
     """Publishes the slice `source` on a thread of its own."""
 
     def __init__(self, source: str, settings: ServiceSettings, database: Database) -> None:
+        super().__init__("relay")
         self._source = source
         self._settings = settings
         self._database = database
@@ -112,7 +114,6 @@ class Relay:
         self._scan = Scan()
         self._fatal_errors = FatalErrors("relay", settings)
         self._woken = threading.Event()
-        self._stopping = threading.Event()
         self._depth_due = 0.0
         self._stop_by = float("inf")
         self._backoff = Backoff(settings.retry_first_seconds, settings.retry_max_seconds)
@@ -126,11 +127,6 @@ class Relay:
         self._messages = instrumentation.OUTBOX_MESSAGES.labels(source)
         self._oldest = instrumentation.OUTBOX_OLDEST_SECONDS.labels(source)
         self._flight_seconds = min(FLIGHT_SECONDS, settings.relay_delivery_timeout_seconds)
-        self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
-
-    def start(self) -> None:
-        """Begin to publish, or to stand by."""
-        self._thread.start()
 
     def wake(self) -> None:
         """Publish at once: rows were committed."""
@@ -138,16 +134,13 @@ class Relay:
 
     def ask_to_stop(self) -> None:
         """Publish what is left, and end."""
-        self._stopping.set()
+        super().ask_to_stop()
         self._woken.set()
 
     def stop(self, timeout_seconds: float) -> bool:
         """Publish what is left and end; False when that took too long. What stays is kept."""
         self._stop_by = time.monotonic() + timeout_seconds
-        self.ask_to_stop()
-        if self._thread.is_alive():
-            self._thread.join(timeout_seconds)
-        return not self._thread.is_alive()
+        return super().stop(timeout_seconds)
 
     def not_alive(self) -> str | None:
         """Say why only a restart can help, or None."""
