@@ -44,8 +44,11 @@ from order_services.process.settings import GroupProtocol, ServiceSettings
 from order_services.storage.database import is_transient
 
 POLL_SECONDS: Final = 0.25
-# How long librdkafka asks for no more once enough messages are at hand.
-FETCH_BACKOFF_MS: Final = 50
+# How long librdkafka asks for no more once messages are at hand, before it looks again.
+FETCH_BACKOFF_MS: Final = 10
+# How long before a batch is due what has come meanwhile is fetched: a look after the back-off, a fetch,
+# and time to spare.
+LAST_LOOK_SECONDS: Final = 0.04
 # How long a fetch may wait for the first message. Each is work for the broker, and it begins again only
 # when it was answered: partitions that are assigned meanwhile wait for that.
 FETCH_WAIT_MS: Final = 500
@@ -131,6 +134,7 @@ class Consumer:
         self._broken = False
         self._last_turn = time.monotonic()
         self._taken_at = float("-inf")
+        self._was_full = False
         # daemon: a broker that does not answer can hold up close(), and must not hold up the exit
         self._thread = threading.Thread(target=self._run, name="consumer", daemon=True)
         for topic in group.topics:
@@ -260,8 +264,9 @@ class Consumer:
             received.append(first)
         missing = self._settings.batch_max_messages - len(received)
         if missing > 0:
-            received += kafka.consume(missing, self._gather_seconds())
+            received += self._gather(kafka, missing)
             self._commits.polled()
+        self._was_full = len(received) >= self._settings.batch_max_messages
         self._taken_at = time.monotonic()
         # the client's queue may still hold messages of partitions that were revoked since
         ours = [
@@ -270,6 +275,19 @@ class Consumer:
             if each is not None and (each.topic, each.partition) in self._assigned
         ]
         return self._behind_parked(ours) if self._parked else ours
+
+    def _gather(self, kafka: KafkaConsumer, missing: int) -> list[KafkaMessage]:
+        """Return what comes until the batch is due, or is full."""
+        seconds = self._gather_seconds()
+        rest_seconds = seconds - LAST_LOOK_SECONDS
+        # The client fetches only while nothing waits for us: who takes each message as it comes has it
+        # ask for every piece of what a relay publishes, and each fetch is as much work for the broker
+        # as a hundred messages. What has come since is fetched in one, at the last look. Behind a full
+        # batch there is more at once.
+        if rest_seconds > 0 and not self._was_full:
+            self._stopping.wait(rest_seconds)
+            seconds = LAST_LOOK_SECONDS
+        return kafka.consume(missing, seconds)
 
     def _gather_seconds(self) -> float:
         due_at = self._taken_at + self._settings.batch_interval_seconds
@@ -516,8 +534,9 @@ def client_settings(group: ConsumerGroup, settings: ServiceSettings) -> dict[str
         "topic.metadata.refresh.interval.ms": METADATA_REFRESH_MS,
         # what there is comes at once: this is how often is asked while there is nothing
         "fetch.wait.max.ms": FETCH_WAIT_MS,
-        "queued.min.messages": 4 * settings.batch_max_messages,
-        # by default a second, in which a consumer that catches up has long used them up
+        # nothing is asked for while something waits: a fetch brings a megabyte of each partition at once
+        "queued.min.messages": 1,
+        # by default a second, in which a consumer that catches up has long used it up
         "fetch.queue.backoff.ms": FETCH_BACKOFF_MS,
         "log_level": 4,
         "logger": KafkaLog(),
