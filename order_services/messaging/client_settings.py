@@ -9,8 +9,8 @@ from order_services.process.kafka_settings import kafka_settings
 from order_services.process.logs import KafkaLog
 from order_services.process.settings import GroupProtocol, ServiceSettings
 
-# How long librdkafka asks for no more once enough messages are at hand.
-FETCH_BACKOFF_MS: Final = 50
+# How long librdkafka asks for no more once messages are at hand, before it looks again.
+FETCH_BACKOFF_MS: Final = 10
 # How long a fetch may wait for the first message. Each is work for the broker, and it begins again only
 # when it was answered: partitions that are assigned meanwhile wait for that.
 FETCH_WAIT_MS: Final = 500
@@ -35,8 +35,9 @@ def consumer_settings(group: ConsumerGroup, settings: ServiceSettings) -> dict[s
         "topic.metadata.refresh.interval.ms": METADATA_REFRESH_MS,
         # what there is comes at once: this is how often is asked while there is nothing
         "fetch.wait.max.ms": FETCH_WAIT_MS,
-        "queued.min.messages": 4 * settings.batch_max_messages,
-        # by default a second, in which a consumer that catches up has long used them up
+        # nothing is asked for while something waits: a fetch brings a megabyte of each partition at once
+        "queued.min.messages": 1,
+        # by default a second, in which a consumer that catches up has long used it up
         "fetch.queue.backoff.ms": FETCH_BACKOFF_MS,
         "log_level": 4,
         "logger": KafkaLog(),

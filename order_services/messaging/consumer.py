@@ -41,6 +41,9 @@ from order_services.process.threads import Threaded
 from order_services.storage.database import is_transient
 
 POLL_SECONDS: Final = 0.25
+# How long before a batch is due what has come meanwhile is fetched: a look after the back-off, a fetch,
+# and time to spare.
+LAST_LOOK_SECONDS: Final = 0.04
 # While it waits for a retry the consumer must keep polling, or it would lose its partitions.
 PAUSED_POLL_SECONDS: Final = 0.1
 
@@ -106,6 +109,7 @@ class Consumer(Threaded):
         self._broken = False
         self._last_turn = time.monotonic()
         self._taken_at = float("-inf")
+        self._was_full = False
         for topic in group.topics:
             instrumentation.children(topic)
             instrumentation.RECORDS_LOST.labels(topic)
@@ -221,8 +225,9 @@ class Consumer(Threaded):
             fetched.append(first)
         missing = self._settings.batch_max_messages - len(fetched)
         if missing > 0:
-            fetched += kafka.consume(missing, self._gather_seconds())
+            fetched += self._gather(kafka, missing)
             self._commits.polled()
+        self._was_full = len(fetched) >= self._settings.batch_max_messages
         self._taken_at = time.monotonic()
         # the client's queue may still hold messages of partitions that were revoked since
         ours = [
@@ -231,6 +236,19 @@ class Consumer(Threaded):
             if each is not None and (each.topic, each.partition) in self._assigned
         ]
         return self._parked.queue_behind(ours) if self._parked else ours
+
+    def _gather(self, kafka: KafkaConsumer, missing: int) -> list[KafkaMessage]:
+        """Return what comes until the batch is due, or is full."""
+        seconds = self._gather_seconds()
+        rest_seconds = seconds - LAST_LOOK_SECONDS
+        # The client fetches only while nothing waits for us: who takes each message as it comes has it
+        # ask for every piece of what a relay publishes, and each fetch is as much work for the broker
+        # as a hundred messages. What has come since is fetched in one, at the last look. Behind a full
+        # batch there is more at once.
+        if rest_seconds > 0 and not self._was_full:
+            self._stopping.wait(rest_seconds)
+            seconds = LAST_LOOK_SECONDS
+        return kafka.consume(missing, seconds)
 
     def _gather_seconds(self) -> float:
         due_at = self._taken_at + self._settings.batch_interval_seconds
