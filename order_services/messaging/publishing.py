@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
@@ -15,6 +15,7 @@ from order_services.messaging.client_settings import producer_settings
 from order_services.messaging.kafka_errors import FatalClientError, is_fatal
 from order_services.process.settings import ServiceSettings
 from order_services.storage.outbox import decode_headers
+from order_services.storage.outbox_slice import Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,18 +35,6 @@ PERMANENT_ERRORS: Final = frozenset(
         KafkaError.UNSUPPORTED_COMPRESSION_TYPE,
     }
 )
-
-
-class Row(NamedTuple):
-    """A row of the outbox; `age_seconds` when it was read, at `read_at` of `time.perf_counter`."""
-
-    row_id: int
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: str
-    age_seconds: float
-    read_at: float
 
 
 @dataclass(slots=True)
