@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -60,7 +61,8 @@ class LogStarts:
                     TopicPartition(*key), timeout=ASK_TIMEOUT_SECONDS
                 )
                 # the client seeks only where it reads, and it has given this partition up
-                kafka.incremental_unassign([TopicPartition(*key)])
+                with suppress(KafkaException):  # it was taken away by an earlier try
+                    kafka.incremental_unassign([TopicPartition(*key)])
                 kafka.incremental_assign([TopicPartition(*key, start)])
             except KafkaException as error:
                 _log.warning("no log start", topic=key[0], partition=key[1], error=str(error))
