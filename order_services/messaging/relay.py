@@ -65,7 +65,7 @@ TOPIC_ERRORS: Final = frozenset(
 # and is published again.
 _TRY_LOCK: Final = """
     SELECT pg_try_advisory_xact_lock(%s, hashtext(%s)),
-        set_config('synchronous_commit', 'off', is_local => true)
+        set_config('synchronous_commit', 'off', true)
 """
 _COLUMNS: Final = """
     SELECT id, topic, key, value, headers,
