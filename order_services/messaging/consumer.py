@@ -45,10 +45,10 @@ from order_services.storage.database import is_transient
 
 POLL_SECONDS: Final = 0.25
 # How long librdkafka asks for no more once messages are at hand, before it looks again.
-FETCH_BACKOFF_MS: Final = 10
+FETCH_BACKOFF_MS: Final = 25
 # How long before a batch is due what has come meanwhile is fetched: a look after the back-off, a fetch,
 # and time to spare.
-LAST_LOOK_SECONDS: Final = 0.04
+LAST_LOOK_SECONDS: Final = 0.06
 # How long a fetch may wait for the first message. Each is work for the broker, and it begins again only
 # when it was answered: partitions that are assigned meanwhile wait for that.
 FETCH_WAIT_MS: Final = 500
