@@ -10,7 +10,7 @@ from order_services.process.logs import KafkaLog
 from order_services.process.settings import GroupProtocol, ServiceSettings
 
 # How long librdkafka asks for no more once messages are at hand, before it looks again.
-FETCH_BACKOFF_MS: Final = 10
+FETCH_BACKOFF_MS: Final = 25
 # How long a fetch may wait for the first message. Each is work for the broker, and it begins again only
 # when it was answered: partitions that are assigned meanwhile wait for that.
 FETCH_WAIT_MS: Final = 500

@@ -43,7 +43,7 @@ from order_services.storage.database import is_transient
 POLL_SECONDS: Final = 0.25
 # How long before a batch is due what has come meanwhile is fetched: a look after the back-off, a fetch,
 # and time to spare.
-LAST_LOOK_SECONDS: Final = 0.04
+LAST_LOOK_SECONDS: Final = 0.06
 # While it waits for a retry the consumer must keep polling, or it would lose its partitions.
 PAUSED_POLL_SECONDS: Final = 0.1
 

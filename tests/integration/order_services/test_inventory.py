@@ -40,6 +40,15 @@ def taken(lab: Lab, product_id: str) -> int:
     return lab.number("SELECT taken FROM inventory WHERE product_id = :id", id=product_id)
 
 
+def test_an_order_that_comes_again_is_told_to_be_repeated(lab: Lab) -> None:
+    first, second = order(PROD_001=1), order(PROD_001=1)
+    handle(lab, [first])
+    with lab.database.begin() as connection:
+        effects = InventoryHandler()([first, second], connection)
+    assert [each.order_id for each in effects.events] == [second.order_id]
+    assert effects.repeated == [first.event_id]
+
+
 def test_an_order_takes_its_stock_once(lab: Lab) -> None:
     first = order(PROD_001=2, PROD_002=1)
     assert types(handle(lab, [first])) == ["INVENTORY_RESERVED"]

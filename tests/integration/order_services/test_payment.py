@@ -44,6 +44,15 @@ def test_processing_is_announced_first(lab: Lab) -> None:
     assert types(caused.events) == ["PAYMENT_PROCESSING", "PAYMENT_PROCESSED"]
 
 
+def test_an_order_that_comes_again_is_told_to_be_repeated(lab: Lab) -> None:
+    first, second = order_created(), order_created()
+    handle(lab, [first])
+    with lab.database.begin() as connection:
+        effects = PaymentHandler(Rules())([first, second], connection)
+    assert {each.order_id for each in effects.events} == {second.order_id}
+    assert effects.repeated == [first.event_id]
+
+
 def test_an_order_that_comes_again_under_another_event_id_is_not_charged_again(lab: Lab) -> None:
     order_id = new_id()
     handle(lab, [order_created(order_id)])
