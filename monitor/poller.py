@@ -223,6 +223,7 @@ class Poller:
                 faults(
                     state.cluster,
                     lambda: {
+                        **(state.snapshot.failures if state.snapshot else {}),
                         **state.findings.failures,
                         **self._more_failed(),
                         **self._guard.failures,

@@ -178,6 +178,10 @@ def what_is_missing(snapshot: Snapshot) -> Missing:
         if topic in read
         for partition, error in sorted(partitions.items())
     )
+    lines += _some(
+        f"step {' of '.join(filter(None, part))}: the monitor failed ({cause})"
+        for part, cause in snapshot.failures.items()
+    )
     silent = snapshot.broker_errors.keys()
     everything = bool(snapshot.brokers) and snapshot.brokers.keys() <= silent
     return Missing(tuple(lines), everything)
@@ -232,7 +236,7 @@ def _some(lines: Iterable[str]) -> list[str]:
     found = list(lines)
     if len(found) <= MAX_NAMED:
         return found
-    kind = found[0].split()[0] if found[0].startswith("group") else "partition"
+    kind = found[0].split()[0] if found[0].startswith(("group", "step")) else "partition"
     return [*found[:MAX_NAMED], f"{plural(len(found) - MAX_NAMED, f'{kind}')} more"]
 
 

@@ -85,8 +85,8 @@ class Part:
     groups: Sequence[str]
 
 
-Take: TypeAlias = Callable[[Part, Mapping[str, Any], float], None]
-"""What takes in an answer, and when it came."""
+Take: TypeAlias = Callable[[Part, Ask[Any]], None]
+"""What takes in an answer, or a failure that smaller batches can't mend."""
 
 
 def ask_in_batches(exchange: Exchange, parts: Sequence[Part], take: Take) -> None:
@@ -109,10 +109,10 @@ def ask_in_batches(exchange: Exchange, parts: Sequence[Part], take: Take) -> Non
     for part in alone:
         ask = Ask(part.broker, part.question(part.groups))
         exchange.ask([ask], again=True)
-        if ask.answer is not None:
-            take(part, ask.answer, ask.answered_at)
-        elif ask.failure is not None and ask.failure.too_large:
+        if ask.failure is not None and ask.failure.too_large:
             part.batches.leave_out(part.groups[0])
+        else:
+            take(part, ask)
 
 
 def _again(asks: Sequence[tuple[Part, Ask[Any]]], take: Take, alone: list[Part]) -> list[Part]:
@@ -124,9 +124,8 @@ def _again(asks: Sequence[tuple[Part, Ask[Any]]], take: Take, alone: list[Part])
     }
     again = []
     for part, ask in asks:
-        if ask.answer is not None:
-            take(part, ask.answer, ask.answered_at)
         if ask.failure is None or not (ask.failure.too_large or ask.failure.lost):
+            take(part, ask)
             continue
         if ask.failure.too_large and len(part.groups) == 1:
             alone.append(part)

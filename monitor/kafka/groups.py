@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final
 
 from monitor.kafka.batches import MEANT_BYTES, Batches, Part, ask_in_batches
@@ -39,6 +40,7 @@ from monitor.kafka.questions import (
     ListedGroup,
     ListGroups,
 )
+from monitor.kafka.steps import Step, Steps
 from monitor.model import (
     ANSWERED,
     CLASSIC,
@@ -90,15 +92,22 @@ NO_SUCH_GROUP: Final = "GROUP_ID_NOT_FOUND"
 COMMITS_TOO_LARGE: Final = "its commits do not fit into one reply"
 MEMBERS_TOO_LARGE: Final = "its members do not fit into one reply"
 AWAY: Final = "its coordinator is away"
+# What is said of a group where a fault of our own kept a part of it from being read.
+FAILED: Final = "the monitor failed to read it"
+MEMBERS_FAILED: Final = "the monitor failed to read its members"
 
 
 @dataclass(slots=True)
 class _Found:
-    """What the coordinators said of the groups, by group id; `described_of` are those asked for."""
+    """What the coordinators said of the groups, by group id; `described_of` are those asked for.
+
+    `failed` are those of whose commits a fault of our own cost the answer.
+    """
 
     commits: dict[str, GroupCommits] = field(default_factory=dict)
     described: dict[str, DescribedGroup] = field(default_factory=dict)
     described_of: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
     seen_at: dict[str, float] = field(default_factory=dict)
 
     def moved(self) -> list[str]:
@@ -159,12 +168,14 @@ class GroupCollector:
         found = self._read(exchange, metadata, listings, last)
         groups = {}
         for group_id, listed in listings.groups.items():
-            by_name = group_id in listings.by_name
-            if by_name and _is_gone(listed, found, metadata, is_listed=group_id in listings.listed):
-                continue
-            groups[group_id] = self._assemble(
-                listed, listings.coordinators[group_id], found, exchange, last.get(group_id)
-            )
+            args = listed, listings, found, exchange, last.get(group_id)
+            try:
+                group = self._assemble(*args)
+            except Exception as error:  # noqa: BLE001  # a fault of our own must cost this group only
+                exchange.steps.failed(Step.GROUP, group_id, error)
+                group = self._unread(listed, last.get(group_id))
+            if group is not None:
+                groups[group_id] = group
         for group_id in listings.away & last.keys():
             before = last[group_id]
             groups[group_id] = (
@@ -172,13 +183,28 @@ class GroupCollector:
                 if group_id in refused
                 else replace(before, answer=Silent(self._seen_at.get(group_id), AWAY))
             )
-        self._conclude(lists, listings, groups, exchange, metadata)
+        self.moving = self.complete = False
+        exchange.steps.attempt(
+            Step.ABSENCE, "", self._conclude, lists, listings, groups, exchange, metadata
+        )
         # once for each: where groups are placed by another hash, or the metadata do not tell where,
         # newer ones tell nothing else
         news = listings.unexpected - self._unexpected
         self._unexpected = frozenset(listings.unexpected)
         self.moving = self.moving or (bool(news) and not has_new_metadata)
         return groups
+
+    def silenced(self, last: Mapping[str, Group]) -> dict[str, Group]:
+        """Return the groups as they were, where a fault of our own kept them all from being read."""
+        self.moving = self.complete = False
+        return {
+            group_id: replace(group, answer=Silent(self._seen_at.get(group_id), FAILED))
+            for group_id, group in last.items()
+        }
+
+    def _unread(self, listed: ListedGroup, last: Group | None) -> Group:
+        known = last or Group(listed.id, listed.type, listed.state, listed.protocol_type)
+        return replace(known, answer=Silent(self._seen_at.get(listed.id), FAILED))
 
     def _conclude(
         self,
@@ -227,10 +253,17 @@ class GroupCollector:
             self._commit_batches.try_oversized_again()
             self._member_batches.try_oversized_again()
         self._metadata = metadata
-        news = [g.id for g in listings.groups.values() if _has_news(g, unchanged.get(g.id))]
+        attempt = exchange.steps.attempt
+        news = attempt(Step.MEMBERS, "", _with_news, listings, unchanged)
+        if news is None:
+            news = []
+            found.described |= dict.fromkeys(listings.groups, DescribedGroup(error=MEMBERS_FAILED))
         self._ask(exchange, listings, listings.groups, news, found)
         moved = found.moved()
-        coordinators = find_coordinators(moved, exchange, metadata)
+        coordinators = (
+            attempt(Step.COMMITS, "moved groups", find_coordinators, moved, exchange, metadata)
+            or {}
+        )
         for group_id, coordinator in coordinators.items():
             listings.move(group_id, coordinator)
             # all that is told of a group is from one broker
@@ -238,7 +271,9 @@ class GroupCollector:
         self._ask(exchange, listings, coordinators, coordinators, found)
         for group_id, described in found.described.items():
             if listings.groups[group_id].type == STREAMS:
-                found.described[group_id] = _within(described, metadata.topics)
+                found.described[group_id] = attempt(
+                    Step.MEMBERS, group_id, _within, described, metadata.topics
+                ) or DescribedGroup(error=MEMBERS_FAILED)
         return found
 
     def _ask(
@@ -252,34 +287,59 @@ class GroupCollector:
         """Ask each coordinator for commits and members of its groups."""
         commits = list(_parts(listings, fetched, FETCH_BY_TYPE, self._commit_batches))
         members = list(_parts(listings, described, DESCRIBE_BY_TYPE, self._member_batches))
-
-        def take(part: Part, answer: Mapping[str, Any], answered_at: float) -> None:
-            if part.batches is self._member_batches:
-                found.described.update(answer)
-            else:
-                found.commits.update(answer)
-                part.batches.learn({name: of.size or _guessed(of) for name, of in answer.items()})
-            # what was told first counts: the other part is newer at least
-            found.seen_at = dict.fromkeys(answer, answered_at) | found.seen_at
-
-        ask_in_batches(exchange, [*commits, *members], take)
         for part in members:
             found.described_of.update(part.groups)
+        ask_in_batches(exchange, [*commits, *members], partial(self._take, exchange.steps, found))
+        for part in members:
             for group_id in self._member_batches.oversized.intersection(part.groups):
                 found.described[group_id] = DescribedGroup(error=MEMBERS_TOO_LARGE)
         for part in commits:
             for group_id in self._commit_batches.oversized.intersection(part.groups):
                 found.commits[group_id] = GroupCommits(error=COMMITS_TOO_LARGE)
 
+    def _take(self, steps: Steps, found: _Found, part: Part, ask: Ask[Any]) -> None:
+        """Take in an answer; what a fault of our own makes of it costs members, or commits, only."""
+        of_members = part.batches is self._member_batches
+        if ask.failure is None:
+            step = Step.MEMBERS if of_members else Step.COMMITS
+            take = self._take_members if of_members else self._take_commits
+            if steps.runs(step, f"broker {part.broker}", take, found, ask):
+                return
+        elif ask.failure.fault is None:
+            return
+        if of_members:
+            found.described |= dict.fromkeys(part.groups, DescribedGroup(error=MEMBERS_FAILED))
+        else:
+            found.failed.update(part.groups)
+
+    def _take_members(self, found: _Found, ask: Ask[dict[str, DescribedGroup]]) -> None:
+        answer = ask.answer or {}
+        found.described.update(answer)
+        # what was told first counts: the other part is newer at least
+        found.seen_at = dict.fromkeys(answer, ask.answered_at) | found.seen_at
+
+    def _take_commits(self, found: _Found, ask: Ask[dict[str, GroupCommits]]) -> None:
+        answer = ask.answer or {}
+        sizes = {name: of.size or _guessed(of) for name, of in answer.items()}
+        self._commit_batches.learn(sizes)
+        found.commits.update(answer)
+        found.seen_at = dict.fromkeys(answer, ask.answered_at) | found.seen_at
+
     def _assemble(
         self,
         listed: ListedGroup,
-        coordinator: int,
+        listings: Listings,
         found: _Found,
         exchange: Exchange,
         last: Group | None,
-    ) -> Group:
-        """Join what was read of a group; its errors stay with it, its last commits are kept."""
+    ) -> Group | None:
+        """Join what was read of a group; None where it is proven not to be there.
+
+        Its errors stay with it, its last commits are kept.
+        """
+        if listed.id in listings.by_name and _is_gone(listed, found, listings):
+            return None
+        coordinator = listings.coordinators[listed.id]
         commits, described = found.commits.get(listed.id), found.described.get(listed.id)
         if (
             described is not None
@@ -293,7 +353,11 @@ class GroupCollector:
             listed.id in found.described_of and described is None
         )
         if missing:
-            errors.append(exchange.down.get(coordinator, "its coordinator did not answer"))
+            errors.append(
+                FAILED
+                if listed.id in found.failed
+                else exchange.down.get(coordinator, "its coordinator did not answer")
+            )
         error = "; ".join(dict.fromkeys(errors)) or None
         if last is not None and (missing or any(map(_passes, errors))):
             answer = Silent(self._seen_at.get(listed.id), error)
@@ -344,21 +408,16 @@ def _parts(
         yield Part(broker, question, batches, of)
 
 
-def _is_gone(
-    listed: ListedGroup, found: _Found, metadata: ClusterMetadata, *, is_listed: bool
-) -> bool:
-    """Say whether a group is proven not to be there, by its coordinator, which does not list it.
-
-    `is_listed` says that another broker does.
-    """
+def _is_gone(listed: ListedGroup, found: _Found, listings: Listings) -> bool:
+    """Say whether a group is proven not to be there, by its coordinator, which does not list it."""
     commits, described = found.commits.get(listed.id), found.described.get(listed.id)
     if listed.type not in FETCH_BY_TYPE:
-        return not is_listed  # nobody can be asked about it
+        return listed.id not in listings.listed  # nobody can be asked about it
     if commits is None or commits.offsets or commits.error not in {None, NO_SUCH_GROUP}:
         return False
     if described is not None and described.error is None and described.state not in {None, DEAD}:
         return False
-    if metadata.group_partitions:
+    if listings.placed:
         return described is not None and described.error in {None, NO_SUCH_GROUP}
     # a service that lists only groups that run, and describes no others
     return described is None or described.error is None or not _passes(described.error)
@@ -415,8 +474,15 @@ def _within(described: DescribedGroup, topics: Mapping[str, Topic]) -> Described
     )
 
 
+def _with_news(listings: Listings, last: Mapping[str, Group]) -> list[str]:
+    """Return the groups of which a description may say what is not known.
+
+    Those are members, or an empty group's epoch.
+    """
+    return [group.id for group in listings.groups.values() if _has_news(group, last.get(group.id))]
+
+
 def _has_news(group: ListedGroup, last: Group | None) -> bool:
-    """Tell whether a description may say what is not known: members, or an empty group's epoch."""
     if group.state not in MEMBERLESS_STATES:
         return True
     return group.state == EMPTY and group.type != CLASSIC and (last is None or last.members != ())

@@ -135,6 +135,14 @@ def join(
     return Offsets(last.values if values == last.values else values, seen_at, silent, refused)
 
 
+def silenced(last: Offsets) -> Offsets:
+    """Return the offsets as they were, none of them seen now."""
+    since = {
+        name: {index: last.time_of(name, index) for index in of} for name, of in last.values.items()
+    }
+    return replace(last, silent=since)
+
+
 def created_anew(ends: Offsets, last_ends: Offsets, starts: Offsets) -> frozenset[str]:
     """Return the topics of which an end went back, or a start is past its end.
 

@@ -111,7 +111,11 @@ class FakeBrokers:
             elif (name := type(ask.question).__name__) in self.refusing:
                 ask.failure = Failure(f"{name} refused")
             else:
-                ask.answer = self._answer(ask.broker, ask.question)
+                answer = self.answer_or_failure(ask.broker, ask.question)
+                if isinstance(answer, Failure):
+                    ask.failure = answer
+                else:
+                    ask.answer = answer
                 ask.answered_at = begun + latency
         self.now += max(awaited, default=0.0)
 
@@ -152,6 +156,10 @@ class FakeBrokers:
                 for name, topic in self.topics.items()
             },
         )
+
+    def answer_or_failure(self, broker: int, question: Any) -> Any:
+        """Return what a broker that is up says; a test may have it fail."""
+        return self._answer(broker, question)
 
     def _answer(self, broker: int, question: Any) -> Any:
         answer: Any
