@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from monitor.kafka.compact import (
+from monitor.kafka.apis.compact import (
     INT16,
     INT32,
     Decoded,
@@ -22,8 +22,8 @@ from monitor.kafka.compact import (
     read_nullable_name,
     skip_tags,
 )
+from monitor.kafka.apis.describe_groups import error_name, placed
 from monitor.kafka.questions import ClusterMetadata
-from monitor.kafka.replies import error_name, placed
 from monitor.model import Broker, Partition, Topic
 
 METADATA_VERSIONS: Final = range(9, 14)

@@ -27,7 +27,7 @@ from monitor.exposition.samples import Choice, blocks
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.coordinators import GROUPS_TOPIC, partition_of
 from monitor.kafka.questions import Ask, ListOffsets
-from monitor.kafka.wire import KafkaWire
+from monitor.kafka.transport import KafkaWire
 from monitor.model import Snapshot
 from monitor.settings import KafkaSettings
 from monitor.state import State

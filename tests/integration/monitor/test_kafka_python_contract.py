@@ -20,12 +20,12 @@ from kafka.protocol.api_header import ResponseClassRegistry
 from kafka.protocol.consumer import ListOffsetsRequest, OffsetFetchRequest
 from kafka.protocol.metadata import FindCoordinatorRequest
 
-from monitor.kafka import messages
+from monitor.kafka.apis import messages
+from monitor.kafka.apis.tables import offsets_request
+from monitor.kafka.connecting import ClosingSocket
+from monitor.kafka.declared import ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse
+from monitor.kafka.encoded import EncodedRequest
 from monitor.kafka.questions import EARLIEST, LATEST, ListOffsets
-from monitor.kafka.wire.apis import offsets_request
-from monitor.kafka.wire.connecting import ClosingSocket
-from monitor.kafka.wire.declared import ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse
-from monitor.kafka.wire.encoded import EncodedRequest
 from order_services.local.kafka import classpath
 
 OUR_MESSAGES = sorted(

@@ -20,9 +20,9 @@ from confluent_kafka.admin import (
 )
 from kafka.protocol.consumer import FetchRequest
 
-from monitor.kafka import fetch
+from monitor.kafka.apis import fetch
 from monitor.kafka.collector import Collector, Intervals
-from monitor.kafka.wire import KafkaWire
+from monitor.kafka.transport import KafkaWire
 from monitor.model import LogLook
 from monitor.settings import KafkaSettings
 from order_services.local.kafka import EmbeddedKafka

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.questions import Ask, ListGroups, UnreachableError
-from monitor.kafka.wire import KafkaWire
+from monitor.kafka.transport import KafkaWire
 from monitor.model import Broker
 from monitor.settings import KafkaSettings
 from order_services.local.kafka import EmbeddedKafka

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from monitor.kafka.apis.describe_groups import decode_assignment
 from monitor.kafka.batches import MAX_GROUPS, MEANT_BYTES, Batches
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.questions import (
@@ -21,7 +22,6 @@ from monitor.kafka.questions import (
     GroupCommits,
     ListedGroup,
 )
-from monitor.kafka.replies import decode_assignment
 from monitor.model import ANSWERED, CLASSIC, Refused
 from tests.unit.monitor.fake_brokers import FakeBrokers
 

@@ -15,9 +15,11 @@ from kafka.protocol.consumer import (
 )
 from kafka.protocol.metadata import MetadataResponse
 
-from monitor.kafka import binary, binary_metadata, replies
+from monitor.kafka import binary_metadata
+from monitor.kafka.apis import describe_groups as replies
+from monitor.kafka.apis import offset_fetch as binary
+from monitor.kafka.apis.tables import commit_requests, offsets_request, read_commits
 from monitor.kafka.questions import FetchCommits, GroupCommits, ListOffsets
-from monitor.kafka.wire.apis import commit_requests, offsets_request, read_commits
 
 Group = OffsetFetchResponse.OffsetFetchResponseGroup
 FetchTopic = Group.OffsetFetchResponseTopics

@@ -9,8 +9,8 @@ import pytest
 from kafka.protocol.consumer import FetchResponse
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
-from monitor.kafka.compact import Decoded
-from monitor.kafka.fetch import FETCH_VERSIONS, fetch_decoder, look
+from monitor.kafka.apis.compact import Decoded
+from monitor.kafka.apis.fetch import FETCH_VERSIONS, fetch_decoder, look
 from monitor.kafka.questions import Failure
 from monitor.model import LogLook
 

@@ -6,8 +6,8 @@ from typing import Final
 
 from kafka import errors
 
+from monitor.kafka.logins import is_refusal
 from monitor.kafka.questions import Failure
-from monitor.kafka.wire.logins import is_refusal
 
 
 class ThrottledError(Exception):

@@ -14,8 +14,18 @@ from kafka.protocol.admin import (
 from kafka.protocol.consumer import FetchRequest, ListOffsetsRequest, OffsetFetchRequest
 from kafka.protocol.metadata import FindCoordinatorRequest, MetadataRequest
 
-from monitor.kafka import binary, binary_metadata, fetch, replies
-from monitor.kafka.compact import Decoded
+from monitor.kafka import binary_metadata
+from monitor.kafka.apis import describe_groups as replies
+from monitor.kafka.apis import fetch
+from monitor.kafka.apis import offset_fetch as binary
+from monitor.kafka.apis.compact import Decoded
+from monitor.kafka.declared import (
+    ConsumerGroupDescribeRequest,
+    DescribeShareGroupOffsetsRequest,
+    ShareGroupDescribeRequest,
+    StreamsGroupDescribeRequest,
+)
+from monitor.kafka.encoded import EncodedRequest
 from monitor.kafka.questions import (
     ClusterMetadata,
     DescribeClassicGroups,
@@ -35,13 +45,6 @@ from monitor.kafka.questions import (
     Metadata,
     Question,
 )
-from monitor.kafka.wire.declared import (
-    ConsumerGroupDescribeRequest,
-    DescribeShareGroupOffsetsRequest,
-    ShareGroupDescribeRequest,
-    StreamsGroupDescribeRequest,
-)
-from monitor.kafka.wire.encoded import EncodedRequest
 
 # The first version that takes many groups in one request (KIP-709, KIP-699).
 MANY_GROUPS: Final = 8

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-from monitor.kafka.compact import (
+from monitor.kafka.apis.compact import (
     INT16,
     INT32,
     Decoded,
@@ -22,8 +22,8 @@ from monitor.kafka.compact import (
     read_varint,
     skip_tags,
 )
+from monitor.kafka.apis.describe_groups import LEADER_MOVED, error_name
 from monitor.kafka.questions import Failure, FoundLooks
-from monitor.kafka.replies import LEADER_MOVED, error_name
 from monitor.model import LogLook
 
 FETCH_VERSIONS: Final = range(4, 13)

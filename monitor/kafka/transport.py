@@ -1,8 +1,13 @@
-"""Sends questions over the connections to all brokers, and awaits their replies."""
+"""Sends questions over the connections to all brokers, and awaits their replies.
+
+It uses kafka-python's message classes and its connection manager, and none of its clients: those
+raise at the first group's error, ask brokers one after the other, and hide why a connection failed.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections import Counter
@@ -17,6 +22,16 @@ from kafka.net.selector import NetworkSelector
 from kafka.protocol.metadata import MetadataResponse
 
 from monitor.every import cause_of
+from monitor.kafka.apis.tables import ANSWERS, REQUESTS
+from monitor.kafka.connecting import CLIENT_ID, connection_options, resolve
+from monitor.kafka.failures import (
+    LostError,
+    SlowNameError,
+    ThrottledError,
+    TooLargeError,
+    explain,
+)
+from monitor.kafka.logins import Logins
 from monitor.kafka.questions import (
     GRACE_S,
     Ask,
@@ -25,17 +40,13 @@ from monitor.kafka.questions import (
     Metadata,
     UnreachableError,
 )
-from monitor.kafka.wire.apis import ANSWERS, REQUESTS
-from monitor.kafka.wire.connecting import CLIENT_ID, connection_options, resolve
-from monitor.kafka.wire.failures import (
-    LostError,
-    SlowNameError,
-    ThrottledError,
-    TooLargeError,
-    explain,
-)
-from monitor.kafka.wire.logins import Logins
 from monitor.settings import KafkaSettings
+
+# kafka-python logs every lost connection with its trace; what happened is in our own failures.
+_log = logging.getLogger("kafka")
+_log.addHandler(logging.NullHandler())
+_log.propagate = False
+_log.setLevel(logging.CRITICAL + 1)
 
 # How often a connection that a quota has paused is looked at again.
 PAUSE_CHECK_S: Final = 0.02

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
-from monitor.kafka.compact import (
+from monitor.kafka.apis.compact import (
     INT16,
     INT32,
     NO_TAGS,
@@ -25,12 +25,12 @@ from monitor.kafka.compact import (
     read_name,
     skip_tags,
 )
-from monitor.kafka.questions import FoundOffsets, GroupCommits
-from monitor.kafka.replies import (
+from monitor.kafka.apis.describe_groups import (
     COORDINATOR_MOVED,
     LEADER_MOVED,
     error_name,
 )
+from monitor.kafka.questions import FoundOffsets, GroupCommits
 
 OFFSET_FETCH_VERSIONS: Final = range(8, 10)
 LIST_OFFSETS_VERSIONS: Final = range(6, 12)

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from monitor.kafka.compact import Decoded
+from monitor.kafka.apis.compact import Decoded
 
 Decode: TypeAlias = Callable[[bytes, int], Decoded[Any]]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kafka.protocol.api_message import ApiMessage
 
-from monitor.kafka import messages
+from monitor.kafka.apis import messages
 
 
 class ConsumerGroupDescribeRequest(ApiMessage, load_json=messages):  # type: ignore[misc,call-arg]  # untyped base
