@@ -27,7 +27,7 @@ from monitor.exposition.own import faults
 from monitor.exposition.render import Page, Renderer
 from monitor.exposition.samples import Choice, blocks
 from monitor.exposition.series import Block, Level
-from monitor.kafka.questions import UnreachableError
+from monitor.kafka.brokers import UnreachableError
 from monitor.memory import GarbageCollection
 from monitor.model import LogLook, Snapshot
 from monitor.state import State

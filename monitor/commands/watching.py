@@ -16,10 +16,10 @@ from monitor.commands import screen
 from monitor.commands.options import Refusal
 from monitor.commands.selection import EVERYTHING, Amount, Selection
 from monitor.commands.views import Look
+from monitor.kafka.brokers import UnreachableError
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.connecting import OptionsError
 from monitor.kafka.diagnose import identify
-from monitor.kafka.questions import UnreachableError
 from monitor.kafka.transport import KafkaWire
 from monitor.model import Snapshot
 from monitor.settings import KafkaSettings, MonitorSettings, split_address

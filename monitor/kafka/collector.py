@@ -18,6 +18,9 @@ from functools import lru_cache
 from typing import Final
 
 from monitor.analysis.guard import Failure, Guard
+from monitor.kafka.apis.list_offsets import FoundOffsets
+from monitor.kafka.apis.metadata import ClusterMetadata, Metadata
+from monitor.kafka.brokers import Brokers, UnreachableError
 from monitor.kafka.coordinators import GROUPS_TOPIC
 from monitor.kafka.details import LogDirs, TopicConfigs
 from monitor.kafka.exchange import Exchange
@@ -32,14 +35,7 @@ from monitor.kafka.offsets import (
     silenced,
     without,
 )
-from monitor.kafka.questions import (
-    Ask,
-    Brokers,
-    ClusterMetadata,
-    FoundOffsets,
-    Metadata,
-    UnreachableError,
-)
+from monitor.kafka.questions import Ask
 from monitor.kafka.steps import Step, Steps
 from monitor.model import Group, LogLook, LogSizes, Offsets, Snapshot, Topic, TopicConfig
 

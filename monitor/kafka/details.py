@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
+from monitor.kafka.apis.describe_configs import DescribeTopicConfigs
+from monitor.kafka.apis.describe_log_dirs import DescribeLogDirs
 from monitor.kafka.exchange import Exchange
-from monitor.kafka.questions import Ask, DescribeLogDirs, DescribeTopicConfigs
+from monitor.kafka.questions import Ask
 from monitor.model import LogSizes, Topic, TopicConfig
 
 # The bound of one reply: past it a question goes out as several.

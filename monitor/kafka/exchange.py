@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from monitor.analysis.guard import Guard
-from monitor.kafka.questions import Ask, Brokers
+from monitor.kafka.brokers import Brokers
+from monitor.kafka.questions import Ask
 from monitor.kafka.steps import Step, Steps
 
 

@@ -16,6 +16,17 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
+from monitor.kafka.apis.describe_groups import (
+    DescribeClassicGroups,
+    DescribeConsumerGroups,
+    DescribedGroup,
+    DescribeShareGroups,
+    DescribeStreamsGroups,
+)
+from monitor.kafka.apis.list_groups import ListedGroup, ListGroups
+from monitor.kafka.apis.metadata import ClusterMetadata
+from monitor.kafka.apis.offset_fetch import FetchCommits, GroupCommits
+from monitor.kafka.apis.share_offsets import FetchShareOffsets
 from monitor.kafka.batches import MEANT_BYTES, Batches, Part, ask_in_batches
 from monitor.kafka.exchange import Exchange
 from monitor.kafka.listings import (
@@ -26,20 +37,7 @@ from monitor.kafka.listings import (
     find_coordinators,
     read_lists,
 )
-from monitor.kafka.questions import (
-    Ask,
-    ClusterMetadata,
-    DescribeClassicGroups,
-    DescribeConsumerGroups,
-    DescribedGroup,
-    DescribeShareGroups,
-    DescribeStreamsGroups,
-    FetchCommits,
-    FetchShareOffsets,
-    GroupCommits,
-    ListedGroup,
-    ListGroups,
-)
+from monitor.kafka.questions import Ask
 from monitor.kafka.steps import Step, Steps
 from monitor.model import (
     ANSWERED,

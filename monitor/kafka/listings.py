@@ -13,9 +13,12 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from monitor.kafka.apis.find_coordinator import FindCoordinators
+from monitor.kafka.apis.list_groups import ListedGroup
+from monitor.kafka.apis.metadata import ClusterMetadata
 from monitor.kafka.coordinators import leader_of
 from monitor.kafka.exchange import Exchange
-from monitor.kafka.questions import Ask, ClusterMetadata, FindCoordinators, ListedGroup
+from monitor.kafka.questions import Ask
 from monitor.model import Group
 
 # States in which a group has no members.

@@ -12,7 +12,8 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
-from monitor.kafka.questions import EARLIEST, LATEST, Ask, FoundOffsets, ListOffsets
+from monitor.kafka.apis.list_offsets import EARLIEST, LATEST, FoundOffsets, ListOffsets
+from monitor.kafka.questions import Ask
 from monitor.model import Offsets, Topic
 
 # The bound of one reply: past it a question goes out as several.

@@ -8,11 +8,10 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import wraps
-from typing import Final, Generic, TypeVar
+from typing import Final, TypeVar
 
-Answer = TypeVar("Answer")
+Read = TypeVar("Read")
 
 INT32: Final = struct.Struct(">i")
 INT16: Final = struct.Struct(">h")
@@ -20,27 +19,17 @@ NO_TAGS: Final = b"\x00"
 NULL: Final = b"\x00"
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded(Generic[Answer]):
-    """An answer read from bytes; the throttle time is for whoever keeps the connection."""
-
-    answer: Answer
-    throttle_time_ms: int
-
-
-def checked(
-    decode: Callable[[bytes, int], Decoded[Answer]],
-) -> Callable[[bytes, int], Decoded[Answer]]:
+def checked(read: Callable[[bytes, int], Read]) -> Callable[[bytes, int], Read]:
     """Have a reader raise ValueError, and nothing else, where the bytes end too early."""
 
-    @wraps(decode)
-    def decode_checked(data: bytes, at: int) -> Decoded[Answer]:
+    @wraps(read)
+    def read_checked(data: bytes, at: int) -> Read:
         try:
-            return decode(data, at)
+            return read(data, at)
         except (struct.error, IndexError) as error:
             raise ValueError(f"a reply of {len(data)} bytes ends too early") from error
 
-    return decode_checked
+    return read_checked
 
 
 def encode_varint(value: int) -> bytes:
@@ -85,11 +74,6 @@ def read_name(data: bytes, at: int) -> tuple[str, int]:
     if end > len(data):
         raise IndexError
     return sys.intern(data[at:end].decode()), end
-
-
-def read_nullable_name(data: bytes, at: int) -> tuple[str | None, int]:
-    """Read a string or null."""
-    return read_name(data, at) if data[at] else (None, at + 1)
 
 
 def skip_tags(data: bytes, at: int) -> int:

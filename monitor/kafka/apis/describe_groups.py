@@ -1,137 +1,94 @@
-"""Turns brokers' replies into the monitor's own plain data.
-
-Replies are read by the field names of Kafka's message schemas; no client library is named here.
-"""
+"""DescribeGroups and its three younger kin: state and members of groups, by the type of group."""
 
 from __future__ import annotations
 
 import struct
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
-from monitor.kafka.questions import (
-    ClusterMetadata,
-    DescribedGroup,
-    Failure,
-    FoundOffsets,
-    GroupCommits,
-    ListedGroup,
-)
-from monitor.model import (
-    CLASSIC,
-    Assignment,
-    Broker,
-    Member,
-    Partition,
-    Topic,
-    TopicConfig,
-)
+from kafka.protocol.admin import DescribeGroupsRequest
+from kafka.protocol.api_message import ApiMessage
 
-UNKNOWN_TOPIC_OR_PARTITION: Final = 3
-NOT_LEADER_OR_FOLLOWER: Final = 6
-COORDINATOR_NOT_AVAILABLE: Final = 15
-NOT_COORDINATOR: Final = 16
+from monitor.kafka.apis import messages
+from monitor.kafka.apis.error_codes import error_name
+from monitor.kafka.questions import Question, VersionOf
+from monitor.model import Assignment, Member
 
-_ERROR_NAMES: Final = {
-    1: "OFFSET_OUT_OF_RANGE",
-    UNKNOWN_TOPIC_OR_PARTITION: "UNKNOWN_TOPIC_OR_PARTITION",
-    5: "LEADER_NOT_AVAILABLE",
-    NOT_LEADER_OR_FOLLOWER: "NOT_LEADER_OR_FOLLOWER",
-    7: "REQUEST_TIMED_OUT",
-    9: "REPLICA_NOT_AVAILABLE",
-    14: "COORDINATOR_LOAD_IN_PROGRESS",
-    COORDINATOR_NOT_AVAILABLE: "COORDINATOR_NOT_AVAILABLE",
-    NOT_COORDINATOR: "NOT_COORDINATOR",
-    17: "INVALID_TOPIC_EXCEPTION",
-    24: "INVALID_GROUP_ID",
-    29: "TOPIC_AUTHORIZATION_FAILED",
-    30: "GROUP_AUTHORIZATION_FAILED",
-    31: "CLUSTER_AUTHORIZATION_FAILED",
-    35: "UNSUPPORTED_VERSION",
-    43: "UNSUPPORTED_FOR_MESSAGE_FORMAT",
-    56: "KAFKA_STORAGE_ERROR",
-    69: "GROUP_ID_NOT_FOUND",
-    74: "FENCED_LEADER_EPOCH",
-    75: "UNKNOWN_LEADER_EPOCH",
-    78: "OFFSET_NOT_AVAILABLE",
-    88: "UNSTABLE_OFFSET_COMMIT",
-    100: "UNKNOWN_TOPIC_ID",
-}
-
-# The metadata that led to the question is out of date when a broker answers with one of these.
-LEADER_MOVED: Final = frozenset(
-    {UNKNOWN_TOPIC_OR_PARTITION, 5, NOT_LEADER_OR_FOLLOWER, 9, 56, 74, 75}
-)
-COORDINATOR_MOVED: Final = frozenset({COORDINATOR_NOT_AVAILABLE, NOT_COORDINATOR})
+# What kafka-python lacks is declared from the broker's own schemas; replies are found by their API
+# key in its registry.
 
 
-def error_name(code: int) -> str:
-    """Return the protocol's name of an error code."""
-    return _ERROR_NAMES.get(code, f"error {code}")
+class ConsumerGroupDescribeRequest(ApiMessage, load_json=messages):  # type: ignore[misc,call-arg]  # untyped base
+    """KIP-848's description of groups."""
 
 
-def read_metadata(reply: Any) -> ClusterMetadata:
-    """Read a Metadata reply."""
-    return ClusterMetadata(
-        cluster_id=reply.cluster_id,
-        controller=reply.controller_id if reply.controller_id >= 0 else None,
-        brokers={
-            broker.node_id: Broker(broker.node_id, broker.host, broker.port, broker.rack)
-            for broker in reply.brokers
-        },
-        topics={
-            (name := sys.intern(topic.name)): Topic(
-                name=name,
-                partitions={
-                    partition.partition_index: placed(
-                        partition.leader_id,
-                        tuple(partition.replica_nodes),
-                        tuple(partition.isr_nodes),
-                        tuple(partition.offline_replicas or ()),
-                    )
-                    for partition in sorted(topic.partitions, key=lambda p: p.partition_index)
-                },
-                internal=bool(topic.is_internal),
-                id=str(topic.topic_id) if topic.topic_id else None,
-                error=error_name(topic.error_code) if topic.error_code else None,
-            )
-            for topic in reply.topics
-            if topic.name is not None
-        },
-    )
+class ConsumerGroupDescribeResponse(ApiMessage, load_json=messages):  # type: ignore[misc,call-arg]  # untyped base
+    """The reply to it."""
 
 
-@lru_cache(maxsize=10_000)
-def placed(
-    leader: int, replicas: tuple[int, ...], isr: tuple[int, ...], offline: tuple[int, ...]
-) -> Partition:
-    """Return one object for all partitions that are placed alike: 10,000 take 2 MB otherwise."""
-    return Partition(leader if leader >= 0 else None, replicas, isr, offline)
+class ShareGroupDescribeRequest(ApiMessage, load_json=messages):  # type: ignore[misc,call-arg]  # untyped base
+    """KIP-932's description of groups."""
 
 
-def read_groups(reply: Any) -> list[ListedGroup] | Failure:
-    """Read a ListGroups reply; a coordinator that is still loading is a failure of this list."""
-    if reply.error_code:
-        return Failure(f"ListGroups: {error_name(reply.error_code)}")
-    return [
-        ListedGroup(
-            id=sys.intern(group.group_id),
-            type=(group.group_type or CLASSIC).lower(),  # brokers before 3.8 do not say
-            state=group.group_state or None,  # nor the state before 2.6
-            protocol_type=group.protocol_type or "",
-        )
-        for group in reply.groups
-    ]
+class ShareGroupDescribeResponse(ApiMessage, load_json=messages):  # type: ignore[misc,call-arg]  # untyped base
+    """The reply to it."""
 
 
-def read_classic_descriptions(reply: Any) -> dict[str, DescribedGroup]:
-    """Read a DescribeGroups reply."""
-    return {
-        group.group_id: DescribedGroup(error=_described_error(group))
-        if group.error_code
-        else DescribedGroup(
+class StreamsGroupDescribeRequest(ApiMessage, load_json=messages):  # type: ignore[misc,call-arg]  # untyped base
+    """KIP-1071's description of groups."""
+
+
+class StreamsGroupDescribeResponse(ApiMessage, load_json=messages):  # type: ignore[misc,call-arg]  # untyped base
+    """The reply to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedGroup:
+    """A group's description, or its own error."""
+
+    state: str | None = None
+    assignor: str | None = None
+    epoch: int | None = None
+    members: tuple[Member, ...] | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _DescribeGroups(Question[dict[str, DescribedGroup]]):
+    """State and members of groups."""
+
+    groups: Sequence[str]
+
+    def read(self, replies: Sequence[Any]) -> dict[str, DescribedGroup]:
+        """Read each group's description, or its error."""
+        (reply,) = replies
+        return {
+            group.group_id: DescribedGroup(error=error_name(group.error_code))
+            if group.error_code
+            else self._read_group(group)
+            for group in reply.groups
+        }
+
+    def _read_group(self, group: Any) -> DescribedGroup:
+        raise NotImplementedError
+
+
+class DescribeClassicGroups(_DescribeGroups):
+    """Of groups of the classic protocol."""
+
+    __slots__ = ()
+
+    def requests(self, version_of: VersionOf) -> list[Any]:  # noqa: ARG002  # any version will do
+        """Return one request for all groups."""
+        return [
+            DescribeGroupsRequest(groups=list(self.groups), include_authorized_operations=False)
+        ]
+
+    def _read_group(self, group: Any) -> DescribedGroup:
+        return DescribedGroup(
             state=group.group_state or None,
             assignor=group.protocol_data or None,
             members=tuple(
@@ -148,16 +105,27 @@ def read_classic_descriptions(reply: Any) -> dict[str, DescribedGroup]:
                 for member in group.members
             ),
         )
-        for group in reply.groups
-    }
 
 
-def read_consumer_descriptions(reply: Any) -> dict[str, DescribedGroup]:
-    """Read a ConsumerGroupDescribe reply."""
-    return {
-        group.group_id: DescribedGroup(error=_described_error(group))
-        if group.error_code
-        else DescribedGroup(
+class _DescribeNewerGroups(_DescribeGroups):
+    """Of groups of a newer type: the requests of all have the same form."""
+
+    __slots__ = ()
+    request: ClassVar[Any]
+
+    def requests(self, version_of: VersionOf) -> list[Any]:  # noqa: ARG002  # any version will do
+        """Return one request for all groups."""
+        return [self.request(group_ids=list(self.groups), include_authorized_operations=False)]
+
+
+class DescribeConsumerGroups(_DescribeNewerGroups):
+    """Of groups of the consumer protocol (KIP-848)."""
+
+    __slots__ = ()
+    request = ConsumerGroupDescribeRequest
+
+    def _read_group(self, group: Any) -> DescribedGroup:
+        return DescribedGroup(
             state=group.group_state or None,
             assignor=group.assignor_name or None,
             epoch=group.group_epoch,
@@ -174,16 +142,16 @@ def read_consumer_descriptions(reply: Any) -> dict[str, DescribedGroup]:
                 for member in group.members
             ),
         )
-        for group in reply.groups
-    }
 
 
-def read_share_descriptions(reply: Any) -> dict[str, DescribedGroup]:
-    """Read a ShareGroupDescribe reply; members share partitions, so that several hold the same."""
-    return {
-        group.group_id: DescribedGroup(error=_described_error(group))
-        if group.error_code
-        else DescribedGroup(
+class DescribeShareGroups(_DescribeNewerGroups):
+    """Of share groups (KIP-932); members share partitions, so that several hold the same."""
+
+    __slots__ = ()
+    request = ShareGroupDescribeRequest
+
+    def _read_group(self, group: Any) -> DescribedGroup:
+        return DescribedGroup(
             state=group.group_state or None,
             assignor=group.assignor_name or None,
             epoch=group.group_epoch,
@@ -198,21 +166,19 @@ def read_share_descriptions(reply: Any) -> dict[str, DescribedGroup]:
                 for member in group.members
             ),
         )
-        for group in reply.groups
-    }
 
 
-def read_streams_descriptions(reply: Any) -> dict[str, DescribedGroup]:
-    """Read a StreamsGroupDescribe reply; a member holds what its active tasks read.
+class DescribeStreamsGroups(_DescribeNewerGroups):
+    """Of streams groups (KIP-1071); a member holds what its active tasks read.
 
     Standby and warm-up tasks read changelogs only. Task n of a subtopology reads partition n of
     each of its source topics.
     """
-    found = {}
-    for group in reply.groups:
-        if group.error_code:
-            found[group.group_id] = DescribedGroup(error=_described_error(group))
-            continue
+
+    __slots__ = ()
+    request = StreamsGroupDescribeRequest
+
+    def _read_group(self, group: Any) -> DescribedGroup:
         sources = {
             subtopology.subtopology_id: [
                 *subtopology.source_topics,
@@ -220,7 +186,7 @@ def read_streams_descriptions(reply: Any) -> dict[str, DescribedGroup]:
             ]
             for subtopology in (group.topology.subtopologies if group.topology else None) or ()
         }
-        found[group.group_id] = DescribedGroup(
+        return DescribedGroup(
             state=group.group_state or None,
             epoch=group.group_epoch,
             members=tuple(
@@ -236,7 +202,6 @@ def read_streams_descriptions(reply: Any) -> dict[str, DescribedGroup]:
                 for member in group.members
             ),
         )
-    return found
 
 
 def _read_by(tasks: Iterable[Any], sources: Mapping[str, Sequence[str]]) -> Assignment:
@@ -247,134 +212,8 @@ def _read_by(tasks: Iterable[Any], sources: Mapping[str, Sequence[str]]) -> Assi
     return {topic: tuple(sorted(partitions)) for topic, partitions in assignment.items()}
 
 
-def read_share_offsets(reply: Any) -> dict[str, GroupCommits]:
-    """Read a DescribeShareGroupOffsets reply; -1 is a partition that nobody has fetched yet."""
-    found = {}
-    for group in reply.groups:
-        if group.error_code:
-            moved = group.error_code in COORDINATOR_MOVED
-            found[group.group_id] = GroupCommits(error=error_name(group.error_code), moved=moved)
-            continue
-        offsets: dict[str, dict[int, int]] = {}
-        lags: dict[str, dict[int, int]] = {}
-        error = None
-        for topic in group.topics:
-            for partition in topic.partitions:
-                index = partition.partition_index
-                if partition.error_code:
-                    error = f"{topic.topic_name}-{index}: {error_name(partition.error_code)}"
-                    continue
-                if partition.start_offset >= 0:
-                    offsets.setdefault(topic.topic_name, {})[index] = partition.start_offset
-                if (partition.lag if partition.lag is not None else -1) >= 0:
-                    lags.setdefault(topic.topic_name, {})[index] = partition.lag
-        found[group.group_id] = GroupCommits(offsets, lags, error)
-    return found
-
-
-def read_group_commits(topics: Iterable[Any], error_code: int) -> GroupCommits:
-    """Read one group's topics of an OffsetFetch reply; -1 means that a partition has no commit, and is left out."""
-    if error_code:
-        return GroupCommits(error=error_name(error_code), moved=error_code in COORDINATOR_MOVED)
-    offsets: dict[str, dict[int, int]] = {}
-    error = None
-    for topic in topics:
-        committed = {}
-        for partition in topic.partitions:
-            if partition.error_code:
-                error = (
-                    f"{topic.name}-{partition.partition_index}: {error_name(partition.error_code)}"
-                )
-            elif partition.committed_offset >= 0:
-                committed[partition.partition_index] = partition.committed_offset
-        if committed:
-            offsets[topic.name] = committed
-    return GroupCommits(offsets, error=error)
-
-
-def read_coordinators(coordinators: Iterable[Any]) -> dict[str, int]:
-    """Read the coordinators of a FindCoordinator reply (v4 and later)."""
-    return {c.key: c.node_id for c in coordinators if not c.error_code and c.node_id >= 0}
-
-
-def read_offsets(replies: Sequence[Any], *, with_timestamps: bool) -> FoundOffsets:
-    """Read ListOffsets replies; offset -1 is an answer only where a timestamp was asked for."""
-    found = FoundOffsets({})
-    leader_moved = False
-    for reply in replies:
-        for topic in reply.topics:
-            offsets = found.offsets.setdefault(topic.name, {})
-            for partition in topic.partitions:
-                if partition.error_code:
-                    leader_moved = leader_moved or partition.error_code in LEADER_MOVED
-                    errors = found.errors.setdefault(topic.name, {})
-                    errors[partition.partition_index] = error_name(partition.error_code)
-                elif with_timestamps:
-                    offsets[partition.partition_index] = partition.offset
-                    times = found.timestamps.setdefault(topic.name, {})
-                    times[partition.partition_index] = partition.timestamp
-                elif partition.offset >= 0:
-                    offsets[partition.partition_index] = partition.offset
-    return FoundOffsets(found.offsets, found.timestamps, found.errors, leader_moved)
-
-
-TOPIC_RESOURCE: Final = 2
-RETENTION_MS: Final = "retention.ms"
-RETENTION_BYTES: Final = "retention.bytes"
-CLEANUP_POLICY: Final = "cleanup.policy"
-
-
-def read_topic_configs(reply: Any) -> dict[str, TopicConfig]:
-    """Read a DescribeConfigs reply; topics with an error are left out."""
-    found = {}
-    for result in reply.results:
-        if result.error_code or result.resource_type != TOPIC_RESOURCE:
-            continue
-        values = {config.name: config.value for config in result.configs}
-        found[result.resource_name] = _topic_config(
-            values.get(RETENTION_MS), values.get(RETENTION_BYTES), values.get(CLEANUP_POLICY)
-        )
-    return found
-
-
-@lru_cache(maxsize=1_000)
-def _topic_config(
-    retention_ms: str | None, retention_bytes: str | None, policies: str | None
-) -> TopicConfig:
-    """Return one object for all topics that are set alike."""
-    return TopicConfig(
-        _int_or_none(retention_ms),
-        _int_or_none(retention_bytes),
-        None
-        if policies is None
-        else frozenset(policy.strip() for policy in policies.split(",") if policy.strip()),
-    )
-
-
-def read_log_dirs(reply: Any) -> dict[str, dict[int, int]] | Failure:
-    """Read a DescribeLogDirs reply; replicas on a directory that failed are left out."""
-    if reply.error_code:
-        return Failure(f"DescribeLogDirs: {error_name(reply.error_code)}")
-    sizes: dict[str, dict[int, int]] = {}
-    for directory in reply.results:
-        if directory.error_code:
-            continue
-        for topic in directory.topics:
-            for partition in topic.partitions:
-                # a future replica is a copy on its way to another directory of the same broker
-                if not partition.is_future_key:
-                    partitions = sizes.setdefault(topic.name, {})
-                    partitions[partition.partition_index] = partition.partition_size
-    # before version 3 a broker that refuses answers with no directories at all
-    return sizes if reply.results else Failure("DescribeLogDirs: refused, or it has none")
-
-
 # The longest assignment that is cached: 4,096 of them take 2 MB.
 CACHED_BYTES: Final = 512
-
-
-def _int_or_none(value: str | None) -> int | None:
-    return None if value is None else int(value)
 
 
 def decode_assignment(data: bytes) -> Assignment:
@@ -415,7 +254,3 @@ def _named_assignment(assignment: Any) -> Assignment:
     return {
         topic.topic_name: tuple(sorted(topic.partitions)) for topic in assignment.topic_partitions
     }
-
-
-def _described_error(group: Any) -> str:
-    return error_name(group.error_code)

@@ -1,23 +1,24 @@
-"""Encodes and decodes by hand the messages that are most of a poll's bytes: offsets.
+"""OffsetFetch: what groups have committed.
 
-A client library makes an object of every committed offset; the dictionaries that the monitor wants
-can be filled from the bytes directly, at a fifth of the CPU time. Only the compact encoding is
-known here, of OffsetFetch 8 and 9 and of ListOffsets 6 and later: for older brokers the client
-library does it.
+Its reply is most of a poll's bytes, and is read by hand where it is in the compact encoding (versions
+8 and 9): kafka-python makes an object of every committed offset, and the dictionaries that are wanted
+can be filled from the bytes, at a third of the CPU time. Of older brokers kafka-python reads it.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from kafka.protocol.consumer import OffsetFetchRequest
 
 from monitor.kafka.apis.compact import (
     INT16,
     INT32,
     NO_TAGS,
     NULL,
-    Decoded,
     checked,
     encode_name,
     encode_varint,
@@ -25,45 +26,103 @@ from monitor.kafka.apis.compact import (
     read_name,
     skip_tags,
 )
-from monitor.kafka.apis.describe_groups import (
-    COORDINATOR_MOVED,
-    LEADER_MOVED,
-    error_name,
-)
-from monitor.kafka.questions import FoundOffsets, GroupCommits
+from monitor.kafka.apis.error_codes import COORDINATOR_MOVED, error_name
+from monitor.kafka.encoded import EncodedRequest, Reply
+from monitor.kafka.questions import Question, VersionOf
+from monitor.model import PartitionOffsets, nothing
 
-OFFSET_FETCH_VERSIONS: Final = range(8, 10)
-LIST_OFFSETS_VERSIONS: Final = range(6, 12)
-LIST_OFFSETS_WITH_TIMEOUT: Final = 10
+# The first version that takes many groups in one request (KIP-709, brokers from 3.0 on), and the
+# last that names topics; from 10 on topics have only ids.
+MANY_GROUPS: Final = 8
+LAST_WITH_TOPIC_NAMES: Final = 9
 
-# a partition of OffsetFetch whose metadata is empty: index, offset, leader epoch, length of the
-# metadata, error, number of tagged fields
+# a partition whose metadata is empty: index, offset, leader epoch, length of the metadata, error,
+# number of tagged fields
 _COMMIT: Final = struct.Struct(">iqiBhB")
 _COMMIT_START: Final = struct.Struct(">iqi")
-# a partition to ask about: index, leader epoch, timestamp, number of tagged fields
-_ASKED: Final = struct.Struct(">iiqB")
-# a partition of ListOffsets: index, error, timestamp, offset, leader epoch, number of tagged fields
-_OFFSET: Final = struct.Struct(">ihqqiB")
-_OFFSET_START: Final = struct.Struct(">ihqqi")
+_MEMBERLESS: Final = NULL + INT32.pack(-1) + NULL + NO_TAGS
 
 
-def encode_offset_fetch(groups: Iterable[str], version: int) -> bytes:
-    """Return the body of an OffsetFetch request for all commits of these groups."""
+@dataclass(frozen=True, slots=True)
+class GroupCommits:
+    """A group's positions, or its own error; `moved` when another broker coordinates it.
+
+    `lags` has the lag of a share group's partitions, from brokers that tell it. `size` is what it
+    took of the reply, in bytes, 0 where that is not known.
+    """
+
+    offsets: PartitionOffsets = field(default_factory=nothing)
+    lags: PartitionOffsets = field(default_factory=nothing)
+    error: str | None = None
+    moved: bool = False
+    size: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FetchCommits(Question[dict[str, GroupCommits]]):
+    """All committed offsets of each group."""
+
+    groups: Sequence[str]
+
+    def requests(self, version_of: VersionOf) -> list[Any]:
+        """Return one request for all groups, or one per group for brokers before 3.0."""
+        version = min(version_of(OffsetFetchRequest), LAST_WITH_TOPIC_NAMES)
+        if version >= MANY_GROUPS:
+            body = encode(self.groups, version)
+            return [EncodedRequest(OffsetFetchRequest, version, body, raw=True)]
+        return [
+            OffsetFetchRequest(
+                group_id=group,
+                topics=None,
+                require_stable=False,
+                min_version=2,
+                max_version=MANY_GROUPS - 1,
+            )
+            for group in self.groups
+        ]
+
+    def read(self, replies: Sequence[Any]) -> dict[str, GroupCommits]:
+        """Read the commits of each group; raises ValueError where the reply ends too early."""
+        if replies and isinstance(replies[0], Reply):
+            return decode(replies[0].data, replies[0].at)
+        return {
+            group: read_group(reply.topics, reply.error_code)
+            for group, reply in zip(self.groups, replies, strict=True)
+        }
+
+
+def read_group(topics: Iterable[Any], error_code: int) -> GroupCommits:
+    """Read a group's topics from kafka-python's message; an offset of -1 is no commit."""
+    if error_code:
+        return GroupCommits(error=error_name(error_code), moved=error_code in COORDINATOR_MOVED)
+    offsets: dict[str, dict[int, int]] = {}
+    error = None
+    for topic in topics:
+        committed = {}
+        for partition in topic.partitions:
+            index = partition.partition_index
+            if partition.error_code:
+                error = f"{topic.name}-{index}: {error_name(partition.error_code)}"
+            elif partition.committed_offset >= 0:
+                committed[index] = partition.committed_offset
+        if committed:
+            offsets[topic.name] = committed
+    return GroupCommits(offsets, error=error)
+
+
+def encode(groups: Iterable[str], version: int) -> bytes:
+    """Return the body of a request for all commits of these groups."""
     # from version 9 on a member may name itself: none does here
-    rest = NULL + NO_TAGS if version == OFFSET_FETCH_VERSIONS[0] else _MEMBERLESS
+    rest = NULL + NO_TAGS if version == MANY_GROUPS else _MEMBERLESS
     asked = [encode_name(group) + rest for group in groups]
     require_stable = b"\x00"
     return encode_varint(len(asked) + 1) + b"".join(asked) + require_stable + NO_TAGS
 
 
-_MEMBERLESS: Final = NULL + INT32.pack(-1) + NULL + NO_TAGS
-
-
 @checked
-def decode_offset_fetch(data: bytes, at: int) -> Decoded[dict[str, GroupCommits]]:
-    """Read an OffsetFetch reply from its body, which begins at `at`; raises ValueError."""
-    (throttle,) = INT32.unpack_from(data, at)
-    count, at = read_length(data, at + 4)
+def decode(data: bytes, at: int) -> dict[str, GroupCommits]:
+    """Read a reply of version 8 or 9 from its body, which begins at `at`; raises ValueError."""
+    count, at = read_length(data, at + INT32.size)  # after the throttle time
     groups: dict[str, GroupCommits] = {}
     for _ in range(count):
         begin = at
@@ -96,7 +155,7 @@ def decode_offset_fetch(data: bytes, at: int) -> Decoded[dict[str, GroupCommits]
             if code
             else GroupCommits(offsets, error=error, size=at - begin)
         )
-    return Decoded(groups, throttle)
+    return groups
 
 
 def _commits_without_metadata(data: bytes, at: int, end: int, committed: dict[int, int]) -> bool:
@@ -120,63 +179,3 @@ def _commits(data: bytes, at: int, count: int) -> Iterator[tuple[int, int, int, 
         (code,) = INT16.unpack_from(data, at)
         at = skip_tags(data, at + 2)
         yield index, offset, code, at
-
-
-def encode_list_offsets(
-    wanted: Mapping[str, Mapping[int, int]],
-    version: int,
-    *,
-    read_committed: bool,
-    timeout_ms: int,
-) -> bytes:
-    """Return the body of a ListOffsets request; see `questions.ListOffsets` for what is wanted."""
-    no_replica, any_epoch = -1, -1
-    asked = []
-    for topic, times in wanted.items():
-        partitions = [_ASKED.pack(index, any_epoch, at, 0) for index, at in times.items()]
-        asked += [encode_name(topic), encode_varint(len(times) + 1), *partitions, NO_TAGS]
-    return b"".join(
-        [
-            INT32.pack(no_replica),
-            bytes([read_committed]),
-            encode_varint(len(wanted) + 1),
-            *asked,
-            INT32.pack(timeout_ms) if version >= LIST_OFFSETS_WITH_TIMEOUT else b"",
-            NO_TAGS,
-        ]
-    )
-
-
-def list_offsets_decoder(*, with_timestamps: bool) -> Callable[[bytes, int], Decoded[FoundOffsets]]:
-    """Return the reader of a ListOffsets reply; see `replies.read_offsets` for what it returns."""
-
-    @checked
-    def decode(data: bytes, at: int) -> Decoded[FoundOffsets]:
-        (throttle,) = INT32.unpack_from(data, at)
-        count, at = read_length(data, at + 4)
-        found = FoundOffsets({})
-        leader_moved = False
-        for _ in range(count):
-            topic, at = read_name(data, at)
-            partition_count, at = read_length(data, at)
-            offsets = found.offsets[topic] = {}
-            times: dict[int, int] = {}
-            for _ in range(partition_count):
-                index, code, timestamp, offset, _, tags = _OFFSET.unpack_from(data, at)
-                at = skip_tags(data, at + _OFFSET_START.size) if tags else at + _OFFSET.size
-                if code:
-                    leader_moved = leader_moved or code in LEADER_MOVED
-                    found.errors.setdefault(topic, {})[index] = error_name(code)
-                elif with_timestamps:
-                    offsets[index] = offset
-                    times[index] = timestamp
-                elif offset >= 0:
-                    offsets[index] = offset
-            at = skip_tags(data, at)
-            if times:
-                found.timestamps[topic] = times
-        return Decoded(
-            FoundOffsets(found.offsets, found.timestamps, found.errors, leader_moved), throttle
-        )
-
-    return decode

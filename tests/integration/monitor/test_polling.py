@@ -12,9 +12,9 @@ import pytest
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from monitor.kafka.brokers import UnreachableError
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.coordinators import GROUPS_TOPIC
-from monitor.kafka.questions import UnreachableError
 from monitor.kafka.transport import KafkaWire
 from monitor.model import ANSWERED, Refused, Snapshot
 from monitor.settings import KafkaSettings

@@ -7,33 +7,25 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from monitor.kafka.coordinators import GROUPS_TOPIC, partition_of
-from monitor.kafka.questions import (
-    GRACE_S,
-    LATEST,
-    Ask,
-    ClusterMetadata,
+from monitor.kafka.apis.describe_configs import DescribeTopicConfigs
+from monitor.kafka.apis.describe_groups import (
     DescribeClassicGroups,
     DescribeConsumerGroups,
     DescribedGroup,
-    DescribeLogDirs,
     DescribeShareGroups,
     DescribeStreamsGroups,
-    DescribeTopicConfigs,
-    Failure,
-    FetchCommits,
-    FetchShareOffsets,
-    FindCoordinators,
-    FoundLooks,
-    FoundOffsets,
-    GroupCommits,
-    ListedGroup,
-    ListGroups,
-    ListOffsets,
-    LookAtLogs,
-    Metadata,
-    UnreachableError,
 )
+from monitor.kafka.apis.describe_log_dirs import DescribeLogDirs
+from monitor.kafka.apis.fetch import FoundLooks, LookAtLogs
+from monitor.kafka.apis.find_coordinator import FindCoordinators
+from monitor.kafka.apis.list_groups import ListedGroup, ListGroups
+from monitor.kafka.apis.list_offsets import LATEST, FoundOffsets, ListOffsets
+from monitor.kafka.apis.metadata import ClusterMetadata, Metadata
+from monitor.kafka.apis.offset_fetch import FetchCommits, GroupCommits
+from monitor.kafka.apis.share_offsets import FetchShareOffsets
+from monitor.kafka.brokers import GRACE_S, UnreachableError
+from monitor.kafka.coordinators import GROUPS_TOPIC, partition_of
+from monitor.kafka.questions import Ask, Failure
 from monitor.model import Broker, LogLook, Partition, Topic, TopicConfig
 
 

@@ -10,18 +10,16 @@ from typing import Any
 
 import pytest
 
-from monitor.kafka.apis.describe_groups import decode_assignment
-from monitor.kafka.batches import MAX_GROUPS, MEANT_BYTES, Batches
-from monitor.kafka.collector import Collector, Intervals
-from monitor.kafka.questions import (
-    Ask,
+from monitor.kafka.apis.describe_groups import (
     DescribeClassicGroups,
     DescribedGroup,
-    Failure,
-    FetchCommits,
-    GroupCommits,
-    ListedGroup,
+    decode_assignment,
 )
+from monitor.kafka.apis.list_groups import ListedGroup
+from monitor.kafka.apis.offset_fetch import FetchCommits, GroupCommits
+from monitor.kafka.batches import MAX_GROUPS, MEANT_BYTES, Batches
+from monitor.kafka.collector import Collector, Intervals
+from monitor.kafka.questions import Ask, Failure
 from monitor.model import ANSWERED, CLASSIC, Refused
 from tests.unit.monitor.fake_brokers import FakeBrokers
 

@@ -21,8 +21,11 @@ from structlog.testing import capture_logs
 
 import monitor.kafka
 from monitor.commands.watching import what_is_missing
+from monitor.kafka.apis.describe_groups import DescribedGroup
+from monitor.kafka.apis.list_groups import ListedGroup
+from monitor.kafka.apis.offset_fetch import GroupCommits
 from monitor.kafka.collector import Collector, Intervals
-from monitor.kafka.questions import DescribedGroup, Failure, GroupCommits, ListedGroup
+from monitor.kafka.questions import Failure
 from monitor.kafka.steps import Step
 from monitor.model import (
     CLASSIC,

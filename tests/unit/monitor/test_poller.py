@@ -17,8 +17,10 @@ from monitor.exposition import burrow, kminion, lag_exporter, process
 from monitor.exposition.catalogue import CHOICES
 from monitor.exposition.metrics import BROKERS
 from monitor.exposition.series import Block
+from monitor.kafka.apis.list_groups import ListedGroup
+from monitor.kafka.apis.offset_fetch import GroupCommits
 from monitor.kafka.collector import Collector, Intervals
-from monitor.kafka.questions import Ask, GroupCommits, ListedGroup
+from monitor.kafka.questions import Ask
 from monitor.model import (
     CLASSIC,
     Broker,
