@@ -4,9 +4,9 @@ Rounds: metadata when due, log starts when due, group lists, then commits and me
 then what is asked rarely. Commits go before log ends, so that no commit is past an end only because
 it was read later. They go after log starts, so that no commit is before a start only because it was
 read earlier: Kafka Streams deletes records as soon as it has committed past them, and a start that
-is read later would tell of a loss. In a round every broker gets one request per API, all sent before any is awaited. A broker
-that fails is not asked again in the same poll; the next poll asks it again, but no longer waits for
-it. What it last said is kept, marked stale, with the time at which it was seen.
+is read later would tell of a loss. In a round every broker gets one request per API, all sent before
+any is awaited. A broker that fails is not asked again in the same poll; the next poll asks it again,
+but no longer waits for it. What it last said is kept, marked silent, with the time at which it was seen.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Final
 
 from monitor.analysis.guard import Failure, Guard
 from monitor.kafka.apis.list_offsets import FoundOffsets
-from monitor.kafka.apis.metadata import ClusterMetadata, Metadata
-from monitor.kafka.brokers import Brokers, UnreachableError
-from monitor.kafka.coordinators import GROUPS_TOPIC
+from monitor.kafka.apis.metadata import ClusterMetadata
+from monitor.kafka.brokers import Brokers
+from monitor.kafka.cluster import Cluster
 from monitor.kafka.details import LogDirs, TopicConfigs
 from monitor.kafka.exchange import Exchange
 from monitor.kafka.groups import GroupCollector
@@ -37,7 +37,7 @@ from monitor.kafka.offsets import (
 )
 from monitor.kafka.questions import Ask
 from monitor.kafka.steps import Step, Steps
-from monitor.model import Group, LogLook, LogSizes, Offsets, Snapshot, Topic, TopicConfig
+from monitor.model import Group, LogLook, LogSizes, Offsets, Snapshot, TopicConfig
 
 # Names remembered by a filter: a regular expression costs more than a look-up.
 FILTER_CACHE: Final = 100_000
@@ -88,20 +88,23 @@ class Collector:
     ) -> None:
         self._brokers = brokers
         self._intervals = intervals
-        self._wants_topic = wants_topic and lru_cache(FILTER_CACHE)(wants_topic)
-        self._groups = GroupCollector(
-            wants_group and lru_cache(FILTER_CACHE)(wants_group), self._wants_topic
+        wants_topic = wants_topic and lru_cache(FILTER_CACHE)(wants_topic)
+        wants_group = wants_group and lru_cache(FILTER_CACHE)(wants_group)
+        self._groups = GroupCollector(wants_group, wants_topic)
+        self._cluster = Cluster(
+            brokers,
+            intervals.request_timeout,
+            intervals.metadata,
+            wants_topic=wants_topic,
+            monotonic=monotonic,
         )
         self._configs = intervals.topic_configs and TopicConfigs(intervals.topic_configs)
         self._log_dirs = intervals.log_sizes and LogDirs(intervals.log_sizes)
         self._read_committed = read_committed
         self._clock = clock
         self._monotonic = monotonic
-        self._metadata: ClusterMetadata | None = None
-        self._metadata_due_at = 0.0
-        self._leaderless_since: float | None = None
-        self._start_offsets_due_at = 0.0
-        self._questions = OffsetQuestions({}, intervals.request_timeout)
+        self._starts_due_at = 0.0
+        self._starts_asked: OffsetQuestions | None = None  # with these they were read
         self._looks = LogLooks()
         self._reached = False  # whether a broker ever answered at the address that it advertises
         self._unknown_topics: frozenset[str] = frozenset()
@@ -116,7 +119,7 @@ class Collector:
 
     def connect(self, timeout_s: float) -> None:
         """Reach the cluster, so that the first poll need not; raises UnreachableError."""
-        self._take(self._brokers.find_cluster(timeout_s))
+        self._cluster.find(timeout_s)
 
     def poll(self) -> Snapshot:
         """Ask all brokers and return what they said.
@@ -181,7 +184,7 @@ class Collector:
         self._times_exchange = self._times_exchange or self._exchange.aside(self._steps_between)
         self._times_exchange.ask(asks)
         if leader_moved(asks):
-            self._metadata_due_at = 0.0
+            self._cluster.read_soon()
         found: dict[str, dict[int, OffsetAndTime]] = {}
         for ask in asks:
             if ask.answer is None:
@@ -205,7 +208,7 @@ class Collector:
         self._looks_exchange = self._looks_exchange or self._exchange.aside(self._steps_between)
         found = self._looks.look(self._looks_exchange, self._last.topics, wanted)
         if self._looks.leader_moved:
-            self._metadata_due_at = 0.0
+            self._cluster.read_soon()
         return found
 
     def take_request_counts(self) -> dict[str, int]:
@@ -226,74 +229,23 @@ class Collector:
         return Exchange(self._brokers, limit, suspects, started_at, self._steps)
 
     def _refresh_metadata(self, exchange: Exchange) -> ClusterMetadata:
-        known = self._metadata
-        if known is None:
+        if self._cluster.metadata is None:
             # without any there is nobody to ask: what is raised here is the poll's failure
-            return self._take(self._brokers.find_cluster(self._intervals.request_timeout))
-        newer = self._steps.attempt(Step.METADATA, "", self._newer_metadata, exchange, known)
-        return newer or known
+            return self._cluster.find(self._intervals.request_timeout)
+        self._steps.attempt(Step.METADATA, "", self._newer_metadata, exchange)
+        return self._cluster.metadata
 
-    def _newer_metadata(self, exchange: Exchange, known: ClusterMetadata) -> ClusterMetadata:
-        """Return the metadata, read anew when that is due."""
-        healthy = exchange.healthy(known.brokers)
-        if healthy:
-            if self._monotonic() < self._metadata_due_at:
-                return known
-            # another broker each time: one that lags behind in metadata is not believed for ever
-            ask = Ask(healthy[int(self._monotonic()) % len(healthy)], Metadata())
-            exchange.ask([ask])
-            return known if ask.answer is None else self._take(ask.answer)
-        try:
-            found = self._brokers.find_cluster(self._intervals.request_timeout)
-        except UnreachableError as error:
-            for broker in known.brokers.values():
-                cause = error.causes.get(broker.address) or self._causes.get(broker.id)
-                exchange.down[broker.id] = cause or "no broker answers"
-            exchange.errors.append(str(error))
-            self._metadata = replace(known, bootstrap=None)  # it answers no more
-            return self._metadata
-        exchange.suspects = frozenset()
-        return self._take(found)
-
-    def _take(self, found: ClusterMetadata) -> ClusterMetadata:
-        """Have the metadata be what is known from now on; return it as it is kept."""
-        known = self._metadata
-        found = replace(found, missing_brokers=_replicas(found.topics) - found.brokers.keys())
-        if GROUPS_TOPIC in found.topics:
-            found = replace(found, group_partitions=found.topics[GROUPS_TOPIC].partitions)
-        if self._wants_topic is not None:
-            wanted = {n: topic for n, topic in found.topics.items() if self._wants_topic(n)}
-            found = replace(found, topics=wanted)
-        if found.bootstrap is None and known is not None:
-            found = replace(found, bootstrap=known.bootstrap)
-        self._plan_metadata(found)
-        if known is not None:
-            self._forget_replaced(found, known)
-        if known is not None and found.topics == known.topics:
-            # the same objects as before: what was made of them (questions, text) is still right
-            found = replace(found, topics=known.topics)
-        else:
-            self._questions = OffsetQuestions(found.topics, self._intervals.request_timeout)
-            self._start_offsets_due_at = 0.0
-        self._metadata = found
-        return found
-
-    def _plan_metadata(self, found: ClusterMetadata) -> None:
-        """Have the metadata refreshed in time, sooner while partitions have no leader.
-
-        Nobody is asked about those, so no answer tells that they have one again. The wait is as
-        long as they had none: a partition that is lost for good does not cost a request per poll.
-        """
-        now = self._monotonic()
-        self._leaderless_since = (
-            (now if self._leaderless_since is None else self._leaderless_since)
-            if found.leaderless
-            else None
+    def _newer_metadata(self, exchange: Exchange) -> None:
+        """Read the metadata anew when that is due; forget the offsets of topics created anew."""
+        self._cluster.refresh(exchange, self._causes)
+        anew = self._cluster.replaced
+        self._last = replace(
+            self._last,
+            start_offsets=without(self._last.start_offsets, anew),
+            end_offsets=without(self._last.end_offsets, anew),
+            stable_offsets=without(self._last.stable_offsets, anew),
         )
-        wait = self._intervals.metadata
-        if self._leaderless_since is not None:
-            wait = min(wait, now - self._leaderless_since)
-        self._metadata_due_at = now + wait
+        self._cluster.replaced = frozenset()
 
     def _read(self, exchange: Exchange, metadata: ClusterMetadata, now: float) -> _Read:
         """Take the steps in their order; one that fails leaves what was known, as silent."""
@@ -305,7 +257,7 @@ class Collector:
         asked = attempt(Step.LOG_ENDS, "", self._ask_ends, exchange)
         latest, stable = asked or ([], [])
         # where they could not be asked for, all are as they were, and silent
-        kept = metadata.topics, self._questions.leaderless
+        kept = metadata.topics, self._cluster.questions.leaderless
         ends = attempt(Step.LOG_ENDS, "", join, latest, last.end_offsets, *kept)
         ends = ends or silenced(last.end_offsets)
         stable_ends = last.stable_offsets
@@ -316,7 +268,7 @@ class Collector:
         same = attempt(Step.SAME_LOGS, "", self._of_these_logs, starts, ends)
         if same is None:
             # starts that may be of other logs would tell of losses
-            same, self._start_offsets_due_at = Offsets(), 0.0
+            same, self._starts_due_at = Offsets(), 0.0
         self._ask_rarely(exchange, metadata, now)
         attempt(Step.NEWER_METADATA, "", self._notice_what_is_newer, exchange, groups, metadata)
         configs = self._configs.latest if self._configs else {}
@@ -326,25 +278,27 @@ class Collector:
     def _read_starts(self, exchange: Exchange, metadata: ClusterMetadata, now: float) -> Offsets:
         """Return the log starts, read anew when that is due."""
         last = self._last.start_offsets
-        if now < self._start_offsets_due_at:
+        questions = self._cluster.questions
+        if now < self._starts_due_at and questions is self._starts_asked:
             return last
-        earliest = self._questions.earliest()
+        earliest = questions.earliest()
         exchange.ask(earliest)
         if all(ask.answer is not None for ask in earliest):
-            self._start_offsets_due_at = now + self._intervals.start_offsets
+            self._starts_due_at = now + self._intervals.start_offsets
+            self._starts_asked = questions
         if leader_moved(earliest):
-            self._metadata_due_at = 0.0
-        return join(earliest, last, metadata.topics, self._questions.leaderless)
+            self._cluster.read_soon()
+        return join(earliest, last, metadata.topics, questions.leaderless)
 
     def _ask_ends(
         self, exchange: Exchange
     ) -> tuple[list[Ask[FoundOffsets]], list[Ask[FoundOffsets]]]:
         """Ask in one round for the log ends, and the last stable offsets where those are wanted."""
-        latest = self._questions.latest()
-        stable = self._questions.stable() if self._read_committed else []
+        latest = self._cluster.questions.latest()
+        stable = self._cluster.questions.stable() if self._read_committed else []
         exchange.ask([*latest, *stable])
         if leader_moved([*latest, *stable]):
-            self._metadata_due_at = 0.0
+            self._cluster.read_soon()
         return latest, stable
 
     def _of_these_logs(self, starts: Offsets, ends: Offsets) -> Offsets:
@@ -358,7 +312,8 @@ class Collector:
             # also of ends that are as they were; that is too much to look through at every poll
             anew |= created_anew(ends, Offsets(), starts)
         if anew:
-            self._start_offsets_due_at = self._metadata_due_at = 0.0
+            self._starts_due_at = 0.0
+            self._cluster.read_soon()
         return without(starts, anew)
 
     def _ask_rarely(self, exchange: Exchange, metadata: ClusterMetadata, now: float) -> None:
@@ -369,23 +324,6 @@ class Collector:
             self._steps.attempt(Step.TOPIC_CONFIGS, "", read, exchange, now, topics, brokers)
         if self._log_dirs:
             self._steps.attempt(Step.LOG_SIZES, "", self._log_dirs.read, exchange, now, brokers)
-
-    def _forget_replaced(self, found: ClusterMetadata, known: ClusterMetadata) -> None:
-        """Forget the offsets of topics that the metadata say were created anew."""
-        anew = frozenset(
-            name
-            for name, topic in found.topics.items()
-            if (before := known.topics.get(name)) is not None
-            and topic is not before
-            # brokers before 2.8 tell no ids, but partitions never become fewer
-            and (topic.id != before.id or len(topic.partitions) < len(before.partitions))
-        )
-        self._last = replace(
-            self._last,
-            start_offsets=without(self._last.start_offsets, anew),
-            end_offsets=without(self._last.end_offsets, anew),
-            stable_offsets=without(self._last.stable_offsets, anew),
-        )
 
     def _told(self, exchange: Exchange, metadata: ClusterMetadata) -> dict[int, str]:
         """Return why brokers did not answer.
@@ -419,7 +357,7 @@ class Collector:
             if topic not in metadata.topics
         )
         if exchange.down or self._groups.moving or unknown - self._unknown_topics:
-            self._metadata_due_at = 0.0
+            self._cluster.read_soon()
         self._unknown_topics = unknown
 
 
@@ -434,10 +372,3 @@ def _shared_addresses(metadata: ClusterMetadata) -> list[str]:
         for address, brokers in at.items()
         if len(brokers) > 1
     ]
-
-
-def _replicas(topics: Mapping[str, Topic]) -> frozenset[int]:
-    """Return the brokers that hold, or should hold, a replica of anything."""
-    # most partitions share a few lists of replicas
-    lists = {p.replicas for topic in topics.values() for p in topic.partitions.values()}
-    return frozenset().union(*lists)
