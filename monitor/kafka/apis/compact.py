@@ -1,5 +1,6 @@
 """Kafka's compact ("flexible") encoding, KIP-482: lengths, names, tagged fields.
 
+Where bytes end too early, readers raise IndexError or struct.error.
 Names are interned: 2,000 groups that read one topic share one string.
 """
 
@@ -7,29 +8,12 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Callable
-from functools import wraps
-from typing import Final, TypeVar
-
-Read = TypeVar("Read")
+from typing import Final
 
 INT32: Final = struct.Struct(">i")
 INT16: Final = struct.Struct(">h")
 NO_TAGS: Final = b"\x00"
 NULL: Final = b"\x00"
-
-
-def checked(read: Callable[[bytes, int], Read]) -> Callable[[bytes, int], Read]:
-    """Have a reader raise ValueError, and nothing else, where the bytes end too early."""
-
-    @wraps(read)
-    def read_checked(data: bytes, at: int) -> Read:
-        try:
-            return read(data, at)
-        except (struct.error, IndexError) as error:
-            raise ValueError(f"a reply of {len(data)} bytes ends too early") from error
-
-    return read_checked
 
 
 def encode_varint(value: int) -> bytes:

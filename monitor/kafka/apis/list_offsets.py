@@ -47,7 +47,7 @@ class ListOffsets(Question[FoundOffsets]):
     """The offset of each partition at LATEST, EARLIEST or a timestamp in milliseconds.
 
     The same question is asked at every poll, so `encoded` keeps its version and bytes. `wanted` must
-    not change. `read_committed` has LATEST mean the last stable offset. The broker searches remote
+    not change; `by_time` says whether it has a timestamp. `read_committed` has LATEST mean the last stable offset. The broker searches remote
     storage for `timeout_ms` at most (from version 10 on; 0 would be its own default, 30 s).
     """
 
@@ -55,6 +55,10 @@ class ListOffsets(Question[FoundOffsets]):
     read_committed: bool = False
     timeout_ms: int = 3_500
     encoded: tuple[int, bytes] | None = None
+    by_time: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.by_time = any(at >= 0 for times in self.wanted.values() for at in times.values())
 
     def requests(self, version_of: VersionOf) -> list[Any]:
         """Return one request for all partitions."""
@@ -71,7 +75,6 @@ class ListOffsets(Question[FoundOffsets]):
     def read(self, replies: Sequence[Any]) -> FoundOffsets:
         """Read the offsets; -1 is an answer only where a timestamp was asked for."""
         (reply,) = replies
-        by_time = any(at >= 0 for times in self.wanted.values() for at in times.values())
         found = FoundOffsets({})
         leader_moved = False
         for topic in reply.topics:
@@ -82,7 +85,7 @@ class ListOffsets(Question[FoundOffsets]):
                     leader_moved = leader_moved or partition.error_code in LEADER_MOVED
                     errors = found.errors.setdefault(topic.name, {})
                     errors[partition.partition_index] = error_name(partition.error_code)
-                elif by_time:
+                elif self.by_time:
                     offsets[partition.partition_index] = partition.offset
                     times[partition.partition_index] = partition.timestamp
                 elif partition.offset >= 0:

@@ -8,8 +8,9 @@ can be filled from the bytes, at a third of the CPU time. Of older brokers kafka
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice, repeat
 from typing import Any, Final
 
 from kafka.protocol.consumer import OffsetFetchRequest
@@ -19,7 +20,6 @@ from monitor.kafka.apis.compact import (
     INT32,
     NO_TAGS,
     NULL,
-    checked,
     encode_name,
     encode_varint,
     read_length,
@@ -43,12 +43,17 @@ _COMMIT_START: Final = struct.Struct(">iqi")
 _MEMBERLESS: Final = NULL + INT32.pack(-1) + NULL + NO_TAGS
 
 
+# The bytes of a group's commits that are kept until the next poll, at most: about 100 commits. What
+# is made of them takes five times as much.
+KEPT_BYTES: Final = 2_048
+
+
 @dataclass(frozen=True, slots=True)
 class GroupCommits:
     """A group's positions, or its own error; `moved` when another broker coordinates it.
 
     `lags` has the lag of a share group's partitions, from brokers that tell it. `size` is what it
-    took of the reply, in bytes, 0 where that is not known.
+    took of the reply, in bytes, 0 where that is not known. `raw` are those bytes, where they are few.
     """
 
     offsets: PartitionOffsets = field(default_factory=nothing)
@@ -56,13 +61,18 @@ class GroupCommits:
     error: str | None = None
     moved: bool = False
     size: int = field(default=0, compare=False)
+    raw: bytes = field(default=b"", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class FetchCommits(Question[dict[str, GroupCommits]]):
-    """All committed offsets of each group."""
+    """All committed offsets of each group.
+
+    Groups that say the same as in `known`, by group id, have the same object in the answer.
+    """
 
     groups: Sequence[str]
+    known: Mapping[str, GroupCommits] = field(default_factory=nothing, compare=False, repr=False)
 
     def requests(self, version_of: VersionOf) -> list[Any]:
         """Return one request for all groups, or one per group for brokers before 3.0."""
@@ -84,11 +94,14 @@ class FetchCommits(Question[dict[str, GroupCommits]]):
     def read(self, replies: Sequence[Any]) -> dict[str, GroupCommits]:
         """Read the commits of each group; raises ValueError where the reply ends too early."""
         if replies and isinstance(replies[0], Reply):
-            return decode(replies[0].data, replies[0].at)
+            return decode(replies[0].data, replies[0].at, self.groups, self.known)
         return {
             group: read_group(reply.topics, reply.error_code)
             for group, reply in zip(self.groups, replies, strict=True)
         }
+
+
+_NOTHING_KNOWN: Final[Mapping[str, GroupCommits]] = nothing()
 
 
 def read_group(topics: Iterable[Any], error_code: int) -> GroupCommits:
@@ -119,12 +132,34 @@ def encode(groups: Iterable[str], version: int) -> bytes:
     return encode_varint(len(asked) + 1) + b"".join(asked) + require_stable + NO_TAGS
 
 
-@checked
-def decode(data: bytes, at: int) -> dict[str, GroupCommits]:
-    """Read a reply of version 8 or 9 from its body, which begins at `at`; raises ValueError."""
+def decode(
+    data: bytes,
+    at: int,
+    asked: Sequence[str] = (),
+    known: Mapping[str, GroupCommits] = _NOTHING_KNOWN,
+) -> dict[str, GroupCommits]:
+    """Read a reply of version 8 or 9 from its body, which begins at `at`; raises ValueError.
+
+    Most groups have committed nothing since the last poll: where the bytes of one that was `asked`
+    about, in this order, are those that are `known`, they need not be read again.
+    """
+    try:
+        return _groups(data, at, asked, known)
+    except (struct.error, IndexError) as error:
+        raise ValueError(f"a reply of {len(data)} bytes ends too early") from error
+
+
+def _groups(
+    data: bytes, at: int, asked: Iterable[str], known: Mapping[str, GroupCommits]
+) -> dict[str, GroupCommits]:
     count, at = read_length(data, at + INT32.size)  # after the throttle time
     groups: dict[str, GroupCommits] = {}
-    for _ in range(count):
+    for expected in islice(chain(asked, repeat("")), count):
+        before = known.get(expected)
+        if before is not None and before.raw and data.startswith(before.raw, at):
+            groups[expected] = before
+            at += before.size
+            continue
         begin = at
         group_id, at = read_name(data, at)
         topic_count, at = read_length(data, at)
@@ -153,7 +188,12 @@ def decode(data: bytes, at: int) -> dict[str, GroupCommits]:
         groups[group_id] = (
             GroupCommits(error=error_name(code), moved=code in COORDINATOR_MOVED)
             if code
-            else GroupCommits(offsets, error=error, size=at - begin)
+            else GroupCommits(
+                offsets,
+                error=error,
+                size=at - begin,
+                raw=data[begin:at] if at - begin <= KEPT_BYTES else b"",
+            )
         )
     return groups
 
