@@ -18,7 +18,18 @@ class Reply:
 
     data: bytes
     at: int
+    version: int
     throttle_time_ms: int  # kafka-python looks for it
+
+    @property
+    def whole_body(self) -> bytes:
+        """Return the body with the throttle time."""
+        return self.data[self.at :]
+
+    @property
+    def body(self) -> bytes:
+        """Return the body after the throttle time."""
+        return self.data[self.at + _THROTTLE.size :]
 
 
 class EncodedRequest:
@@ -40,7 +51,7 @@ class EncodedRequest:
         """Make the header; kafka-python then finds in it how the reply is read."""
         self._empty.with_header(correlation_id=correlation_id, client_id=client_id)
         header = self._empty.header
-        self.header = _Awaited(header) if self._raw else header
+        self.header = _Awaited(header, self.API_VERSION) if self._raw else header
 
     def encode(self, *, framed: bool, header: bool) -> bytes:
         """Return size, header and body."""
@@ -56,8 +67,9 @@ class EncodedRequest:
 class _Awaited:
     """What kafka-python keeps of a request that it has sent, and reads its reply with."""
 
-    def __init__(self, header: Any) -> None:
+    def __init__(self, header: Any, version: int) -> None:
         self.correlation_id = header.correlation_id
+        self._version = version
         self._theirs = header.get_response_class()
 
     def get_response_class(self) -> _Awaited:
@@ -68,4 +80,4 @@ class _Awaited:
 
     def decode(self, buffer: Any) -> Reply:
         data, at = bytes(buffer), buffer.tell()
-        return Reply(data, at, *_THROTTLE.unpack_from(data, at))
+        return Reply(data, at, self._version, *_THROTTLE.unpack_from(data, at))

@@ -59,6 +59,7 @@ class GroupCollector:
         self._wants_topic = wants_topic
         self._seen_at: dict[str, float] = {}  # when each group's coordinator last answered
         self._metadata: ClusterMetadata | None = None  # that the epochs of empty groups are from
+        self._list_questions: dict[int, ListGroups] = {}
         self._answers = GroupAnswers()
         self._answering_since: dict[int, float] | None = None  # brokers that sent their lists
         self._unlisted: frozenset[str] = frozenset()  # of the last poll, asked by name
@@ -73,9 +74,10 @@ class GroupCollector:
         last: Mapping[str, Group],
     ) -> dict[str, Group]:
         """Return all groups; those whose coordinator is silent or away as they were, and silent."""
-        lists: list[Ask[list[ListedGroup]]] = [
-            Ask(broker, ListGroups()) for broker in metadata.brokers
-        ]
+        self._list_questions = {
+            broker: self._list_questions.get(broker) or ListGroups() for broker in metadata.brokers
+        }
+        lists = [Ask(broker, question) for broker, question in self._list_questions.items()]
         exchange.ask(lists)
         if self._wants_group is not None:
             for ask in lists:

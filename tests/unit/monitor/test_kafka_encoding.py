@@ -7,14 +7,18 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kafka.protocol.admin import ListGroupsResponse
 from kafka.protocol.consumer import (
     OffsetFetchRequest,
     OffsetFetchResponse,
 )
 
 from monitor.kafka.apis import list_offsets, offset_fetch
+from monitor.kafka.apis.list_groups import ListedGroup, ListGroups
 from monitor.kafka.apis.list_offsets import ListOffsets
-from monitor.kafka.apis.offset_fetch import FetchCommits, GroupCommits
+from monitor.kafka.apis.offset_fetch import KEPT_BYTES, FetchCommits, GroupCommits
+from monitor.kafka.encoded import Reply
+from monitor.kafka.questions import Failure
 
 Group = OffsetFetchResponse.OffsetFetchResponseGroup
 FetchTopic = Group.OffsetFetchResponseTopics
@@ -155,3 +159,75 @@ def test_a_broker_older_than_offset_fetch_8_is_asked_once_per_group_all_at_once(
             "b": GroupCommits(error="NOT_COORDINATOR", moved=True),
             "c": GroupCommits(error="GROUP_AUTHORIZATION_FAILED"),
         }
+
+
+def committed(group_id: str, offset: int, metadata: str = "") -> Any:
+    partition = FetchPartition(
+        partition_index=0,
+        committed_offset=offset,
+        committed_leader_epoch=0,
+        metadata=metadata,
+        error_code=0,
+    )
+    return Group(
+        group_id=group_id, topics=[FetchTopic(name="t", partitions=[partition])], error_code=0
+    )
+
+
+def replied(*groups: Any) -> Reply:
+    data = bytes(OffsetFetchResponse(throttle_time_ms=0, groups=groups).encode(version=9))
+    return Reply(data, 0, 9, 0)
+
+
+@given(
+    before=st.lists(fetched_groups, max_size=4, unique_by=lambda group: group.group_id),
+    now=st.lists(fetched_groups, max_size=4, unique_by=lambda group: group.group_id),
+    kept=st.sets(st.integers(min_value=0, max_value=3)),
+    asked_in_order=st.booleans(),
+)
+def test_what_is_known_changes_no_answer(
+    *, before: list[Any], now: list[Any], kept: set[int], asked_in_order: bool
+) -> None:
+    known = FetchCommits([g.group_id for g in before]).read([replied(*before)])
+    same = [group for index, group in enumerate(before) if index in kept]
+    others = [group for group in now if group.group_id not in {g.group_id for g in same}]
+    asked = [group.group_id for group in (*same, *others)]
+    question = FetchCommits(asked if asked_in_order else asked[::-1], known)
+    found = question.read([replied(*same, *others)])
+    assert found == theirs([*same, *others])
+
+
+def test_a_group_that_says_the_same_again_has_the_same_object_unless_it_is_large() -> None:
+    groups = [committed("a", 1), committed("b", 2), committed("large", 3, "m" * KEPT_BYTES)]
+    known = FetchCommits(["a", "b", "large"]).read([replied(*groups)])
+    groups[1] = committed("b", 5)
+    found = FetchCommits(["a", "b", "large"], known).read([replied(*groups)])
+    assert found["a"] is known["a"]
+    assert found["b"].offsets == {"t": {0: 5}}
+    assert found["large"] == known["large"]
+    assert not known["large"].raw
+
+
+def listed(*groups: str, error: int = 0, throttle: int = 0) -> Reply:
+    entry = ListGroupsResponse.ListedGroup
+    told = ListGroupsResponse(
+        throttle_time_ms=throttle,
+        error_code=error,
+        groups=[
+            entry(group_id=g, protocol_type="consumer", group_state="Empty", group_type="Classic")
+            for g in groups
+        ],
+    )
+    return Reply(bytes(told.encode(version=5)), 0, 5, throttle)
+
+
+def test_a_list_of_groups_that_is_as_before_is_the_same_object_and_a_refusal_is_none() -> None:
+    question = ListGroups()
+    first = question.read([listed("a", "b")])
+    assert first == [ListedGroup(g, "classic", "Empty", "consumer") for g in ("a", "b")]
+    assert question.read([listed("a", "b", throttle=7)]) is first
+    assert question.read([listed("a", "b", error=14)]) == Failure(
+        "ListGroups: COORDINATOR_LOAD_IN_PROGRESS"
+    )
+    assert question.read([listed("a")]) == [ListedGroup("a", "classic", "Empty", "consumer")]
+    assert question.read([listed("a", "b")]) == first
