@@ -24,7 +24,7 @@ from monitor.every import Every, cause_of
 from monitor.exposition.catalogue import ALWAYS, DEFAULT_FAMILIES
 from monitor.exposition.metrics import MONITOR_DATA_AGE
 from monitor.exposition.own import faults
-from monitor.exposition.render import Page, Renderer
+from monitor.exposition.render import Page, Parts, Renderer, page_of
 from monitor.exposition.samples import Choice, blocks
 from monitor.exposition.series import Block, Level
 from monitor.kafka.brokers import UnreachableError
@@ -56,7 +56,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What readers see: a state and the page rendered from it.
+    """What readers see: a state and the page rendered from it, of which `parts` are the lines.
 
     `succeeded_at` is when a poll last reached a broker, in seconds of the monotonic clock: the wall
     clock may be set back or forth. `oldest_at` is when the oldest that the page shows was seen, None
@@ -66,6 +66,7 @@ class Published:
 
     state: State
     page: Page
+    parts: Parts
     succeeded_at: float | None = None
     oldest_at: float | None = None
 
@@ -230,15 +231,15 @@ class Poller:
                     },
                 ),
             )
-            page = self._renderer.render(found, self._guard)
+            parts = self._renderer.parts(found, self._guard)
         except Exception as error:  # noqa: BLE001  # a page that says so is better than an old one
             cause = f"the monitor failed to make its page: {cause_of(error)}"
             _log.error("page failed", cause=cause, exc_info=error)
             state = replace(state, error=cause, snapshot=None, groups={})
-            page = self._renderer.render(blocks(state, self._choice))
+            parts = self._renderer.parts(blocks(state, self._choice))
         oldest_at = state.without_older_than(self._stale_after_s).oldest_at
-        page = self._with_age(page, state.cluster, oldest_at)
-        return Published(state, page, succeeded_at, oldest_at)
+        page = self._with_age(page_of(parts), state.cluster, oldest_at)
+        return Published(state, page, parts, succeeded_at, oldest_at)
 
     def _with_age(self, page: Page, cluster: str, oldest_at: float | None) -> Page:
         """Return the page ending with the age of its oldest figure as of now."""

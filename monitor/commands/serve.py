@@ -12,9 +12,7 @@ from monitor.commands.watching import collector_of, rules_of
 from monitor.exposition import process
 from monitor.memory import keep_heap_small
 from monitor.poller import Poller
-from monitor.pools.settings import read_database_settings
 from monitor.pools.watch import DatabaseWatch
-from monitor.settings import SettingsError
 from monitor.web.app import create_app
 from monitor.web.server import AddressError, WebServer
 from monitor.web.tls import Certificate, CertificateError
@@ -30,24 +28,18 @@ from monitor.web.tls import Certificate, CertificateError
     metavar="SECONDS",
     help="Time between polls. [env: MONITOR_POLL_INTERVAL; default: 15]",
 )
-@click.option(
-    "--cluster",
-    help="Name of the cluster in metrics. [env: MONITOR_CLUSTER; default: the cluster's id]",
-)
 @click.option("--wait", is_flag=True, help="Wait for a cluster that can't be reached yet.")
-def serve(*, wait: bool, **given: Any) -> None:
+def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
     """Poll the cluster and serve /metrics, /health, /ready and a status page.
 
     MONITOR_TLS_CERTFILE and MONITOR_TLS_KEYFILE make it HTTPS, MONITOR_USERNAME and
     MONITOR_PASSWORD ask for a login.
     """
     keep_heap_small()
-    kafka, settings = options.settings(**given)
+    configuration = source.read(**given)
+    kafka, settings = configuration.one()
     logs.configure(settings.log_level, settings.log_format)
-    try:
-        databases = DatabaseWatch(read_database_settings())
-    except SettingsError as error:
-        raise options.Refusal(str(error)) from None
+    databases = DatabaseWatch(configuration.databases)
     with collector_of(kafka, settings, connect=not wait) as collector:
         poller = Poller(
             collector,

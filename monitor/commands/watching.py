@@ -23,6 +23,7 @@ from monitor.kafka.diagnose import identify
 from monitor.kafka.transport import KafkaWire
 from monitor.model import Snapshot
 from monitor.settings import KafkaSettings, MonitorSettings, split_address
+from monitor.state import is_used
 from monitor.words import plural, safe
 
 # Within the ten seconds in which a wrong address must be told, diagnosis included.
@@ -106,8 +107,8 @@ def look(
 
     def read() -> Look:
         snapshot = collector.poll()
-        chosen = selection.chosen(snapshot, analyst.measure(snapshot))
-        return Look(snapshot, chosen, what_is_missing(snapshot).lines)
+        chosen, notes = choose(selection, settings, snapshot, analyst.measure(snapshot))
+        return Look(snapshot, chosen, what_is_missing(snapshot).lines, notes)
 
     if watch is not None and screen.is_possible():
         last = screen.show(read, watch)
@@ -120,6 +121,33 @@ def look(
     return what_is_missing(last.snapshot).exit_code
 
 
+def choose(
+    selection: Selection,
+    settings: MonitorSettings,
+    snapshot: Snapshot,
+    measured: Mapping[str, GroupMeasures],
+) -> tuple[dict[str, GroupMeasures], tuple[str, ...]]:
+    """Return the measures of the groups that are meant, and in words what the settings hide of them.
+
+    A group that is asked for by name is shown, hidden or not.
+    """
+    chosen = selection.chosen(snapshot, measured)
+    if not settings.hide_empty_groups:
+        return chosen, ()
+    shown = {
+        group: measures
+        for group, measures in chosen.items()
+        if group in selection.groups or is_used(measures)
+    }
+    hidden = len(chosen) - len(shown)
+    if not hidden:
+        return shown, ()
+    are = "is" if hidden == 1 else "are"
+    return shown, (
+        f"{plural(hidden, 'group')} without members {are} left out (MONITOR_HIDE_EMPTY_GROUPS)",
+    )
+
+
 def _print(
     read: Callable[[], Look], selection: Selection, show: Show, watch: float | None
 ) -> Look | None:
@@ -128,8 +156,8 @@ def _print(
     try:
         while True:
             look = read()
-            for line in look.faults:
-                click.echo(f"Not read: {line}", err=True)
+            for line in (*(f"Not read: {fault}" for fault in look.faults), *look.notes):
+                click.echo(line, err=True)
             try:
                 refuse_unknown_groups(look.snapshot, selection.groups)
                 refuse_unknown_topics(look.snapshot, selection.topics)
@@ -215,7 +243,7 @@ def no_groups(snapshot: Snapshot, selection: Selection) -> str:
     if snapshot.groups_complete:
         return (
             "No consumer group is as asked for."
-            if selection.narrows
+            if selection.narrows or snapshot.groups
             else "The cluster has no consumer groups."
         )
     return f"Not known whether the cluster has consumer groups: {_who_is_silent(snapshot)}."

@@ -53,7 +53,8 @@ def look(*, faults: tuple[str, ...] = ()) -> Look:
             "esc\x1b[2J": Group("esc\x1b[2J", state="Empty", members=()),
         },
     )
-    return Look(snapshot, Analyst().measure(snapshot), faults, {"payments": (1.0, 4.0, None, 8.0)})
+    trends = {"payments": (1.0, 4.0, None, 8.0)}
+    return Look(snapshot, Analyst().measure(snapshot), faults, trends=trends)
 
 
 def shown(found: Look | None, view: View, *, width: int = 80, height: int = 8) -> str:
