@@ -7,13 +7,11 @@ or absent; and what no step that failed is responsible for must be exactly right
 
 from __future__ import annotations
 
-import gc
-import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import FunctionType
 from typing import Any, Final
 
 import pytest
@@ -43,6 +41,7 @@ from monitor.model import (
     TopicConfig,
 )
 from monitor.poller import Poller
+from tests.support.breaking import Functions, broken
 from tests.unit.monitor.fake_brokers import FakeBrokers
 
 PACKAGE: Final = str(Path(monitor.kafka.__file__).parent)
@@ -156,27 +155,12 @@ class Scene:
 
 def functions(*, first_poll: bool) -> dict[str, FunctionType]:
     """Return the functions of the layer that polls run, by name; those of the first, or of later ones."""
-    run: set[CodeType] = set()
-
-    def note(frame: Any, event: str, _: object) -> None:
-        if event == "call" and frame.f_code.co_filename.startswith(PACKAGE):
-            run.add(frame.f_code)
-
+    found = Functions(PACKAGE)
     scene = Scene()
     for number in range(1, 4):
-        sys.setprofile(note if first_poll == (number == 1) else None)
-        try:
+        with found.seen() if first_poll == (number == 1) else nullcontext():
             scene.poll(number)
-        finally:
-            sys.setprofile(None)
-    found = {}
-    for each in gc.get_objects():
-        if isinstance(each, FunctionType) and each.__code__ in run:
-            module = sys.modules.get(each.__module__)
-            # those made anew by each call belong to their maker; a class is made of its fields
-            if module is not None and "<locals>" not in each.__qualname__:
-                found[each.__qualname__] = each
-    return found
+    return found.by_name()
 
 
 def truth() -> dict[int, Snapshot]:
@@ -188,21 +172,6 @@ def truth() -> dict[int, Snapshot]:
 AT_FIRST: Final = functions(first_poll=True)
 FUNCTIONS: Final = functions(first_poll=False)
 TRUTH: Final = truth()
-
-
-@contextmanager
-def broken(function: FunctionType) -> Iterator[None]:
-    def raises(*_: object, **__: object) -> None:
-        raise ZeroDivisionError  # built in: the function looks in its own module
-
-    right, function.__code__ = (
-        function.__code__,
-        raises.__code__.replace(co_name=function.__code__.co_name),
-    )
-    try:
-        yield
-    finally:
-        function.__code__ = right
 
 
 def test_all_functions_are_tried() -> None:
