@@ -27,7 +27,7 @@ from monitor.exposition.own import faults
 from monitor.exposition.render import Page, Parts, Renderer, page_of
 from monitor.exposition.samples import Choice, blocks
 from monitor.exposition.series import Level
-from monitor.kafka.questions import UnreachableError
+from monitor.kafka.brokers import UnreachableError
 from monitor.memory import GarbageCollection
 from monitor.model import LogLook, Snapshot
 from monitor.state import State
@@ -239,7 +239,11 @@ class Poller:
                 *blocks(state, self._choice, self._guard),
                 faults(
                     state.cluster,
-                    lambda: {**state.findings.failures, **self._guard.failures},
+                    lambda: {
+                        **(state.snapshot.failures if state.snapshot else {}),
+                        **state.findings.failures,
+                        **self._guard.failures,
+                    },
                 ),
             )
             parts = self._renderer.parts(found, self._guard)

@@ -16,10 +16,11 @@ from monitor.commands import screen
 from monitor.commands.options import Refusal
 from monitor.commands.selection import EVERYTHING, Amount, Selection
 from monitor.commands.views import Look
+from monitor.kafka.brokers import UnreachableError
 from monitor.kafka.collector import Collector, Intervals
+from monitor.kafka.connecting import OptionsError
 from monitor.kafka.diagnose import identify
-from monitor.kafka.questions import UnreachableError
-from monitor.kafka.wire import KafkaWire, OptionsError
+from monitor.kafka.transport import KafkaWire
 from monitor.model import Snapshot
 from monitor.settings import KafkaSettings, MonitorSettings, split_address
 from monitor.state import is_used
@@ -206,6 +207,10 @@ def what_is_missing(snapshot: Snapshot) -> Missing:
         if topic in read
         for partition, error in sorted(partitions.items())
     )
+    lines += _some(
+        f"step {' of '.join(filter(None, part))}: the monitor failed ({cause})"
+        for part, cause in snapshot.failures.items()
+    )
     silent = snapshot.broker_errors.keys()
     everything = bool(snapshot.brokers) and snapshot.brokers.keys() <= silent
     return Missing(tuple(lines), everything)
@@ -260,7 +265,7 @@ def _some(lines: Iterable[str]) -> list[str]:
     found = list(lines)
     if len(found) <= MAX_NAMED:
         return found
-    kind = found[0].split()[0] if found[0].startswith("group") else "partition"
+    kind = found[0].split()[0] if found[0].startswith(("group", "step")) else "partition"
     return [*found[:MAX_NAMED], f"{plural(len(found) - MAX_NAMED, f'{kind}')} more"]
 
 
