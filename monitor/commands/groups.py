@@ -10,13 +10,14 @@ import click
 
 from monitor.analysis.measures import GroupMeasures
 from monitor.commands import options, report
-from monitor.commands.selection import Amount, fail_above, selecting, selection_of
+from monitor.commands.selection import fail_above, refuse_left_out, selecting, selection_of
 from monitor.commands.watching import (
     collector_of,
     look,
     no_groups,
 )
 from monitor.model import Snapshot
+from monitor.selection import Amount
 
 
 @click.command()
@@ -47,7 +48,7 @@ def groups(
         raise click.UsageError("--watch goes with --output table only")
     selection = selection_of(**given)
     kafka, settings = source.one()
-    selection.refuse_left_out(settings)
+    refuse_left_out(selection, settings)
 
     def show(snapshot: Snapshot, chosen: Mapping[str, GroupMeasures]) -> None:
         if output == "json":

@@ -14,13 +14,13 @@ from monitor.analysis.measures import Analyst, GroupMeasures
 from monitor.analysis.status import StatusRules
 from monitor.commands import screen
 from monitor.commands.options import Refusal
-from monitor.commands.selection import EVERYTHING, Amount, Selection
 from monitor.commands.views import Look
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.diagnose import identify
 from monitor.kafka.questions import UnreachableError
 from monitor.kafka.wire import KafkaWire, OptionsError
 from monitor.model import Snapshot
+from monitor.selection import EVERYTHING, Amount, Selection
 from monitor.settings import KafkaSettings, MonitorSettings, split_address
 from monitor.state import is_used
 from monitor.words import plural, safe
