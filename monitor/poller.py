@@ -122,9 +122,13 @@ class Poller:
         latest = self.latest
         return self._with_age(latest.page, latest.state.cluster, latest.oldest_at)
 
+    def current(self) -> State:
+        """Return the last state without what is too old by now."""
+        return self._until_now().without_older_than(self._stale_after_s)
+
     def shown(self) -> State:
         """Return the last state without what is too old by now, or hidden."""
-        state = self._until_now().without_older_than(self._stale_after_s)
+        state = self.current()
         return state.without_empty_groups() if self._choice.hide_empty_groups else state
 
     def _until_now(self) -> State:

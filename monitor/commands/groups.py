@@ -12,6 +12,8 @@ from monitor.analysis.measures import GroupMeasures
 from monitor.commands import options, report
 from monitor.commands.selection import fail_above, refuse_left_out, selecting, selection_of
 from monitor.commands.watching import (
+    as_metrics,
+    cluster_of,
     collector_of,
     look,
     no_groups,
@@ -24,7 +26,10 @@ from monitor.selection import Amount
 @options.connection
 @selecting
 @click.option(
-    "--output", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True
+    "--output",
+    type=click.Choice(["table", "json", "csv", "prometheus"]),
+    default="table",
+    show_default=True,
 )
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
 @fail_above
@@ -52,7 +57,9 @@ def groups(
 
     def show(snapshot: Snapshot, chosen: Mapping[str, GroupMeasures]) -> None:
         if output == "json":
-            click.echo(report.list_as_json(snapshot, chosen))
+            click.echo(report.list_as_json(cluster_of(settings, snapshot), snapshot, chosen))
+        elif output == "prometheus":
+            click.echo(as_metrics(settings, snapshot, chosen, selection), nl=False)
         elif output == "csv":
             click.echo(report.list_as_csv(snapshot, chosen), nl=False)
         elif chosen:
