@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from monitor.analysis.advice import Advice
+from monitor.analysis.advice import Advice, Severity
 from monitor.analysis.measures import GroupMeasures
 from monitor.analysis.rates import NEVER
 from monitor.answers.models import (
-    AdviceAnswer,
     AdviceOfGroup,
     GroupDetail,
     GroupOfTopic,
@@ -23,6 +22,7 @@ from monitor.model import Group, Refused, Silent, Snapshot
 from monitor.ranking import NOT_JUDGED, status_word
 
 _NO_ANSWER: Final = "its leader did not answer"
+_SEVERITIES: Final = {severity: severity.name.lower() for severity in Severity}
 
 
 def group_summary(
@@ -182,7 +182,7 @@ def _summary(
     cluster: str, snapshot: Snapshot, group: Group, measures: GroupMeasures
 ) -> dict[str, Any]:
     lag = measures.lag
-    since = group.silent_since
+    seen_at = group.silent_since if group.is_silent else snapshot.monotonic_at
     return {
         "cluster": cluster,
         "group": group.id,
@@ -200,9 +200,9 @@ def _summary(
         "max_lag_seconds": _rounded(measures.seconds_max),
         "heard": _heard(group),
         "stale": group.is_silent,
-        "silent_since": None if since is None else unix(snapshot, since),
+        "seen_at": None if seen_at is None else unix(snapshot, seen_at),
         "error": group.error,
-        "advice": [AdviceAnswer(**_advice(advice)) for advice in measures.advice],
+        "advice": [_advice(advice) for advice in measures.advice],
     }
 
 
@@ -217,7 +217,7 @@ def _heard(group: Group) -> Heard:
 
 def _advice(advice: Advice) -> dict[str, Any]:
     return {
-        "severity": advice.severity.name.lower(),
+        "severity": _SEVERITIES[advice.severity],
         "cause": advice.cause,
         "topic": advice.topic,
         "finding": advice.finding,

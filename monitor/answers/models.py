@@ -80,8 +80,9 @@ class GroupSummary(Model):
     heard: Heard
     """Whether its coordinator answered the last poll."""
     stale: bool
-    """Whether all of this is from an earlier poll, of `silent_since`."""
-    silent_since: float | None
+    """Whether all of this is from an earlier poll."""
+    seen_at: float | None
+    """When it was seen; null where its coordinator never answered."""
     error: str | None
     """What was refused, or why nobody answered."""
     advice: list[AdviceAnswer]
@@ -213,7 +214,7 @@ class PartitionOfTopic(Model):
     log_start_offset: Offset | None
     log_end_offset: Offset | None
     heard: Heard
-    silent_since: float | None
+    seen_at: float | None
     """When its leader last told the log end."""
     error: str | None
     held_records: Count | None

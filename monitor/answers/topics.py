@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from monitor.answers.groups import group_of_topic, log_end_heard, unix
-from monitor.answers.models import GroupOfTopic, PartitionOfTopic, TopicDetail, TopicSummary
+from monitor.answers.models import GroupOfTopic, Heard, PartitionOfTopic, TopicDetail, TopicSummary
 from monitor.model import Partition, Topic
 from monitor.state import State
 
@@ -76,7 +76,6 @@ def _partition(state: State, topic: str, index: int, partition: Partition) -> Pa
     assert snapshot is not None  # noqa: S101
     ends = snapshot.end_offsets
     heard, error = log_end_heard(snapshot, topic, index)
-    since = ends.silent.get(topic, {}).get(index)
     held = state.findings.open_transactions.get(topic, {}).get(index)
     return PartitionOfTopic(
         partition=index,
@@ -87,7 +86,9 @@ def _partition(state: State, topic: str, index: int, partition: Partition) -> Pa
         log_start_offset=snapshot.start_offsets.get(topic, index),
         log_end_offset=ends.get(topic, index),
         heard=heard,
-        silent_since=None if since is None else unix(snapshot, since),
+        seen_at=None
+        if heard is Heard.REFUSED or index not in ends.values.get(topic, {})
+        else unix(snapshot, ends.time_of(topic, index)),
         error=error,
         held_records=None if held is None else held.records,
         held_since=None if held is None else unix(snapshot, held.since),

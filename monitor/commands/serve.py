@@ -12,6 +12,7 @@ from monitor.commands.watching import collector_of, rules_of
 from monitor.exposition import process
 from monitor.memory import keep_heap_small
 from monitor.poller import Poller
+from monitor.pools.services import ServiceTarget
 from monitor.pools.watch import DatabaseWatch
 from monitor.web.app import create_app
 from monitor.web.server import AddressError, WebServer
@@ -58,7 +59,12 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
             certificate = (
                 Certificate(*settings.tls_files, authorities) if settings.tls_files else None
             )
-            app = create_app(poller, settings.login, client_certificates=authorities is not None)
+            app = create_app(
+                poller,
+                settings.login,
+                client_certificates=authorities is not None,
+                services=[ServiceTarget.parse(url) for url in configuration.databases.service_urls],
+            )
             server = WebServer(app, settings.host, settings.port, certificate)
             port = server.bind()
         except (AddressError, CertificateError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import Any, Final, TypeAlias
 
@@ -16,6 +16,7 @@ from werkzeug.http import parse_accept_header
 from monitor.every import cause_of
 from monitor.exposition.render import CONTENT_TYPE
 from monitor.poller import Poller
+from monitor.pools.services import ServiceTarget
 from monitor.web.login import WRONG_LOGIN_DELAY_S, Login
 from monitor.web.pages import pages
 
@@ -55,11 +56,12 @@ class App:
         user_and_password: tuple[str, str] | None = None,
         *,
         client_certificates: bool = False,
+        services: Sequence[ServiceTarget] = (),
     ) -> None:
         self._poller = poller
         self._login = Login(user_and_password)
         self._client_certificates = client_certificates
-        flask: Any = pages(poller)
+        flask: Any = pages(poller, services)
         self._pages: Any = WSGIMiddleware(flask, workers=PAGE_THREADS)
         self._answers: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
             "/metrics": self._metrics,
@@ -96,7 +98,9 @@ class App:
                 await self._demand_login(scope, send)
                 return
         answer = self._answers.get(path)
-        if answer is None:
+        if not scope["query_string"].isascii():  # a2wsgi would fail on it
+            await _refuse(send, HTTPStatus.BAD_REQUEST, "parameters are to be percent-encoded")
+        elif answer is None:
             await self._pages(scope, receive, send)
         elif scope["method"] not in ("GET", "HEAD"):
             allow = [(b"allow", b"GET, HEAD")]
@@ -156,9 +160,12 @@ def create_app(
     user_and_password: tuple[str, str] | None = None,
     *,
     client_certificates: bool = False,
+    services: Sequence[ServiceTarget] = (),
 ) -> App:
     """Return the application that serves what this poller publishes, see `App`."""
-    return App(poller, user_and_password, client_certificates=client_certificates)
+    return App(
+        poller, user_and_password, client_certificates=client_certificates, services=services
+    )
 
 
 async def _is_gone(receive: Receive) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 from flask import Flask, Response, jsonify, render_template
 from werkzeug.exceptions import HTTPException
 
 from monitor.poller import Poller, Published
+from monitor.pools.services import ServiceTarget
+from monitor.web.api import Api
+from monitor.web.api_routes import AnyName, api_routes
 from monitor.web.overview import overview
 
 
@@ -32,9 +36,15 @@ class StatusPage:
             return kept[2]
 
 
-def pages(poller: Poller) -> Flask:
-    """Return the application of the pages that people look at."""
+def pages(poller: Poller, services: Sequence[ServiceTarget] = ()) -> Flask:
+    """Return the application of the pages that people look at, and of the JSON API.
+
+    `services` are told to Prometheus by its service discovery.
+    """
     app = Flask(__name__, static_folder=None)
+    app.url_map.converters["any"] = AnyName
+    app.url_map.merge_slashes = False  # a group may be called a//b
+    app.register_blueprint(api_routes(Api(lambda: [poller], services)))
     status_page = StatusPage(poller)
 
     @app.get("/")
