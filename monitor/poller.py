@@ -19,6 +19,7 @@ import structlog
 from monitor.analysis.guard import Failure, Guard
 from monitor.analysis.measures import Analyst, Found, Times
 from monitor.analysis.status import DEFAULT_RULES, StatusRules
+from monitor.analysis.windows import CommitWindow
 from monitor.changes import changes
 from monitor.every import Every, cause_of
 from monitor.exposition.catalogue import ALWAYS, DEFAULT_FAMILIES
@@ -130,6 +131,10 @@ class Poller:
         """Return the last state without what is too old by now, or hidden."""
         state = self.current()
         return state.without_empty_groups() if self._choice.hide_empty_groups else state
+
+    def commit_windows(self, group: str) -> Mapping[str, Mapping[int, CommitWindow]]:
+        """Return the last commits that polls saw of a group, by topic and partition."""
+        return self._analyst.commit_windows(group)
 
     def _until_now(self) -> State:
         return replace(self.latest.state, monotonic_at=self._monotonic())

@@ -64,6 +64,7 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
                 settings.login,
                 client_certificates=authorities is not None,
                 services=[ServiceTarget.parse(url) for url in configuration.databases.service_urls],
+                watched=configuration.clusters,
             )
             server = WebServer(app, settings.host, settings.port, certificate)
             port = server.bind()

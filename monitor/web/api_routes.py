@@ -25,7 +25,7 @@ MAX_KEPT: Final = 4
 _PORT: Final = re.compile(r":[0-9]+$")
 
 
-class AnyName(BaseConverter):
+class RestOfPath(BaseConverter):
     """The rest of a path: a name may be empty, and hold slashes and line feeds."""
 
     regex = r"(?s:.*)"
@@ -61,11 +61,11 @@ def _same(one: Sequence[object], other: Sequence[object]) -> bool:
 
 
 def api_routes(api: Api) -> Blueprint:
-    """Return the routes; the application needs the converter `any` (`AnyName`)."""
+    """Return the routes; the application needs the converter `rest` (`RestOfPath`)."""
     blueprint = Blueprint("api", __name__, url_prefix=PREFIX)
     kept = Kept(api)
     for route in api.routes:
-        rule = route.path if route.parameter is None else route.path.split("{")[0] + "<any:name>"
+        rule = route.path if route.parameter is None else route.path.split("{")[0] + "<rest:name>"
         blueprint.add_url_rule(rule, endpoint=route.path, view_func=_view(route, kept))
     targets = TypeAdapter(list[TargetGroup])
 

@@ -13,6 +13,7 @@ from a2wsgi import WSGIMiddleware
 from werkzeug.datastructures import Accept
 from werkzeug.http import parse_accept_header
 
+from monitor.configuration import Watched
 from monitor.every import cause_of
 from monitor.exposition.render import CONTENT_TYPE
 from monitor.poller import Poller
@@ -30,7 +31,7 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 PAGE_THREADS: Final = 4
 # What answers without a login: whoever restarts programs has no password.
-OPEN: Final = frozenset({"/health", "/ready"})
+OPEN: Final = frozenset({"/health", "/ready", "/burrow/admin", "/burrow/admin/ready"})
 # What every page may do: nothing but show itself.
 _SECURITY_HEADERS: Final = [
     (
@@ -45,9 +46,9 @@ _SECURITY_HEADERS: Final = [
 class App:
     """The ASGI application that serves what a poller publishes.
 
-    With a user and password, all but /health and /ready ask for it by basic auth, and /ready keeps
-    its reason from those without: it names addresses. With `client_certificates` all but those two
-    ask for one, too.
+    With a user and password, all but what is `OPEN` ask for it by basic auth, and /ready keeps
+    its reason from those without: it names addresses. With `client_certificates` all but
+    those ask for one, too.
     """
 
     def __init__(
@@ -57,11 +58,12 @@ class App:
         *,
         client_certificates: bool = False,
         services: Sequence[ServiceTarget] = (),
+        watched: Sequence[Watched] = (),
     ) -> None:
         self._poller = poller
         self._login = Login(user_and_password)
         self._client_certificates = client_certificates
-        flask: Any = pages(poller, services)
+        flask: Any = pages(poller, services, watched)
         self._pages: Any = WSGIMiddleware(flask, workers=PAGE_THREADS)
         self._answers: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
             "/metrics": self._metrics,
@@ -161,10 +163,15 @@ def create_app(
     *,
     client_certificates: bool = False,
     services: Sequence[ServiceTarget] = (),
+    watched: Sequence[Watched] = (),
 ) -> App:
     """Return the application that serves what this poller publishes, see `App`."""
     return App(
-        poller, user_and_password, client_certificates=client_certificates, services=services
+        poller,
+        user_and_password,
+        client_certificates=client_certificates,
+        services=services,
+        watched=watched,
     )
 
 

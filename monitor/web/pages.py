@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from flask import Flask, Response, jsonify, render_template
 from werkzeug.exceptions import HTTPException
 
+from monitor.configuration import Watched
 from monitor.poller import Poller, Published
 from monitor.pools.services import ServiceTarget
 from monitor.web.api import Api
-from monitor.web.api_routes import AnyName, api_routes
+from monitor.web.api_routes import RestOfPath, api_routes
+from monitor.web.burrow import Burrow, burrow_routes
 from monitor.web.overview import overview
 
 
@@ -36,15 +38,20 @@ class StatusPage:
             return kept[2]
 
 
-def pages(poller: Poller, services: Sequence[ServiceTarget] = ()) -> Flask:
-    """Return the application of the pages that people look at, and of the JSON API.
+def pages(
+    poller: Poller,
+    services: Sequence[ServiceTarget] = (),
+    watched: Sequence[Watched] = (),
+) -> Flask:
+    """Return the application of the pages that people look at, of the JSON API, and of Burrow's.
 
-    `services` are told to Prometheus by its service discovery.
+    `services` are told to Prometheus by its service discovery, `watched` has the cluster's settings.
     """
     app = Flask(__name__, static_folder=None)
-    app.url_map.converters["any"] = AnyName
+    app.url_map.converters["rest"] = RestOfPath
     app.url_map.merge_slashes = False  # a group may be called a//b
     app.register_blueprint(api_routes(Api(lambda: [poller], services)))
+    app.register_blueprint(burrow_routes(Burrow(lambda: [poller], watched)))
     status_page = StatusPage(poller)
 
     @app.get("/")

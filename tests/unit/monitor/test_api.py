@@ -12,7 +12,7 @@ from monitor.commands import report
 from monitor.kafka.coordinators import partition_of
 from monitor.pools.services import ServiceTarget
 from monitor.web.api import Api
-from monitor.web.api_routes import MAX_KEPT, AnyName, api_routes
+from monitor.web.api_routes import MAX_KEPT, RestOfPath, api_routes
 from monitor.web.app import create_app
 from tests.support.asgi import Client
 from tests.unit.monitor.watched_cluster import WatchedCluster
@@ -260,7 +260,7 @@ def test_several_clusters_are_only_more_entries() -> None:
         watched.cluster.commit("g", "t", commit)
         watched.poll()
     app = Flask(__name__)
-    app.url_map.converters["any"] = AnyName
+    app.url_map.converters["rest"] = RestOfPath
     app.register_blueprint(api_routes(Api(lambda: [east.poller, west.poller])))
     client = app.test_client()
     page = client.get("/api/v1/groups").json
