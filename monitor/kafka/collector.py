@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
-from monitor.analysis.guard import Failure, Guard
+from monitor.analysis.guard import Failure
 from monitor.kafka.apis.list_offsets import FoundOffsets
 from monitor.kafka.apis.metadata import ClusterMetadata
 from monitor.kafka.brokers import Brokers
@@ -108,8 +108,8 @@ class Collector:
         self._looks = LogLooks()
         self._reached = False  # whether a broker ever answered at the address that it advertises
         self._unknown_topics: frozenset[str] = frozenset()
-        self._steps = Steps(Guard())
-        self._steps_between = Steps(Guard())  # of what is asked between polls
+        self._steps = Steps()
+        self._steps_between = Steps()  # of what is asked between polls
         self._exchange = self._exchange_of(frozenset(), 0.0)
         self._causes: Mapping[int, str] = {}  # why brokers did not answer in the last poll
         # each with failures of its own; made where it is used, for a fault costs its use only
@@ -220,9 +220,9 @@ class Collector:
 
     def _take_failures(self) -> dict[Failure, str]:
         """Return the faults of our own, of this poll and of what was asked since the last."""
-        between = self._steps_between.guard.failures
+        between = self._steps_between.failures
         self._steps_between.start_poll()
-        return {**between, **self._steps.guard.failures}
+        return {**between, **self._steps.failures}
 
     def _exchange_of(self, suspects: frozenset[int], started_at: float) -> Exchange:
         limit = self._intervals.request_timeout

@@ -180,21 +180,28 @@ def replied(*groups: Any) -> Reply:
 
 
 @given(
-    before=st.lists(fetched_groups, max_size=4, unique_by=lambda group: group.group_id),
-    now=st.lists(fetched_groups, max_size=4, unique_by=lambda group: group.group_id),
-    kept=st.sets(st.integers(min_value=0, max_value=3)),
-    asked_in_order=st.booleans(),
+    pairs=st.lists(
+        st.tuples(fetched_groups, fetched_groups, st.booleans()),
+        max_size=4,
+        unique_by=lambda pair: pair[0].group_id,
+    ),
+    in_order=st.booleans(),
+    more=st.lists(names, max_size=2),
 )
 def test_what_is_known_changes_no_answer(
-    *, before: list[Any], now: list[Any], kept: set[int], asked_in_order: bool
+    *, pairs: list[tuple[Any, Any, bool]], in_order: bool, more: list[str]
 ) -> None:
-    known = FetchCommits([g.group_id for g in before]).read([replied(*before)])
-    same = [group for index, group in enumerate(before) if index in kept]
-    others = [group for group in now if group.group_id not in {g.group_id for g in same}]
-    asked = [group.group_id for group in (*same, *others)]
-    question = FetchCommits(asked if asked_in_order else asked[::-1], known)
-    found = question.read([replied(*same, *others)])
-    assert found == theirs([*same, *others])
+    before = [group for group, _, _ in pairs]
+    now = [
+        group
+        if is_same
+        else Group(group_id=group.group_id, topics=other.topics, error_code=other.error_code)
+        for group, other, is_same in pairs
+    ]
+    asked = [group.group_id for group in before]
+    known = FetchCommits(asked).read([replied(*before)])
+    question = FetchCommits([*(asked if in_order else asked[::-1]), *more], known)
+    assert question.read([replied(*now)]) == theirs(now)
 
 
 def test_a_group_that_says_the_same_again_has_the_same_object_unless_it_is_large() -> None:
