@@ -197,18 +197,19 @@ class Relay:
         wait_seconds = 0.0
         began = float("-inf")
         while not self._stopping.is_set():
+            woken = False
             if wait_seconds > 0:
-                self._woken.wait(wait_seconds)
+                woken = self._woken.wait(wait_seconds)
                 self._stopping.wait(max(0.0, began + GATHER_SECONDS - time.monotonic()))
             began = time.monotonic()
             # before looking: a wake-up that comes while we look must not be lost
             self._woken.clear()
-            wait_seconds = self._turn(wait_seconds)
+            wait_seconds = self._turn(wait_seconds, woken=woken)
         while time.monotonic() < self._stop_by and self._turn(0) == 0:
             pass
         self._active.set(0)
 
-    def _turn(self, waited_seconds: float) -> float:
+    def _turn(self, waited_seconds: float, *, woken: bool = False) -> float:
         """Run a cycle and return how long to wait for the next one."""
         try:
             published = self.publish_once()
@@ -229,6 +230,9 @@ class Relay:
             return STANDBY_POLL_SECONDS
         if self._suspects or published >= self._settings.relay_batch_max_messages:
             return 0
+        if published and woken and not self._lanes:
+            # our own rows, of which we are told: others' are looked for as seldom as before
+            return max(waited_seconds, self._settings.relay_poll_seconds)
         if published:
             return self._settings.relay_poll_seconds
         return min(
