@@ -230,11 +230,10 @@ class Relay:
             return STANDBY_POLL_SECONDS
         if self._suspects or published >= self._settings.relay_batch_max_messages:
             return 0
-        if published and woken and not self._lanes:
-            # our own rows, of which we are told: others' are looked for as seldom as before
-            return max(waited_seconds, self._settings.relay_poll_seconds)
         if published:
-            return self._settings.relay_poll_seconds
+            # of our own rows we are told: after those, others' are looked for as seldom as before
+            pause_seconds = waited_seconds if woken and not self._lanes else 0.0
+            return max(pause_seconds, self._settings.relay_poll_seconds)
         return min(
             max(2 * waited_seconds, self._settings.relay_poll_seconds), MAX_IDLE_POLL_SECONDS
         )
