@@ -47,7 +47,7 @@ dashboards: $(VENV)/dev.stamp ## rebuild the dashboards' JSON from its YAML
 	@$(BIN)/python -m dashboards
 
 requirements: $(VENV)/dev.stamp ## pin the newest versions, with hashes
-	@for set in "run.txt requirements/run.in" "dev.txt requirements/run.in requirements/dev.in"; do \
+	@for set in "run.txt requirements/run.in" "dev.txt --extra otlp requirements/run.in requirements/dev.in"; do \
 	  set -- $$set; out=$$1; shift; \
 	  $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-annotate --custom-compile-command "make requirements" \
@@ -62,7 +62,7 @@ requirements: $(VENV)/dev.stamp ## pin the newest versions, with hashes
 
 bench: $(VENV)/dev.stamp ## measure what we claim; BENCH="order_crash --quick" runs one
 	@set -e; if [ -n "$(BENCH)" ]; then exec $(BIN)/python -m benchmarks.$(BENCH); fi; \
-	for file in benchmarks/monitor_poll.py benchmarks/monitor_scrape.py benchmarks/monitor_time_lag.py benchmarks/order_*.py; do \
+	for file in benchmarks/monitor_poll.py benchmarks/monitor_large.py benchmarks/monitor_scrape.py benchmarks/monitor_time_lag.py benchmarks/order_*.py; do \
 	  name=$$(basename $$file .py); echo "==> make bench BENCH=$$name"; $(BIN)/python -m benchmarks.$$name; done
 
 docs: $(VENV)/dev.stamp ## write docs/{metrics,alerts,configuration,states}.md from the declarations

@@ -33,7 +33,7 @@ from order_services.operations import topic_admin
 from order_services.payment.service import build
 from order_services.payment.settings import PaymentSettings
 from order_services.process import logs
-from order_services.service import run as service
+from order_services.service.run import run_until
 from order_services.storage import schema
 from order_services.storage.database import Database
 
@@ -101,7 +101,7 @@ def replica(environment: Mapping[str, str], expected: int) -> Figures:
     logs.configure(settings.log_level, service="payment", client_id="benchmark")
     timer = threading.Timer(MAX_SECONDS, stop.set)
     timer.start()
-    service.run_until(stop, replace(build(settings), on_committed=committed), settings)
+    run_until(stop, replace(build(settings), on_committed=committed))
     timer.cancel()
     return _figures(marks, expected)
 

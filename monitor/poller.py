@@ -10,24 +10,26 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import structlog
 
-from monitor.analysis.guard import Failure, Guard
+from monitor.analysis.guard import Guard
 from monitor.analysis.measures import Analyst, Found, Times
 from monitor.analysis.status import DEFAULT_RULES, StatusRules
+from monitor.analysis.windows import CommitWindow
 from monitor.changes import changes
+from monitor.configuration import Watched
 from monitor.every import Every, cause_of
 from monitor.exposition.catalogue import ALWAYS, DEFAULT_FAMILIES
 from monitor.exposition.metrics import MONITOR_DATA_AGE
 from monitor.exposition.own import faults
 from monitor.exposition.render import Page, Parts, Renderer, page_of
 from monitor.exposition.samples import Choice, blocks
-from monitor.exposition.series import Block, Level
-from monitor.kafka.questions import UnreachableError
+from monitor.exposition.series import Level
+from monitor.kafka.brokers import UnreachableError
 from monitor.memory import GarbageCollection
 from monitor.model import LogLook, Snapshot
 from monitor.state import State
@@ -72,7 +74,10 @@ class Published:
 
 
 class Poller:
-    """Polls a source and publishes the result; `poll` runs in one thread at a time."""
+    """Polls a source and publishes the result; `poll` runs in one thread at a time.
+
+    `published` is called after each publication, by the thread that made it.
+    """
 
     def __init__(
         self,
@@ -85,8 +90,7 @@ class Poller:
         members: bool = True,
         hide_empty_groups: bool = False,
         rules: StatusRules = DEFAULT_RULES,
-        more_blocks: Callable[[], Iterable[Block]] = tuple,
-        more_failed: Callable[[], Mapping[Failure, str]] = dict,
+        published: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -100,7 +104,7 @@ class Poller:
         self._choice = Choice(
             stale_after_s, level, families, members, hide_empty_groups=hide_empty_groups
         )
-        self._more_blocks, self._more_failed = more_blocks, more_failed
+        self._tell_published = published
         self._renderer = Renderer({*families, *ALWAYS}, cluster=cluster)
         self._garbage = GarbageCollection()
         self._every = Every("poll", self.poll, overdue=self._publish_overdue)
@@ -123,10 +127,37 @@ class Poller:
         latest = self.latest
         return self._with_age(latest.page, latest.state.cluster, latest.oldest_at)
 
+    @property
+    def pollers(self) -> Mapping[str, Poller]:
+        """Return itself, as a fleet of one that no list names: what serves a fleet serves this, too."""
+        return {"": self}
+
+    @property
+    def watched(self) -> Sequence[Watched]:
+        """Return no settings: they are not known here."""
+        return ()
+
+    def page_of(self, cluster: str) -> Page | None:
+        """Return the page of a cluster by its name; this one has none."""
+        return self.page() if cluster == self._cluster else None
+
+    def data_age(self) -> float | None:
+        """Return how many seconds ago the oldest that is shown was seen, None where nothing is."""
+        oldest_at = self.latest.oldest_at
+        return None if oldest_at is None else round(max(0.0, self._monotonic() - oldest_at), 3)
+
+    def current(self) -> State:
+        """Return the last state without what is too old by now."""
+        return self._until_now().without_older_than(self._stale_after_s)
+
     def shown(self) -> State:
         """Return the last state without what is too old by now, or hidden."""
-        state = self._until_now().without_older_than(self._stale_after_s)
+        state = self.current()
         return state.without_empty_groups() if self._choice.hide_empty_groups else state
+
+    def commit_windows(self, group: str) -> Mapping[str, Mapping[int, CommitWindow]]:
+        """Return the last commits that polls saw of a group, by topic and partition."""
+        return self._analyst.commit_windows(group)
 
     def _until_now(self) -> State:
         return replace(self.latest.state, monotonic_at=self._monotonic())
@@ -214,18 +245,18 @@ class Poller:
         before, self.latest = self.latest.state, self._published(state, succeeded_at)
         if not self._stopping:
             self._guard.attempt("log", "", _tell, before, self.latest.state)
+        self._tell_published()
 
     def _published(self, state: State, succeeded_at: float | None) -> Published:
         self._guard.start_poll()
         try:
             found = (
                 *blocks(state, self._choice, self._guard),
-                *self._more_blocks(),
                 faults(
                     state.cluster,
                     lambda: {
+                        **(state.snapshot.failures if state.snapshot else {}),
                         **state.findings.failures,
-                        **self._more_failed(),
                         **self._guard.failures,
                     },
                 ),

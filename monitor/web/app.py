@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import Any, Final, TypeAlias
+from urllib.parse import parse_qs
 
 import structlog
 from a2wsgi import WSGIMiddleware
@@ -14,10 +15,10 @@ from werkzeug.datastructures import Accept
 from werkzeug.http import parse_accept_header
 
 from monitor.every import cause_of
-from monitor.exposition.render import CONTENT_TYPE
-from monitor.poller import Poller
+from monitor.exposition.render import CONTENT_TYPE, Page
+from monitor.pools.services import ServiceTarget
 from monitor.web.login import WRONG_LOGIN_DELAY_S, Login
-from monitor.web.pages import pages
+from monitor.web.pages import Watching, pages
 
 _log = structlog.get_logger(__name__)
 
@@ -29,7 +30,7 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 PAGE_THREADS: Final = 4
 # What answers without a login: whoever restarts programs has no password.
-OPEN: Final = frozenset({"/health", "/ready"})
+OPEN: Final = frozenset({"/health", "/ready", "/burrow/admin", "/burrow/admin/ready"})
 # What every page may do: nothing but show itself.
 _SECURITY_HEADERS: Final = [
     (
@@ -41,30 +42,38 @@ _SECURITY_HEADERS: Final = [
 ]
 
 
-class App:
-    """The ASGI application that serves what a poller publishes.
+Reload = Callable[[], str | None]
+"""Reads the settings again; says what is wrong with them, None when they are in force."""
 
-    With a user and password, all but /health and /ready ask for it by basic auth, and /ready keeps
-    its reason from those without: it names addresses. With `client_certificates` all but those two
-    ask for one, too.
+
+class App:
+    """The ASGI application that serves what is watched; `reload` is what POST /-/reload does.
+
+    With a user and password, all but what is `OPEN` ask for it by basic auth, and /ready keeps
+    its reason from those without: it names addresses. With `client_certificates` all but
+    those ask for one, too.
     """
 
     def __init__(
         self,
-        poller: Poller,
+        watching: Watching,
         user_and_password: tuple[str, str] | None = None,
         *,
         client_certificates: bool = False,
+        reload: Reload | None = None,
+        services: Sequence[ServiceTarget] = (),
     ) -> None:
-        self._poller = poller
+        self._watching = watching
+        self._reload = reload
         self._login = Login(user_and_password)
         self._client_certificates = client_certificates
-        flask: Any = pages(poller)
+        flask: Any = pages(watching, services)
         self._pages: Any = WSGIMiddleware(flask, workers=PAGE_THREADS)
         self._answers: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
             "/metrics": self._metrics,
             "/health": self._health,
             "/ready": self._ready,
+            "/probe": self._probe,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,7 +105,11 @@ class App:
                 await self._demand_login(scope, send)
                 return
         answer = self._answers.get(path)
-        if answer is None:
+        if path == "/-/reload":
+            await self._reload_settings(scope, send)
+        elif not scope["query_string"].isascii():  # a2wsgi would fail on it
+            await _refuse(send, HTTPStatus.BAD_REQUEST, "parameters are to be percent-encoded")
+        elif answer is None:
             await self._pages(scope, receive, send)
         elif scope["method"] not in ("GET", "HEAD"):
             allow = [(b"allow", b"GET, HEAD")]
@@ -106,7 +119,38 @@ class App:
             await answer(scope, receive, send)
 
     async def _metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
-        page = self._poller.page()
+        await self._send_page(self._watching.page(), scope, receive, send)
+
+    async def _probe(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with one cluster's page: for who scrapes each as a target of its own.
+
+        Only names that are configured are targets: else anybody could have addresses asked.
+        """
+        asked = parse_qs(scope["query_string"].decode("latin-1")).get("target", [])
+        page = self._watching.page_of(asked[0]) if len(asked) == 1 else None
+        if page is None:
+            names = ", ".join(filter(None, self._watching.pollers)) or "none: no cluster has a name"
+            status = HTTPStatus.NOT_FOUND if asked else HTTPStatus.BAD_REQUEST
+            await _refuse(send, status, f"target is the name of a cluster; there are {names}")
+            return
+        await self._send_page(page, scope, receive, send)
+
+    async def _reload_settings(self, scope: Scope, send: Send) -> None:
+        if self._reload is None:
+            message = "not enabled: MONITOR_RELOAD_BY_HTTP=true allows it; SIGHUP always works"
+            await _refuse(send, HTTPStatus.FORBIDDEN, message)
+        elif scope["method"] not in ("POST", "PUT"):
+            allow = [(b"allow", b"POST, PUT")]
+            message = "The method is not allowed for the requested URL."
+            await _refuse(send, HTTPStatus.METHOD_NOT_ALLOWED, message, allow)
+        else:
+            fault = await asyncio.to_thread(self._reload)
+            if fault is None:
+                await _send_json(send, HTTPStatus.OK, {"status": "reloaded"})
+            else:
+                await _refuse(send, HTTPStatus.INTERNAL_SERVER_ERROR, fault)
+
+    async def _send_page(self, page: Page, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(b"content-type", CONTENT_TYPE.encode()), (b"vary", b"Accept-Encoding")]
         if _takes_gzip(_header(scope, b"accept-encoding")):
             headers.append((b"content-encoding", b"gzip"))
@@ -128,7 +172,7 @@ class App:
         await _send_json(send, HTTPStatus.OK, {"status": "ok"})
 
     async def _ready(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        reason = self._poller.unready_reason()
+        reason = self._watching.unready_reason()
         if reason is None:
             await _send_json(send, HTTPStatus.OK, {"status": "ready"})
             return
@@ -152,13 +196,21 @@ class App:
 
 
 def create_app(
-    poller: Poller,
+    watching: Watching,
     user_and_password: tuple[str, str] | None = None,
     *,
     client_certificates: bool = False,
+    reload: Reload | None = None,
+    services: Sequence[ServiceTarget] = (),
 ) -> App:
-    """Return the application that serves what this poller publishes, see `App`."""
-    return App(poller, user_and_password, client_certificates=client_certificates)
+    """Return the application that serves what is watched, see `App`."""
+    return App(
+        watching,
+        user_and_password,
+        client_certificates=client_certificates,
+        reload=reload,
+        services=services,
+    )
 
 
 async def _is_gone(receive: Receive) -> None:

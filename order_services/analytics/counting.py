@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-SERVICE: Final = "analytics"
+SOURCE: Final = "analytics"
 HANDLES: Final = frozenset(EventType)
 # How far the clock of whoever made an event may be ahead of ours.
 MAX_AHEAD: Final = timedelta(days=1)
@@ -77,6 +77,8 @@ _CLOSE: Final = """
     UPDATE analytics_archive SET counted_from = %s, moved_at = clock_timestamp()
     WHERE counted_from < %s
 """
+# as text: the beginning is -infinity, which Python has no date for, and which is below every digit
+_COUNTED_FROM: Final = "SELECT counted_from::text FROM analytics_archive"
 _CLOSED: Final = """
     SELECT counted_from FROM analytics_archive
     WHERE counted_from > '-infinity'
@@ -103,7 +105,15 @@ def count(events: Sequence[Event], connection: Connection) -> Effects:
         array([str(_amount_cents(event)) for event in events]),
     )
     new = connection.exec_driver_sql(_COUNT, parameters).scalars().all()
-    return Effects(repeated={event.event_id for event in events}.difference(new))
+    repeated = {event.event_id for event in events}.difference(new)
+    if not repeated:
+        return Effects()
+    counted_from = connection.exec_driver_sql(_COUNTED_FROM).scalar_one()
+    too_late = sum(
+        day.isoformat() < counted_from and event.event_id in repeated
+        for event, day in zip(events, days, strict=True)
+    )
+    return Effects(repeated=repeated, too_late=too_late)
 
 
 def archive(connection: Connection, retention_days: int) -> list[str]:

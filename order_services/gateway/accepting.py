@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from order_services.gateway.validation import OrderRequest
     from order_services.storage.database import Database
 
-SERVICE: Final = "gateway"
+SOURCE: Final = "gateway"
 
 # One statement and one parameter for all orders: the items are taken out of the payload by the
 # server, so that they cross the wire once. An order whose key is another one's comes to nothing.
@@ -188,7 +188,7 @@ class OrderWriter:
             EventType.ORDER_CREATED,
             new_id(),
             order.payload(),
-            SERVICE,
+            SOURCE,
             correlation_id,
             traceparent,
         )
@@ -289,7 +289,7 @@ def _write(connection: Connection, batch: Sequence[_Waiting]) -> list[Accepted |
     ]
     rows = orjson.dumps([_row(each) for each in first]).decode()
     new = set(connection.exec_driver_sql(_ACCEPT, (rows,)).scalars())
-    outbox.write(connection, SERVICE, [each.event for each in first if each.event.order_id in new])
+    outbox.write(connection, SOURCE, [each.event for each in first if each.event.order_id in new])
     earlier = [each.key for each in batch if each.key and each.event.order_id not in new]
     owner_of_key = _owners(connection, earlier) if earlier else {}
     return [_outcome(connection, each, new, owner_of_key) for each in batch]

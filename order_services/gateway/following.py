@@ -8,7 +8,7 @@ import orjson
 
 from order_services.domain.events import Event, EventType
 from order_services.domain.facts import FACT_OF
-from order_services.gateway.accepting import SERVICE
+from order_services.gateway.accepting import SOURCE
 from order_services.messaging.batch import Effects
 from order_services.storage.decisions import (
     REASON_INVENTORY_FAILED,
@@ -53,7 +53,7 @@ def follow(events: Sequence[Event], connection: Connection) -> Effects:
         for event in events
         if event.event_type in _REASON_OF and event.event_id in new
     ]
-    cancelled = cancel(connection, failures, SERVICE).events if failures else []
+    cancelled = cancel(connection, failures, SOURCE).events if failures else []
     append(connection, cancelled)
     return Effects(cancelled, repeated={event.event_id for event in events} - new)
 

@@ -21,6 +21,7 @@ from order_services.domain.facts import InventoryFact
 from order_services.inventory.rules import Quantities, items, quantities, take
 from order_services.messaging import transitions
 from order_services.messaging.batch import Effects
+from order_services.storage.database import array
 
 SOURCE: Final = "inventory"
 HANDLES: Final = frozenset({EventType.ORDER_CREATED, EventType.ORDER_CANCELLED})
@@ -85,7 +86,7 @@ class InventoryHandler:
             else:
                 change.update(wanted[order_id])
         if missing:
-            connection.exec_driver_sql(_FAIL, ("{" + ",".join(missing) + "}",))
+            connection.exec_driver_sql(_FAIL, (array(missing),))
         _apply(connection, change)
         caused = [
             *(self._outcome(created[id_], wanted[id_], missing.get(id_)) for id_ in new),
@@ -108,7 +109,7 @@ class InventoryHandler:
         """Return what each order gives back; orders that failed or gave back before are absent."""
         if not cancelled:
             return {}
-        rows = connection.exec_driver_sql(_RELEASE, ("{" + ",".join(cancelled) + "}",))
+        rows = connection.exec_driver_sql(_RELEASE, (array(cancelled),))
         return {order_id: dict(held) for order_id, held in rows}
 
     def _outcome(self, event: Event, wanted: Quantities, missing: list[str] | None) -> Event:

@@ -37,12 +37,14 @@ class Effects:
     """What a handler has done.
 
     `events` are those that it caused, `repeated` the ids of those whose effect it found there already,
-    `unannounced` counts facts that moved without an event.
+    `unannounced` counts facts that moved without an event, `too_late` events whose effect is not wanted
+    any more.
     """
 
     events: Sequence[Event] = ()
     repeated: Collection[str] = ()
     unannounced: Mapping[Fact, int] = field(default_factory=dict)
+    too_late: int = 0
 
 
 Handle = Callable[[Sequence[Event], Connection], Effects]
@@ -59,6 +61,7 @@ class Outcome:
     events: list[Event] = field(default_factory=list)  # those handled
     caused: list[Event] = field(default_factory=list)
     unannounced: Counter[Fact] = field(default_factory=Counter)
+    too_late: int = 0  # events
     written: int = 0  # messages written to the outbox
 
 
@@ -209,6 +212,7 @@ class BatchProcessor:
         outcome.written += written
         outcome.caused += effects.events
         outcome.unannounced.update(effects.unannounced)
+        outcome.too_late += effects.too_late
         for event_id in effects.repeated:
             del left[event_id]
         outcome.events += left.values()

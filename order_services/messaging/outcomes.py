@@ -35,6 +35,7 @@ def tell(messages: Sequence[ReceivedMessage], outcome: Outcome, seconds: float) 
         for counter, counted in zip(counters, of_status, strict=True):
             if counted[topic]:
                 counter.inc(counted[topic])
+    instrumentation.EVENTS_OF_CLOSED_DAYS.inc(outcome.too_late)
     for index, error in outcome.dead.items():
         instrumentation.DEAD_LETTERS.labels(topics[index], type(error).__name__).inc()
         _log.error(

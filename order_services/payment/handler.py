@@ -18,6 +18,7 @@ from order_services.domain.facts import PaymentFact
 from order_services.messaging import transitions
 from order_services.messaging.batch import Effects
 from order_services.payment.rules import REASON_REFUSED, Rules
+from order_services.storage.database import array
 
 SOURCE: Final = "payment"
 HANDLES: Final = frozenset({EventType.ORDER_CREATED, EventType.ORDER_CANCELLED})
@@ -115,7 +116,7 @@ class PaymentHandler:
     def _refund(self, connection: Connection, orders: dict[str, Event]) -> list[Event]:
         if not orders:
             return []
-        rows = connection.exec_driver_sql(_REFUND, ("{" + ",".join(orders) + "}",)).all()
+        rows = connection.exec_driver_sql(_REFUND, (array(orders),)).all()
         return [
             orders[order_id].follow(
                 EventType.PAYMENT_REFUNDED, {"amountCents": refunded_cents}, SOURCE

@@ -81,6 +81,12 @@ CONSUMER_ERRORS = Counter(
     ["code"],
 )
 
+RECORDS_LOST = Counter(
+    "kafka_consumer_records_lost_total",
+    "Records that retention took before this consumer's group had read them.",
+    ["topic"],
+)
+
 OUTBOX_MESSAGES = Gauge(
     "outbox_messages",
     "Messages that Kafka has not acknowledged yet, as the relay that holds the slice sees them.",
@@ -133,6 +139,11 @@ ACCEPTED_TO_SHIPPED = Histogram(
 ACCEPTED_ORDERS = Counter("orders_accepted_total", "Orders that the gateway accepted.")
 REFUSED_CANCELS = Counter(
     "order_cancels_refused_total", "Cancellations that came too late: the order was dispatched."
+)
+
+EVENTS_OF_CLOSED_DAYS = Counter(
+    "analytics_events_of_closed_days_total",
+    "Events that came when the counts of their day were closed: they are not added any more.",
 )
 
 REPLAYS_REQUESTED = Counter(

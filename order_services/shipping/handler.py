@@ -7,34 +7,36 @@ one wait for the other's commit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import orjson
 from sqlalchemy import Connection
 
 from order_services.domain.events import Event, EventType
-from order_services.domain.facts import Fact, InventoryFact, PaymentFact, ShipmentFact
+from order_services.domain.facts import (
+    FACT_OF,
+    Fact,
+    InventoryFact,
+    PaymentFact,
+    ShipmentFact,
+    further,
+)
 from order_services.messaging import transitions
 from order_services.messaging.batch import Effects
 from order_services.storage.database import array
 
 SOURCE: Final = "shipping"
 
-_PAYMENT_FACT: Final = {
-    EventType.PAYMENT_PROCESSED: PaymentFact.PROCESSED,
-    EventType.PAYMENT_FAILED: PaymentFact.FAILED,
-    EventType.PAYMENT_REFUNDED: PaymentFact.REFUNDED,
+_COLUMN_OF: Final[Mapping[type[Fact], str]] = {
+    PaymentFact: "payment_fact",
+    InventoryFact: "inventory_fact",
 }
-_INVENTORY_FACT: Final = {
-    EventType.INVENTORY_RESERVED: InventoryFact.RESERVED,
-    EventType.INVENTORY_FAILED: InventoryFact.FAILED,
-    EventType.INVENTORY_RELEASED: InventoryFact.RELEASED,
-}
-HANDLES: Final = frozenset({*_PAYMENT_FACT, *_INVENTORY_FACT})
-
-_PAYMENT_ORDER: Final = {fact: rank for rank, fact in enumerate(PaymentFact)}
-_INVENTORY_ORDER: Final = {fact: rank for rank, fact in enumerate(InventoryFact)}
+HANDLES: Final = frozenset(
+    event_type
+    for event_type, fact in FACT_OF.items()
+    if type(fact) in _COLUMN_OF and fact is not PaymentFact.PROCESSING
+)
 
 # greatest: a fact only moves forward. Orders of which no fact has moved are not returned. The fact that
 # was lacking creates the shipment in the same statement: another one would write each row once more.
@@ -129,17 +131,9 @@ def reported_facts(events: Sequence[Event]) -> list[dict[str, Any]]:
                 "traceparent": event.traceparent,
                 "accepted_at": None,
             }
-        payment_fact = _PAYMENT_FACT.get(event.event_type)
-        if payment_fact is not None:
-            row["payment_fact"] = max(
-                row["payment_fact"], payment_fact, key=_PAYMENT_ORDER.__getitem__
-            )
-        else:
-            row["inventory_fact"] = max(
-                row["inventory_fact"],
-                _INVENTORY_FACT[event.event_type],
-                key=_INVENTORY_ORDER.__getitem__,
-            )
+        fact = FACT_OF[event.event_type]
+        column = _COLUMN_OF[type(fact)]
+        row[column] = further(row[column], fact)
         row["accepted_at"] = row["accepted_at"] or event.payload.get("acceptedAt")
     return list(rows.values())
 

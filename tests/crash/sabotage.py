@@ -18,8 +18,9 @@ from order_services.analytics import counting, service
 from order_services.domain.events import Event, new_id
 from order_services.messaging.batch import Effects
 from order_services.messaging.consumer import Consumer
-from order_services.messaging.publishing import Publisher, Row
+from order_services.messaging.publishing import Publisher
 from order_services.messaging.relay import Relay
+from order_services.storage.outbox_slice import Row
 
 
 def without_event_keys() -> None:
