@@ -16,8 +16,8 @@ from typing import Final, Protocol
 
 import structlog
 
+from monitor.analysis.analyst import Analyst, TimeReplies, Times
 from monitor.analysis.guard import Failure, Guard
-from monitor.analysis.measures import Analyst, Found, Times
 from monitor.analysis.status import DEFAULT_RULES, StatusRules
 from monitor.changes import changes
 from monitor.every import Every, cause_of
@@ -44,7 +44,7 @@ class Source(Protocol):
     def poll(self) -> Snapshot:
         """Return a snapshot; raises UnreachableError when no broker was ever reached."""
 
-    def offsets_for_times(self, wanted: Times) -> Found:
+    def offsets_for_times(self, wanted: Times) -> TimeReplies:
         """Return the first offset at or after a time of each partition, and its record's time."""
 
     def look_at_logs(self, wanted: Times) -> Mapping[str, Mapping[int, LogLook]]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from monitor.analysis.advice import Severity
+from monitor.analysis.advice import Advice, Severity
 from monitor.analysis.lag import GroupLag
 from monitor.analysis.measures import GroupMeasures
 from monitor.model import Group, Snapshot
@@ -87,6 +87,16 @@ class Report:
     lag: GroupLag
     rows: tuple[Row, ...]
     measures: GroupMeasures
+    snapshot: Snapshot
+
+    @property
+    def behind(self) -> float | None:
+        """Return the largest lag in seconds, None where it is not known."""
+        return self.measures.behind(self.snapshot.seen_at)
+
+    def finding(self, advice: Advice) -> str:
+        """Return what a piece of advice says is so."""
+        return advice.finding(self.snapshot.monotonic_at)
 
     @property
     def summary(self) -> str:
@@ -114,8 +124,8 @@ class Report:
         total = str(self.lag.total) if self.lag.partitions else UNKNOWN
         if self.lag.partitions and any(row.error for row in self.rows):
             total = f">= {total}"  # what could not be read may have more
-        if self.lag.total and self.measures.seconds_max is not None:
-            total += f", {duration(self.measures.seconds_max)} behind"
+        if self.lag.total and self.behind is not None:
+            total += f", {duration(self.behind)} behind"
         partitions = plural(len(self.rows), "partition")
         return f"{safe(group.id)}: total lag {total}, {partitions} ({', '.join(facts)})"
 
@@ -124,7 +134,7 @@ class Report:
         """Return what to do, one wrapped paragraph each."""
         return [
             textwrap.fill(
-                safe(f"! {advice.finding} {advice.action}"),
+                safe(f"! {self.finding(advice)} {advice.action}"),
                 WIDTH,
                 initial_indent="  ",
                 subsequent_indent="    ",
@@ -149,7 +159,7 @@ def reports(
             for row in _rows(snapshot, group, measures)
             if wants_topic is None or wants_topic(row.topic)
         )
-        found.append(Report(group, measures.lag, rows, measures))
+        found.append(Report(group, measures.lag, rows, measures, snapshot))
     return found
 
 
@@ -193,7 +203,7 @@ def _group_as_json(report: Report) -> dict[str, object]:
         "status": status_word(report.measures),
         "members": None if report.group.members is None else len(report.group.members),
         "total_lag": report.lag.total if report.lag.partitions else None,
-        "max_lag_seconds": _rounded(report.measures.seconds_max),
+        "max_lag_seconds": _rounded(report.behind),
         "stale": report.group.is_silent,
         "error": report.group.error,
         "advice": [
@@ -201,7 +211,7 @@ def _group_as_json(report: Report) -> dict[str, object]:
                 "severity": advice.severity.name.lower(),
                 "cause": advice.cause,
                 "topic": advice.topic,
-                "finding": advice.finding,
+                "finding": report.finding(advice),
                 "action": advice.action,
             }
             for advice in report.measures.advice
@@ -264,7 +274,7 @@ def list_as_csv(snapshot: Snapshot, measured: Mapping[str, GroupMeasures]) -> st
                 group.id,
                 status_word(measures),
                 measures.lag.total if measures.lag.partitions else None,
-                _rounded(measures.seconds_max),
+                _rounded(found.behind),
                 None if group.members is None else len(group.members),
                 group.state,
             )
@@ -275,7 +285,8 @@ def list_as_csv(snapshot: Snapshot, measured: Mapping[str, GroupMeasures]) -> st
 def _worst(snapshot: Snapshot, measured: Mapping[str, GroupMeasures]) -> list[Report]:
     ids = sorted(measured, key=lambda group: (urgency(measured[group]), group), reverse=True)
     return [
-        Report(snapshot.groups[group], measured[group].lag, (), measured[group]) for group in ids
+        Report(snapshot.groups[group], measured[group].lag, (), measured[group], snapshot)
+        for group in ids
     ]
 
 
@@ -290,7 +301,7 @@ def worst_first(snapshot: Snapshot, measured: Mapping[str, GroupMeasures], limit
                 shorten(safe(group.id), 30),
                 status_word(measures) or UNKNOWN,
                 str(measures.lag.total) if measures.lag.partitions else UNKNOWN,
-                UNKNOWN if measures.seconds_max is None else duration(measures.seconds_max),
+                UNKNOWN if each.behind is None else duration(each.behind),
                 UNKNOWN if group.members is None else str(len(group.members)),
                 group.state or UNKNOWN,
             )
@@ -313,6 +324,9 @@ def _rounded(seconds: float | None) -> float | None:
 
 def _rows(snapshot: Snapshot, group: Group, measures: GroupMeasures) -> Iterator[Row]:
     lag = measures.lag
+    behind = {
+        topic: measures.behind_by_partition(topic, snapshot.seen_at) for topic in lag.partitions
+    }
     owners = {(topic, index): member for member, topic, index in group.assignments()}
     committed = {
         (topic, index): offset
@@ -331,7 +345,7 @@ def _rows(snapshot: Snapshot, group: Group, measures: GroupMeasures) -> Iterator
             host=owner.host if owner else None,
             client_id=owner.client_id if owner else None,
             past_end=index in lag.past_end.get(topic, ()),
-            lag_seconds=measures.seconds_of(topic).get(index),
+            lag_seconds=behind.get(topic, {}).get(index),
             error=_error(snapshot, topic, index),
             is_gone=topic not in snapshot.topics,
         )

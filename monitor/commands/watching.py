@@ -10,7 +10,8 @@ from typing import Final, NoReturn
 
 import click
 
-from monitor.analysis.measures import Analyst, GroupMeasures
+from monitor.analysis.analyst import Analyst
+from monitor.analysis.measures import GroupMeasures
 from monitor.analysis.status import StatusRules
 from monitor.commands import screen
 from monitor.commands.options import Refusal
@@ -114,7 +115,9 @@ def look(
         last = _print(read, selection, show, watch)
     if last is None:
         return INTERRUPTED
-    if fail_above and any(map(fail_above.is_exceeded, last.groups.values())):
+    if fail_above and any(
+        fail_above.is_exceeded(measures, last.snapshot) for measures in last.groups.values()
+    ):
         return ABOVE
     return what_is_missing(last.snapshot).exit_code
 

@@ -72,8 +72,8 @@ def samples(state: State) -> Samples:
     found: defaultdict[Metric, Values] = defaultdict(dict)
     for group_id, measures in state.groups.items():
         group = snapshot.groups[group_id]
-        _partitions(found, cluster, group, measures)
-        _totals(found, (cluster, group_id), measures)
+        _partitions(found, cluster, group, measures, snapshot.seen_at)
+        _totals(found, (cluster, group_id), measures, snapshot.seen_at)
     ends, starts = snapshot.end_offsets.values, snapshot.start_offsets.values
     return {
         LATEST: ByPartition({(cluster, topic): found for topic, found in ends.items()}),
@@ -84,12 +84,16 @@ def samples(state: State) -> Samples:
 
 
 def _partitions(
-    found: defaultdict[Metric, Values], cluster: str, group: Group, measures: GroupMeasures
+    found: defaultdict[Metric, Values],
+    cluster: str,
+    group: Group,
+    measures: GroupMeasures,
+    now: float,
 ) -> None:
     owners = _owners(group)
     for topic, commits in group.commits.items():
         lags = measures.lag.partitions.get(topic, {})
-        times = measures.seconds_of(topic)
+        times = measures.behind_by_partition(topic, now)
         for partition, committed in commits.items():
             member = owners.get((topic, partition), _UNKNOWN)
             labels = (cluster, group.id, topic, str(partition), *member)
@@ -101,7 +105,7 @@ def _partitions(
 
 
 def _totals(
-    found: defaultdict[Metric, Values], labels: tuple[str, str], measures: GroupMeasures
+    found: defaultdict[Metric, Values], labels: tuple[str, str], measures: GroupMeasures, now: float
 ) -> None:
     lag = measures.lag
     for topic, total in lag.topics.items():
@@ -109,8 +113,9 @@ def _totals(
     if lag.partitions:
         found[SUM_LAG][labels] = lag.total
         found[MAX_LAG][labels] = max(max(lags.values()) for lags in lag.partitions.values())
-    if measures.seconds_max is not None:
-        found[MAX_LAG_SECONDS][labels] = round(measures.seconds_max, 3)
+    behind = measures.behind(now)
+    if behind is not None:
+        found[MAX_LAG_SECONDS][labels] = round(behind, 3)
 
 
 def _owners(group: Group) -> dict[tuple[str, int], tuple[str, str, str]]:

@@ -14,7 +14,7 @@ from typing import Final
 from zlib import crc32
 
 from monitor.analysis.guard import Guard
-from monitor.analysis.measures import GroupMeasures
+from monitor.analysis.measures import NOTHING_UNREAD, GroupMeasures, age
 from monitor.analysis.rates import NEVER, TopicRates
 from monitor.analysis.status import Status
 from monitor.exposition import burrow, kminion, lag_exporter, own
@@ -34,7 +34,7 @@ from monitor.model import Group, Offsets, Refused, Snapshot, Topic
 from monitor.state import State
 
 # A group that wakes has the text of its block's others rendered again: a block is a part of them.
-_STEADY_BLOCKS: Final = 16
+_RESTING_BLOCKS: Final = 16
 _STATUSES: Final = ("OK", "WARN", "ERR", "STOP", "STALL", "REWIND")
 _OTHER_FAMILIES: Final[Mapping[str, Callable[[State], Samples]]] = {
     kminion.KMINION: kminion.samples,
@@ -169,48 +169,51 @@ def _partitions(state: State, snapshot: Snapshot) -> Samples:
 def _group_blocks(
     state: State, snapshot: Snapshot, choice: Choice, guard: Guard
 ) -> Iterator[Block]:
-    """Yield what is steady, which need not be rendered again, apart from the rest."""
-    awake: list[Group] = []
-    steady: defaultdict[int, list[Group]] = defaultdict(list)
-    for group in snapshot.groups.values():
-        if state.groups[group.id].steady and not group.is_silent:
-            steady[crc32(group.id.encode()) % _STEADY_BLOCKS].append(group)
+    """Yield what was the same for some polls apart from the rest: its text is kept."""
+    lively: list[GroupMeasures] = []
+    resting: defaultdict[int, list[GroupMeasures]] = defaultdict(list)
+    for group_id, measures in state.groups.items():
+        if measures.measured_at <= state.findings.resting_since:
+            resting[crc32(group_id.encode()) % _RESTING_BLOCKS].append(measures)
         else:
-            awake.append(group)
+            lively.append(measures)
 
-    def samples(groups: Iterable[Group]) -> Samples:
-        return _groups(state, groups, choice)
+    def samples(groups: Iterable[GroupMeasures]) -> Samples:
+        return _groups(groups, choice)
 
-    def ages(groups: Iterable[Group]) -> Samples:
+    def ages(groups: Iterable[GroupMeasures]) -> Samples:
         return _ages(state, snapshot, groups, choice)
 
-    for groups in steady.values():
-        sources = tuple(state.groups[group.id] for group in groups)
-        yield Block(sources, partial(_guarded, samples, groups, guard), "groups", "groups")
-    yield Block((), partial(_guarded, samples, awake, guard), "groups", "groups")
-    shown = list(snapshot.groups.values())
-    yield Block((), partial(_guarded, ages, shown, guard), name="ages of groups")
+    for groups in resting.values():
+        yield Block(tuple(groups), partial(_guarded, samples, groups, guard), "groups", "groups")
+    yield Block((), partial(_guarded, samples, lively, guard), "groups", "groups")
+    every = list(state.groups.values())
+    yield Block((), partial(_guarded, ages, every, guard), "groups", "ages of groups")
 
 
 def _guarded(
-    samples: Callable[[Iterable[Group]], Samples], groups: list[Group], guard: Guard
+    samples: Callable[[Iterable[GroupMeasures]], Samples],
+    groups: list[GroupMeasures],
+    guard: Guard,
 ) -> Samples:
     """Return the samples of groups, without those of which they can't be made."""
     try:
         return samples(groups)
     except Exception:  # noqa: BLE001  # one group must not cost the others: find out which
-        return samples([g for g in groups if guard.runs("exposition", g.id, _make, samples, g)])
+        return samples(
+            [g for g in groups if guard.runs("exposition", g.group.id, _make, samples, g)]
+        )
 
 
-def _make(samples: Callable[[Iterable[Group]], Samples], group: Group) -> None:
+def _make(samples: Callable[[Iterable[GroupMeasures]], Samples], group: GroupMeasures) -> None:
     samples([group])
 
 
-def _groups(state: State, groups: Iterable[Group], choice: Choice) -> Samples:
+def _groups(groups: Iterable[GroupMeasures], choice: Choice) -> Samples:
     """Return all that is shown of `groups`, but what grows with time alone."""
     found = GroupSamples(choice.level)
-    for group in groups:
-        measures = state.groups[group.id]
+    for measures in groups:
+        group = measures.group
         _identity(found, group)
         _offsets_and_lag(found, group, measures)
         _status(found, group.id, measures)
@@ -218,23 +221,27 @@ def _groups(state: State, groups: Iterable[Group], choice: Choice) -> Samples:
         _activity(found, group.id, measures)
         _rates(found, group.id, measures)
         _losses(found, group.id, measures)
-        _seconds(found, group.id, measures)
-        _retention(found, group.id, measures)
+        _nothing_unread(found, group.id, measures)
         for advice in measures.advice:
             labels = (group.id, advice.topic or "", advice.severity.name.lower(), advice.cause)
             found.add(m.GROUP_ADVICE, labels, 1)
     return found.samples()
 
 
-def _ages(state: State, snapshot: Snapshot, groups: Iterable[Group], choice: Choice) -> Samples:
+def _ages(
+    state: State, snapshot: Snapshot, groups: Iterable[GroupMeasures], choice: Choice
+) -> Samples:
     found = GroupSamples(choice.level)
-    for group in groups:
+    now = snapshot.monotonic_at
+    for measures in groups:
+        group = measures.group
         if group.silent_since is not None:
-            age = state.monotonic_at - group.silent_since
-            found.add(m.GROUP_DATA_AGE, (group.id,), round(age, 3))
-        for topic, changed_at in state.groups[group.id].changed_at.items():
-            age = round(snapshot.monotonic_at - changed_at, 3)
-            found.add(m.GROUP_COMMIT_AGE, (group.id, topic), age)
+            silent = round(age(group.silent_since, state.monotonic_at), 3)
+            found.add(m.GROUP_DATA_AGE, (group.id,), silent)
+        for topic, changed_at in measures.changed_at.items():
+            found.add(m.GROUP_COMMIT_AGE, (group.id, topic), round(age(changed_at, now), 3))
+        _seconds(found, group.id, measures, snapshot.seen_at)
+        _retention(found, group.id, measures, now)
     return found.samples()
 
 
@@ -260,18 +267,21 @@ def _offsets_and_lag(found: GroupSamples, group: Group, measures: GroupMeasures)
         found.partitions(m.GROUP_COMMIT_PAST_END, group.id, topic, past_end)
 
 
-def _seconds(found: GroupSamples, group_id: str, measures: GroupMeasures) -> None:
-    for topic in measures.lag.partitions:
-        found.partitions(m.GROUP_LAG_SECONDS, group_id, topic, _rounded(measures, topic))
-    if measures.seconds_max is not None:
-        found.add(m.GROUP_LAG_SECONDS_MAX, (group_id,), round(measures.seconds_max, 3))
+def _nothing_unread(found: GroupSamples, group_id: str, measures: GroupMeasures) -> None:
+    """Add the lags in seconds that are 0 whatever the time is."""
+    for topic, lags in measures.lag.partitions.items():
+        if topic not in measures.oldest_unread_at:
+            found.partitions(m.GROUP_LAG_SECONDS, group_id, topic, lags)
+    if measures.behind_since == NOTHING_UNREAD:
+        found.add(m.GROUP_LAG_SECONDS_MAX, (group_id,), 0)
 
 
-def _rounded(measures: GroupMeasures, topic: str) -> Mapping[int, float]:
-    known = measures.seconds.get(topic)
-    if known is None:
-        return measures.seconds_of(topic)
-    return {partition: round(seconds, 3) if seconds else 0 for partition, seconds in known.items()}
+def _seconds(found: GroupSamples, group_id: str, measures: GroupMeasures, now: float) -> None:
+    for topic in measures.oldest_unread_at:
+        seconds = measures.behind_by_partition(topic, now).items()
+        found.partitions(m.GROUP_LAG_SECONDS, group_id, topic, {p: round(s, 3) for p, s in seconds})
+    if measures.behind_since not in {None, NOTHING_UNREAD}:
+        found.add(m.GROUP_LAG_SECONDS_MAX, (group_id,), round(measures.behind(now) or 0.0, 3))
 
 
 def _status(found: GroupSamples, group_id: str, measures: GroupMeasures) -> None:
@@ -369,11 +379,11 @@ def _losses(found: GroupSamples, group_id: str, measures: GroupMeasures) -> None
         found.partitions(m.GROUP_UNREAD_RATIO, group_id, topic, shares)
 
 
-def _retention(found: GroupSamples, group_id: str, measures: GroupMeasures) -> None:
+def _retention(found: GroupSamples, group_id: str, measures: GroupMeasures, now: float) -> None:
     for topic, risks in measures.retention.items():
         remaining = {
-            p: round(risk.remaining_seconds, 1)
+            p: round(age(now, risk.deleted_at), 1)
             for p, risk in risks.items()
-            if risk.remaining_seconds is not None
+            if risk.deleted_at is not None
         }
         found.partitions(m.GROUP_RETENTION_REMAINING, group_id, topic, remaining)

@@ -20,7 +20,7 @@ from confluent_kafka.admin import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitor.analysis.measures import Analyst
+from monitor.analysis.analyst import Analyst
 from monitor.exposition.metrics import MONITOR_BROKER_UP
 from monitor.exposition.render import Renderer
 from monitor.exposition.samples import Choice, blocks

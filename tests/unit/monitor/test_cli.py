@@ -10,7 +10,8 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner, Result
 
-from monitor.analysis.measures import Analyst, GroupMeasures
+from monitor.analysis.analyst import Analyst
+from monitor.analysis.measures import GroupMeasures
 from monitor.commands import main, report, watching
 from monitor.kafka.questions import GroupCommits, ListedGroup
 from monitor.model import CLASSIC, Group, Member, Offsets, Partition, Snapshot, Topic

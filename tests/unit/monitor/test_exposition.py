@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitor.analysis.measures import Analyst
+from monitor.analysis.analyst import Analyst
 from monitor.analysis.status import StatusRules
 from monitor.exposition import process
 from monitor.exposition.catalogue import ALL_METRICS
@@ -333,14 +333,15 @@ def test_a_page_rendered_poll_by_poll_is_the_same_as_one_rendered_from_nothing(
         )  # fmt: skip
         measured = analyst.measure(snapshot)
         seen = State("c", now, snapshot, measured, monotonic_at=now, findings=analyst.findings)
-        # to one that is never told the same assignor twice, nothing is steady: it measures all anew
+        # to one that is never told the same assignor twice, something happens to each group at each
+        # poll: it measures all anew
         restless = {
             name: replace(group, assignor=f"{group.assignor}-{number}")
             for name, group in snapshot.groups.items()
         }
         anew = thorough.measure(replace(snapshot, groups=restless))
-        assert {name: replace(found, steady=False) for name, found in measured.items()} == {
-            name: replace(found, steady=False) for name, found in anew.items()
+        assert {name: replace(found, group=groups[name]) for name, found in measured.items()} == {
+            name: replace(found, group=groups[name]) for name, found in anew.items()
         }
         assert analyst.findings == thorough.findings
         assert analyst.findings.failures == {}
@@ -348,7 +349,7 @@ def test_a_page_rendered_poll_by_poll_is_the_same_as_one_rendered_from_nothing(
         assert page.plain == Renderer().render(blocks(seen, choice)).plain
         assert gzip.decompress(page.gzipped) == page.plain
         if number == 4:
-            assert all(measures.steady for measures in seen.groups.values())
+            assert all(m.measured_at < seen.findings.resting_since for m in measured.values())
 
 
 def test_labels_and_partitions_make_the_same_text_either_way() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitor.analysis.measures import Analyst, Found, Times
+from monitor.analysis.analyst import Analyst, TimeReplies, Times
 from monitor.exposition.catalogue import ALL_METRICS, ALWAYS, CHOICES
 from monitor.exposition.docs import document
 from monitor.exposition.metrics import EXPORTER, MEASURES
@@ -34,7 +34,7 @@ Labels = dict[str, str]
 
 
 def state() -> State:
-    def times(wanted: Times) -> Found:
+    def times(wanted: Times) -> TimeReplies:
         return {"t": {0: (0, 99_000) if wanted["t"][0] <= 99_000 else (-1, -1)}}
 
     analyst = Analyst(times)

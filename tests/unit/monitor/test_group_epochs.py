@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from monitor.analysis.measures import Analyst
+from monitor.analysis.analyst import Analyst
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.questions import DescribedGroup, GroupCommits, ListedGroup
 from monitor.model import CLASSIC, CONSUMER, SHARE, STREAMS, Member

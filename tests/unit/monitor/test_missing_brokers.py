@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monitor.analysis.measures import Analyst
+from monitor.analysis.analyst import Analyst
 from monitor.exposition.render import Renderer
 from monitor.exposition.samples import Choice, blocks
 from monitor.kafka.collector import Collector, Intervals

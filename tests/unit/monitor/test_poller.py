@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
 import monitor.exposition.samples
-from monitor.analysis.measures import Analyst
+from monitor.analysis.analyst import Analyst
 from monitor.exposition import burrow, kminion, lag_exporter, process
 from monitor.exposition.catalogue import CHOICES
 from monitor.exposition.metrics import BROKERS

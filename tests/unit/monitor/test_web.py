@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 import monitor.web.overview
 import monitor.web.pages
-from monitor.analysis.measures import Analyst
+from monitor.analysis.analyst import Analyst
 from monitor.exposition.series import Block
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.questions import GroupCommits, ListedGroup
