@@ -21,11 +21,10 @@ from monitor.analysis.guard import Failure, Guard
 from monitor.analysis.status import DEFAULT_RULES, StatusRules
 from monitor.changes import changes
 from monitor.every import Every, cause_of
-from monitor.exposition.catalogue import ALWAYS, DEFAULT_FAMILIES
-from monitor.exposition.metrics import MONITOR_DATA_AGE
-from monitor.exposition.own import faults
+from monitor.exposition.blocks import Choice, blocks
+from monitor.exposition.families import DEFAULT_FAMILIES
+from monitor.exposition.families.monitor import DATA_AGE, faults
 from monitor.exposition.render import Page, Renderer
-from monitor.exposition.samples import Choice, blocks
 from monitor.exposition.series import Block, Level
 from monitor.kafka.questions import UnreachableError
 from monitor.memory import GarbageCollection
@@ -81,6 +80,7 @@ class Poller:
         cluster: str | None = None,
         families: Collection[str] = DEFAULT_FAMILIES,
         level: Level = Level.PARTITION,
+        measures_level: Level = Level.TOPIC,
         members: bool = True,
         hide_empty_groups: bool = False,
         rules: StatusRules = DEFAULT_RULES,
@@ -97,10 +97,11 @@ class Poller:
         self._guard = Guard()
         self._analyst = Analyst(source.offsets_for_times, source.look_at_logs, rules=rules)
         self._choice = Choice(
-            stale_after_s, level, families, members, hide_empty_groups=hide_empty_groups
-        )
+            stale_after_s, level, families, measures_level, members,
+            hide_empty_groups=hide_empty_groups,
+        )  # fmt: skip
         self._more_blocks, self._more_failed = more_blocks, more_failed
-        self._renderer = Renderer({*families, *ALWAYS}, cluster=cluster)
+        self._renderer = Renderer(cluster=cluster)
         self._garbage = GarbageCollection()
         self._every = Every("poll", self.poll, overdue=self._publish_overdue)
         # a poll that hangs is published by another thread than its own
@@ -244,7 +245,7 @@ class Poller:
         if oldest_at is None:
             return page
         age = round(max(0.0, self._monotonic() - oldest_at), 3)
-        return page.ending_with(self._renderer.lines(MONITOR_DATA_AGE, {(cluster,): age}))
+        return page.ending_with(self._renderer.lines(DATA_AGE, {(cluster,): age}))
 
 
 def _tell(before: State, now: State) -> None:

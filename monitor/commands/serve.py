@@ -9,7 +9,7 @@ import click
 from monitor import logs
 from monitor.commands import options
 from monitor.commands.watching import collector_of, rules_of
-from monitor.exposition import process
+from monitor.exposition.families import process
 from monitor.memory import keep_heap_small
 from monitor.poller import Poller
 from monitor.pools.settings import read_database_settings
@@ -55,6 +55,7 @@ def serve(*, wait: bool, **given: Any) -> None:
             cluster=settings.cluster,
             families=settings.families,
             level=settings.level,
+            measures_level=settings.measures_level,
             members=settings.member_metrics,
             hide_empty_groups=settings.hide_empty_groups,
             rules=rules_of(settings),

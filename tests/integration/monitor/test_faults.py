@@ -21,9 +21,9 @@ from confluent_kafka.admin import (
 from prometheus_client.parser import text_string_to_metric_families
 
 from monitor.analysis.analyst import Analyst
-from monitor.exposition.metrics import MONITOR_BROKER_UP
+from monitor.exposition.blocks import Choice, blocks
+from monitor.exposition.families.monitor import BROKER_UP
 from monitor.exposition.render import Renderer
-from monitor.exposition.samples import Choice, blocks
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.coordinators import GROUPS_TOPIC, partition_of
 from monitor.kafka.questions import Ask, ListOffsets
@@ -141,7 +141,7 @@ def broker_up(snapshot: Snapshot) -> dict[str, float]:
         sample.labels["broker"]: sample.value
         for family in text_string_to_metric_families(page)
         for sample in family.samples
-        if sample.name == MONITOR_BROKER_UP.name
+        if sample.name == BROKER_UP.name
     }
 
 

@@ -98,7 +98,10 @@ def test_markers_and_aborted_records_are_lag_as_apache_has_it_and_nothing_to_rea
     scene.commit(3)
     found = scene.until("the marker", lambda found: found.lag.total == 1)
     assert found.lag.readable_sum(scene.name) == 0
-    assert (found.behind(scene.now), found.behind_by_partition(scene.name, scene.now)) == (0, {0: 0})
+    assert (found.behind(scene.now), found.behind_by_partition(scene.name, scene.now)) == (
+        0,
+        {0: 0},
+    )
     producer.begin_transaction()
     scene.write(producer, 5)
     producer.abort_transaction(30)
@@ -144,7 +147,10 @@ def test_a_log_that_was_emptied_before_a_group_is_a_loss_and_no_lag_in_seconds(
     found = scene.until("the deletion", lambda found: found.unread_deleted[scene.name])
     assert (found.lost, found.unread_deleted) == ({scene.name: 15}, {scene.name: 15})
     assert (found.lag.total, found.lag.readable_sum(scene.name)) == (15, 0)
-    assert (found.behind(scene.now), found.behind_by_partition(scene.name, scene.now)) == (0, {0: 0})
+    assert (found.behind(scene.now), found.behind_by_partition(scene.name, scene.now)) == (
+        0,
+        {0: 0},
+    )
 
 
 def test_mirrored_records_are_kept_by_the_time_that_they_carry(scene: Scene) -> None:

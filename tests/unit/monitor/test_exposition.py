@@ -12,11 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from monitor.analysis.analyst import Analyst
 from monitor.analysis.status import StatusRules
-from monitor.exposition import process
-from monitor.exposition.catalogue import ALL_METRICS
-from monitor.exposition.metrics import BROKERS, GROUP_LAG, MONITOR
+from monitor.exposition.blocks import Choice, blocks
+from monitor.exposition.families import FAMILIES, process
+from monitor.exposition.families.exporter import BROKERS, LAG
 from monitor.exposition.render import PLAIN_PIECE_BYTES, Renderer, label_text
-from monitor.exposition.samples import Choice, blocks
 from monitor.exposition.series import Block, ByPartition, Level, Samples, Series
 from monitor.model import (
     ANSWERED,
@@ -150,11 +149,11 @@ def test_a_metric_in_two_blocks_is_refused_as_its_series_could_be_twice() -> Non
 
 def test_dead_series_leave_the_page_and_the_cache() -> None:
     renderer = Renderer()
-    labels = GROUP_LAG.labels
+    labels = LAG.labels
 
     def lag_of(start: int) -> list[Block]:
         series: Series = {("g", "t", str(n)): 1.0 for n in range(start, start + 500)}
-        return [Block((), lambda: {GROUP_LAG: series})]
+        return [Block((), lambda: {LAG: series})]
 
     renderer.render(lag_of(0))
     page = renderer.render(lag_of(500)).plain
@@ -177,7 +176,7 @@ def test_a_block_with_the_same_source_is_not_made_again() -> None:
 
 
 def test_families_can_be_chosen_and_the_compressed_page_is_the_same() -> None:
-    page = Renderer(families={MONITOR}).render(blocks(state(), Choice(45)))
+    page = Renderer().render(blocks(state(), Choice(45, families=())))
     assert b"kafka_monitor_up" in page.plain
     assert b"kafka_consumergroup" not in page.plain
     assert gzip.decompress(page.gzipped) == page.plain
@@ -190,7 +189,7 @@ def test_what_did_not_change_is_kept_and_the_compressed_page_is_still_right() ->
 
     def samples() -> Samples:
         rendered.append(lags)
-        return {GROUP_LAG: lags}
+        return {LAG: lags}
 
     def page_of(brokers: int) -> list[Block]:
         return [Block((), lambda: {BROKERS: {(): brokers}}), Block((lags,), samples)]
@@ -356,26 +355,27 @@ def test_labels_and_partitions_make_the_same_text_either_way() -> None:
     flat: Series = {("g", 't"', str(p)): p for p in range(3)}
     nested = ByPartition({("g", 't"'): {p: p for p in range(3)}})
     pages = [
-        Renderer().render([Block((), lambda s=s: {GROUP_LAG: s})]).plain  # type: ignore[misc]  # a default binds
+        Renderer().render([Block((), lambda s=s: {LAG: s})]).plain  # type: ignore[misc]  # a default binds
         for s in (flat, nested)
     ]
     assert pages[0] == pages[1]
 
 
 def test_every_metric_is_declared_once_with_help_and_base_units() -> None:
-    names = [metric.name for metric in ALL_METRICS]
+    names = [metric.name for family in FAMILIES for metric in family.metrics]
     assert len(names) == len(set(names))
-    for metric in ALL_METRICS:
-        assert metric.help.endswith(".")
-        # Burrow names a gauge like a counter
-        is_total = metric.name.endswith("_total") and metric.family != "burrow"
-        assert (metric.kind == "counter") == is_total, metric.name
-        if metric.family != "database":  # names of other exporters
-            assert (metric.unit == "seconds") == ("_seconds" in metric.name)
+    for family in FAMILIES:
+        for metric in family.metrics:
+            assert metric.help.endswith(".")
+            # Burrow names a gauge like a counter
+            is_total = metric.name.endswith("_total") and family.name != "burrow"
+            assert (metric.kind == "counter") == is_total, metric.name
+            if family.name != "database":  # names of other exporters
+                assert (metric.unit == "seconds") == ("_seconds" in metric.name)
 
 
 def test_the_page_tells_what_the_monitors_own_process_uses() -> None:
-    found = scrape(Renderer([MONITOR]).render([process.block()]).plain)
+    found = scrape(Renderer().render([process.block()]).plain)
     assert {name for name, _ in found} == {metric.name for metric in process.METRICS}
     assert 1e6 < found["process_resident_memory_bytes", ()] < 1e10
     assert 0 < found["process_cpu_seconds_total", ()] < 1e4

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from monitor.analysis.activity import MOVES_OF_A_CONSUMER
-from monitor.exposition.catalogue import CHOICES
+from monitor.exposition.families import CHOICES
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.questions import DescribedGroup, GroupCommits, ListedGroup
 from monitor.model import CLASSIC, Member

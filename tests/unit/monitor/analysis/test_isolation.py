@@ -18,8 +18,7 @@ from monitor.analysis.measures import GroupMeasures
 from monitor.analysis.readable import ReadableLogs
 from monitor.analysis.timelag import TimeLag
 from monitor.analysis.windows import CommitWindows, EndWindows
-from monitor.exposition.metrics import MONITOR_INTERNAL_ERRORS
-from monitor.exposition.own import faults
+from monitor.exposition.families.monitor import INTERNAL_ERRORS, faults
 from monitor.model import (
     Group,
     LogLook,
@@ -191,4 +190,4 @@ def test_the_page_names_what_failed(breaking: Callable[[object, str], None]) -> 
     seen = snapshot(1)
     analyst.measure(seen)
     found = faults("c", lambda: analyst.findings.failures).samples()
-    assert found[MONITOR_INTERNAL_ERRORS] == {("c", "advice", "bad"): 1}
+    assert found[INTERNAL_ERRORS] == {("c", "advice", "bad"): 1}
