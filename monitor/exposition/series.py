@@ -9,6 +9,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Final, TypeAlias
 
+from monitor.analysis.measures import age
 from monitor.exposition.metric import Metric
 
 Labels: TypeAlias = tuple[str, ...]
@@ -111,6 +112,26 @@ class GroupSamples:
             self._nested[metric][labels] = values
         elif metric.rollup is not None:
             self.one(metric, labels, _JOIN[metric.rollup](values.values()))
+
+    def since(
+        self, metric: Metric, labels: Labels, moments: Mapping[int, float], now: float
+    ) -> None:
+        """Add the ages of moments, by partition; joined, that is the age of the earliest."""
+        if self.level is Level.PARTITION:
+            ages = {partition: round(age(at, now), 3) for partition, at in moments.items()}
+            self.partitions(metric, labels, ages)
+        elif moments:
+            self.one(metric, labels, round(age(min(moments.values()), now), 3))
+
+    def until(
+        self, metric: Metric, labels: Labels, moments: Mapping[int, float], now: float
+    ) -> None:
+        """Add the time that is left to moments, by partition; joined, that is to the earliest."""
+        if self.level is Level.PARTITION:
+            left = {partition: round(age(now, at), 1) for partition, at in moments.items()}
+            self.partitions(metric, labels, left)
+        elif moments:
+            self.one(metric, labels, round(age(now, min(moments.values())), 1))
 
     def one(self, metric: Metric, labels: Labels, value: float) -> None:
         """Add one sample; of labels (group, topic, ...) the level may drop the topic."""

@@ -403,9 +403,8 @@ def _ages(measures: GroupMeasures, now: float, add: GroupSamples) -> None:
     behind = measures.behind(now)
     if behind is not None and measures.behind_since != NOTHING_UNREAD:
         add.one(LAG_SECONDS_MAX, (group,), round(behind, 3))
-    for topic in measures.oldest_unread_at:
-        seconds = measures.behind_by_partition(topic, now).items()
-        add.partitions(LAG_SECONDS, (group, topic), {p: round(s, 3) for p, s in seconds})
+    for topic, moments in measures.oldest_unread_at.items():
+        add.since(LAG_SECONDS, (group, topic), moments, measures.as_of(now))
     if not _nobody_reads(measures):
         for topic, changed_at in measures.changed_at.items():
             add.one(COMMIT_AGE, (group, topic), round(age(changed_at, now), 3))
@@ -414,12 +413,8 @@ def _ages(measures: GroupMeasures, now: float, add: GroupSamples) -> None:
 
 def _retention(measures: GroupMeasures, now: float, add: GroupSamples) -> None:
     for topic, risks in measures.retention.items():
-        remaining = {
-            p: round(age(now, risk.deleted_at), 1)
-            for p, risk in risks.items()
-            if risk.deleted_at is not None
-        }
-        add.partitions(RETENTION_REMAINING, (measures.group.id, topic), remaining)
+        moments = {p: risk.deleted_at for p, risk in risks.items() if risk.deleted_at is not None}
+        add.until(RETENTION_REMAINING, (measures.group.id, topic), moments, now)
 
 
 def _identity(measures: GroupMeasures, add: GroupSamples) -> None:
