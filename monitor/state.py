@@ -62,11 +62,7 @@ class State:
         """
         if self.snapshot is None:
             return self
-        groups = {
-            name: found
-            for name, found in self.groups.items()
-            if found.facts.members != 0 or found.activity is None or found.activity.by_commits
-        }
+        groups = {name: found for name, found in self.groups.items() if is_used(found)}
         shown = {name: self.snapshot.groups[name] for name in groups}
         return replace(self, snapshot=replace(self.snapshot, groups=shown), groups=groups)
 
@@ -83,6 +79,13 @@ class State:
         if _has_answered(ends):
             times.append(ends.seen_at)
         return min(times, default=None)
+
+
+def is_used(measures: GroupMeasures) -> bool:
+    """Say whether a group has members or consumes without any; true where that is not known."""
+    return bool(
+        measures.facts.members != 0 or measures.activity is None or measures.activity.by_commits
+    )
 
 
 def _has_answered(offsets: Offsets) -> bool:

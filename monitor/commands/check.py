@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import IntEnum
-from pathlib import Path
 from types import FrameType
 from typing import Any, Final, NoReturn
 
@@ -24,6 +23,7 @@ from monitor.analysis.measures import GroupMeasures
 from monitor.commands import options
 from monitor.commands.selection import Selection, selecting, selection_of
 from monitor.commands.watching import (
+    choose,
     collector_of,
     no_groups,
     refuse_unknown_groups,
@@ -52,8 +52,8 @@ class Outcome(IntEnum):
 _WORST_LAST: Final = (Outcome.OK, Outcome.UNKNOWN, Outcome.WARNING, Outcome.CRITICAL)
 
 
-class _Timeout(Exception):  # noqa: N818  # an event, as signals are
-    """The time for the whole check is over."""
+class _Timeout(BaseException):
+    """The time is over; an event, as signals are: nobody who catches faults may keep it."""
 
 
 class _Plugin(click.Command):
@@ -99,8 +99,7 @@ class _Range(click.ParamType[Range]):
               metavar="SECONDS", help="UNKNOWN when the check takes longer.")  # fmt: skip
 def check(
     *,
-    bootstrap_servers: str | None,
-    command_config: Path | None,
+    source: options.Source,
     warning: Range,
     critical: Range,
     unit: str,
@@ -113,9 +112,7 @@ def check(
     wrong use. A RANGE is 10 (alert outside 0 to 10), 10:, ~:10, 10:20 or @10:20 (alert inside).
     """
     selection = selection_of(**given)
-    kafka, settings = options.settings(
-        bootstrap_servers=bootstrap_servers, command_config=command_config
-    )
+    kafka, settings = source.one()
     selection.refuse_left_out(settings)
     try:
         with _time_limit(timeout):
@@ -124,10 +121,10 @@ def check(
         _end(Outcome.UNKNOWN, f"no answer within {timeout:g} s")
     refuse_unknown_groups(snapshot, selection.groups)
     refuse_unknown_topics(snapshot, selection.topics)
-    chosen = selection.chosen(snapshot, measured)
+    chosen, notes = choose(selection, settings, snapshot, measured)
     missing = what_is_missing(snapshot)
     if not chosen:
-        _end(Outcome.UNKNOWN, no_groups(snapshot, selection), missing.lines)
+        _end(Outcome.UNKNOWN, no_groups(snapshot, selection), (*missing.lines, *notes))
     now = snapshot.seen_at
     judged = {
         group: _judge(_value(measures, unit, now), warning, critical)
@@ -149,7 +146,7 @@ def check(
         for group in bad[:MAX_NAMED]
         for advice in chosen[group].advice
     ]
-    lines += [f"Not read: {line}" for line in missing.lines]
+    lines += [*(f"Not read: {line}" for line in missing.lines), *notes]
     data = [
         str(_performance(group, _value(measures, unit, now), unit, warning, critical))
         for group, measures in sorted(chosen.items())

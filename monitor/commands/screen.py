@@ -13,6 +13,7 @@ import time
 import tty
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import FrameType
 from typing import Final, NoReturn
 
@@ -69,10 +70,7 @@ class Watcher(threading.Thread):
                     trend.append(look.groups[group].behind(look.snapshot.seen_at))
                 self._trends = trends
                 shown = {group: tuple(trend) for group, trend in trends.items()}
-                self.latest = (
-                    Look(look.snapshot, look.groups, look.faults, shown),
-                    time.monotonic(),
-                )
+                self.latest = (replace(look, trends=shown), time.monotonic())
                 self._stopped.wait(self._interval_s)
         except Exception as error:  # noqa: BLE001  # raised again where the terminal is in order
             self.failure = error

@@ -48,12 +48,14 @@ class Sort(StrEnum):
 class Look:
     """What one poll saw: the groups that are meant, what could not be read, the trend of each.
 
+    `notes` say what the settings left out.
     `trends` has the lag in seconds of the last polls, oldest first; None where it was not known.
     """
 
     snapshot: Snapshot
     groups: Mapping[str, GroupMeasures]
     faults: Sequence[str] = ()
+    notes: Sequence[str] = ()
     trends: Mapping[str, Sequence[float | None]] | None = None
 
 
@@ -94,6 +96,7 @@ def screen(look: Look | None, view: View, *, width: int, height: int, age: float
     head = [_title(look, view, age), *(_fault(line, width) for line in look.faults[:MAX_FAULTS])]
     if len(look.faults) > MAX_FAULTS:
         head.append(Text(f"and {plural(len(look.faults) - MAX_FAULTS, 'fault')} more", "red"))
+    head += [Text(shorten(note, width), "dim") for note in look.notes]
     room = max(1, height - len(head) - 1)
     measures = look.groups.get(view.marked or "") if view.is_open else None
     if view.is_open and view.marked is not None and measures is not None:

@@ -17,12 +17,14 @@ from monitor.commands import screen
 from monitor.commands.options import Refusal
 from monitor.commands.selection import EVERYTHING, Amount, Selection
 from monitor.commands.views import Look
+from monitor.kafka.brokers import UnreachableError
 from monitor.kafka.collector import Collector, Intervals
+from monitor.kafka.connecting import OptionsError
 from monitor.kafka.diagnose import identify
-from monitor.kafka.questions import UnreachableError
-from monitor.kafka.wire import KafkaWire, OptionsError
+from monitor.kafka.transport import KafkaWire
 from monitor.model import Snapshot
 from monitor.settings import KafkaSettings, MonitorSettings, split_address
+from monitor.state import is_used
 from monitor.words import plural, safe
 
 # Within the ten seconds in which a wrong address must be told, diagnosis included.
@@ -106,8 +108,8 @@ def look(
 
     def read() -> Look:
         snapshot = collector.poll()
-        chosen = selection.chosen(snapshot, analyst.measure(snapshot))
-        return Look(snapshot, chosen, what_is_missing(snapshot).lines)
+        chosen, notes = choose(selection, settings, snapshot, analyst.measure(snapshot))
+        return Look(snapshot, chosen, what_is_missing(snapshot).lines, notes)
 
     if watch is not None and screen.is_possible():
         last = screen.show(read, watch)
@@ -122,6 +124,33 @@ def look(
     return what_is_missing(last.snapshot).exit_code
 
 
+def choose(
+    selection: Selection,
+    settings: MonitorSettings,
+    snapshot: Snapshot,
+    measured: Mapping[str, GroupMeasures],
+) -> tuple[dict[str, GroupMeasures], tuple[str, ...]]:
+    """Return the measures of the groups that are meant, and in words what the settings hide of them.
+
+    A group that is asked for by name is shown, hidden or not.
+    """
+    chosen = selection.chosen(snapshot, measured)
+    if not settings.hide_empty_groups:
+        return chosen, ()
+    shown = {
+        group: measures
+        for group, measures in chosen.items()
+        if group in selection.groups or is_used(measures)
+    }
+    hidden = len(chosen) - len(shown)
+    if not hidden:
+        return shown, ()
+    are = "is" if hidden == 1 else "are"
+    return shown, (
+        f"{plural(hidden, 'group')} without members {are} left out (MONITOR_HIDE_EMPTY_GROUPS)",
+    )
+
+
 def _print(
     read: Callable[[], Look], selection: Selection, show: Show, watch: float | None
 ) -> Look | None:
@@ -130,8 +159,8 @@ def _print(
     try:
         while True:
             look = read()
-            for line in look.faults:
-                click.echo(f"Not read: {line}", err=True)
+            for line in (*(f"Not read: {fault}" for fault in look.faults), *look.notes):
+                click.echo(line, err=True)
             try:
                 refuse_unknown_groups(look.snapshot, selection.groups)
                 refuse_unknown_topics(look.snapshot, selection.topics)
@@ -181,6 +210,10 @@ def what_is_missing(snapshot: Snapshot) -> Missing:
         if topic in read
         for partition, error in sorted(partitions.items())
     )
+    lines += _some(
+        f"step {' of '.join(filter(None, part))}: the monitor failed ({cause})"
+        for part, cause in snapshot.failures.items()
+    )
     silent = snapshot.broker_errors.keys()
     everything = bool(snapshot.brokers) and snapshot.brokers.keys() <= silent
     return Missing(tuple(lines), everything)
@@ -213,7 +246,7 @@ def no_groups(snapshot: Snapshot, selection: Selection) -> str:
     if snapshot.groups_complete:
         return (
             "No consumer group is as asked for."
-            if selection.narrows
+            if selection.narrows or snapshot.groups
             else "The cluster has no consumer groups."
         )
     return f"Not known whether the cluster has consumer groups: {_who_is_silent(snapshot)}."
@@ -235,7 +268,7 @@ def _some(lines: Iterable[str]) -> list[str]:
     found = list(lines)
     if len(found) <= MAX_NAMED:
         return found
-    kind = found[0].split()[0] if found[0].startswith("group") else "partition"
+    kind = found[0].split()[0] if found[0].startswith(("group", "step")) else "partition"
     return [*found[:MAX_NAMED], f"{plural(len(found) - MAX_NAMED, f'{kind}')} more"]
 
 

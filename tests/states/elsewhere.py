@@ -23,6 +23,7 @@ ELSEWHERE: Final = tuple(
         ("c5-watch", "C5", "A group is gone for a moment while it is watched", "the watch goes on", f"{_CLI}::test_a_watch_outlives_a_group_that_is_gone_for_a_moment"),
         ("c9-cli", "C9", "A partition is refused", "it is named, and the total is a lower bound; exit code 1", f"{_CLI}::test_a_partition_that_is_refused_is_named_and_the_total_is_a_lower_bound"),
         ("c16-filters", "C16", "Groups are left out by settings", "the same in every command", f"{_CLI}::test_all_commands_honour_the_same_filters"),
+        ("c16-hidden", "C16", "MONITOR_HIDE_EMPTY_GROUPS and a command", "hidden as on the pages, which is said; shown when named", f"{_CLI}::test_all_commands_hide_empty_groups_and_say_so"),
         ("c16-misspelt", "C16", "A setting is misspelt", "refused, with what is meant; exit code 2", f"{_CLI}::test_a_misspelt_setting_is_refused_with_what_is_meant"),
         ("c16-topic", "C16", "`monitor lag --topic` and groups that do not read it", "they are left out", f"{_CLI}::test_a_group_that_does_not_read_a_topic_is_no_answer_about_it"),
         ("c17-ctrl-c", "C17", "Ctrl-C in the middle of a poll", "ends without a traceback", f"{_CLI}::test_ctrl_c_in_a_poll_ends_quietly"),

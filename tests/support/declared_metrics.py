@@ -11,7 +11,7 @@ import yaml
 from prometheus_client.metrics import Histogram, MetricWrapperBase
 
 from monitor.exposition.families import ALL_METRICS
-from order_services.runtime import instrumentation
+from order_services.process import instrumentation
 
 Kind = Literal["counter", "gauge"]
 

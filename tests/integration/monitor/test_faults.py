@@ -24,10 +24,11 @@ from monitor.analysis.analyst import Analyst
 from monitor.exposition.blocks import Choice, blocks
 from monitor.exposition.families.monitor import BROKER_UP
 from monitor.exposition.render import Renderer
+from monitor.kafka.apis.list_offsets import ListOffsets
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.coordinators import GROUPS_TOPIC, partition_of
-from monitor.kafka.questions import Ask, ListOffsets
-from monitor.kafka.wire import KafkaWire
+from monitor.kafka.questions import Ask
+from monitor.kafka.transport import KafkaWire
 from monitor.model import Snapshot
 from monitor.settings import KafkaSettings
 from monitor.state import State

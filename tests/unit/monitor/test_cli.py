@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,7 +14,8 @@ from click.testing import CliRunner, Result
 from monitor.analysis.analyst import Analyst
 from monitor.analysis.measures import GroupMeasures
 from monitor.commands import main, report, watching
-from monitor.kafka.questions import GroupCommits, ListedGroup
+from monitor.kafka.apis.list_groups import ListedGroup
+from monitor.kafka.apis.offset_fetch import GroupCommits
 from monitor.model import CLASSIC, Group, Member, Offsets, Partition, Snapshot, Topic
 from tests.unit.monitor.fake_brokers import FakeBrokers
 
@@ -197,6 +199,21 @@ def test_all_commands_honour_the_same_filters(
     assert result.exit_code == 0
     assert "a" in result.stdout
     assert "b" not in [line.split()[0].rstrip(":") for line in result.stdout.splitlines() if line]
+
+
+@pytest.mark.parametrize("command", ["lag", "groups", "check"])
+def test_all_commands_hide_empty_groups_and_say_so(
+    brokers: Watched, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    brokers.groups = {1: [ListedGroup(group, CLASSIC, "Empty", "") for group in "ab"], 2: []}
+    monkeypatch.setenv("MONITOR_HIDE_EMPTY_GROUPS", "true")
+    hidden, named = run(command), run(command, "--group", "b", "--group", "a")
+    told = hidden.stdout + hidden.stderr
+    assert "2 groups without members are left out (MONITOR_HIDE_EMPTY_GROUPS)" in told
+    assert "No consumer group is as asked for." in told
+    assert "The cluster has no consumer groups" not in told
+    assert {"a", "b"} <= set(re.split(r"[ :,=]", named.stdout.replace("\n", " ")))
+    assert "left out" not in named.stdout + named.stderr
 
 
 def test_a_name_that_the_settings_leave_out_is_refused_with_the_setting(

@@ -22,13 +22,14 @@ from monitor.exposition.families import (
     kminion,
     lag_exporter,
     measures,
-    process,
 )
 from monitor.exposition.families import monitor as own
 from monitor.exposition.families.exporter import BROKERS
 from monitor.exposition.series import Block
+from monitor.kafka.apis.list_groups import ListedGroup
+from monitor.kafka.apis.offset_fetch import GroupCommits
 from monitor.kafka.collector import Collector, Intervals
-from monitor.kafka.questions import Ask, GroupCommits, ListedGroup
+from monitor.kafka.questions import Ask
 from monitor.model import (
     CLASSIC,
     Broker,
@@ -68,7 +69,7 @@ class Brokers(FakeBrokers):
         super().ask(asks, timeout_s, not_awaited)
 
     def _break(self, name: str) -> None:
-        if name in self.broken:
+        if name in self.broken or "all" in self.broken:
             raise IndexError("secret-of-a-server")
 
     def _name(self, ask: Ask[Any]) -> str:
@@ -145,17 +146,11 @@ def poll_on(poller: Poller, clock: Clock, seconds: float = 15) -> Samples:
 # -- a poll that fails as a whole -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", ["Metadata", "ListGroups", "FetchCommits", "ListOffsets"])
-def test_a_poll_that_fails_is_published_and_what_is_old_leaves_the_page(step: str) -> None:
+def test_a_poll_that_fails_is_published_and_what_is_old_leaves_the_page() -> None:
     brokers, poller, clock = make()
     poller.poll()
-    brokers.broken = {step}
-    clock.now += 50  # the metadata are due soon
-    poller.poll()
-    clock.now -= 35
-    found = poll_on(poller, clock, 15)
-    if step == "Metadata":
-        found = poll_on(poller, clock, 31)
+    brokers.broken = {"all"}
+    found = poll_on(poller, clock)
     assert value(found, "kafka_monitor_up", cluster="cluster") == 0
     (cause,) = causes(found)
     assert cause.startswith("the monitor failed: IndexError at ")
@@ -177,7 +172,28 @@ def test_a_poll_that_fails_is_published_and_what_is_old_leaves_the_page(step: st
     assert poller.unready_reason() is None
 
 
-@pytest.mark.parametrize("step", ["find_cluster", "ListGroups", "ListOffsets"])
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [("Metadata", {"metadata"}), ("ListGroups", {"groups"}), ("ListOffsets", {"log_ends"})],
+)
+def test_a_step_that_fails_costs_its_figures_only_and_what_is_old_of_them_leaves_the_page(
+    step: str, told: set[str]
+) -> None:
+    brokers, poller, clock = make()
+    poller.poll()
+    brokers.broken = {step}
+    found = poll_on(poller, clock, 61)  # metadata and log starts are due
+    assert value(found, "kafka_monitor_up", cluster="cluster") == 1
+    assert causes(found) == []
+    assert {of for of, _ in internal_errors(found)} >= told
+    assert (lag(found) is None) == (step != "Metadata")
+    assert value(found, "kafka_topic_partitions", topic="t") == 2
+    brokers.broken = set()
+    found = poll_on(poller, clock)
+    assert (lag(found), internal_errors(found)) == (6, set())
+
+
+@pytest.mark.parametrize("step", ["find_cluster", "all"])
 def test_a_first_poll_that_fails_says_why(step: str) -> None:
     brokers, poller, _ = make()
     brokers.broken = {step}
@@ -192,12 +208,17 @@ def test_a_first_poll_that_fails_says_why(step: str) -> None:
 def test_the_log_tells_of_a_failing_poll_once() -> None:
     brokers, poller, clock = make()
     poller.poll()
-    brokers.broken = {"ListGroups"}
+    brokers.broken = {"all"}
     with capture_logs() as logs:
         for _ in range(5):
-            poll_on(poller, clock)
+            poll_on(poller, clock, 61)
     told = [line["event"] for line in logs if line["log_level"] == "error"]
-    assert told == ["a fault of the monitor's own", "polls fail"]
+    steps = [line["step"] for line in logs if line.get("event") == "a part failed"]
+    assert len(steps) == len(set(steps)) > 3
+    assert [event for event in told if event != "a part failed"] == [
+        "a fault of the monitor's own",
+        "polls fail",
+    ]
 
 
 def test_an_analysis_that_fails_as_a_whole_is_a_failed_poll(
@@ -340,21 +361,10 @@ def test_a_group_that_cannot_be_rendered_costs_itself(monkeypatch: pytest.Monkey
     assert of_bad - theirs <= {f"kafka_consumergroup_{name}" for name in ages}
 
 
-def test_blocks_of_others_that_fail_cost_themselves() -> None:
-    def fail() -> Any:
-        raise IndexError
-
-    _, poller, _ = make(more_blocks=lambda: (Block((), fail, name="databases"), process.block()))
-    poller.poll()
-    found = scrape(poller)
-    assert internal_errors(found) == {("exposition", "databases")}
-    assert lag(found) == 6
-    assert value(found, "process_cpu_seconds_total") is not None
-
-
-def test_a_page_that_cannot_be_made_says_so() -> None:
-    twice = [Block((), lambda: {BROKERS: {(): 1}})] * 2
-    _, poller, _ = make(more_blocks=lambda: twice)
+def test_a_page_that_cannot_be_made_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    twice = Block((), lambda: {BROKERS: {(): 1}})
+    _, poller, _ = make()
+    monkeypatch.setattr(monitor.poller, "faults", lambda *_: twice)
     poller.poll()
     found = scrape(poller)
     assert "failed to make its page: ValueError" in causes(found)[0]
@@ -515,13 +525,11 @@ def test_a_cluster_of_which_no_group_is_known_though_there_may_be_some_is_not_re
 
 
 def test_every_series_has_the_name_of_the_cluster_where_it_is_set() -> None:
-    _, poller, clock = make(
-        cluster='the "west"', families=CHOICES, more_blocks=lambda: [process.block()]
-    )
+    _, poller, clock = make(cluster='the "west"', families=CHOICES)
     poller.poll()
     found = poll_on(poller, clock)
     assert all(("cluster", 'the "west"') in labels for _, labels in found)
-    assert {"process_open_fds", "kafka_brokers", "kminion_exporter_up"} <= {n for n, _ in found}
+    assert {"kafka_brokers", "kminion_exporter_up"} <= {n for n, _ in found}
     where = {"consumergroup": "g", "topic": "t", "partition": "0", "cluster": 'the "west"'}
     assert value(found, "kafka_consumergroup_lag", **where) == 6
 

@@ -24,7 +24,8 @@ PROGRAM = """
 import time
 import monitor.commands.watching as watching
 from monitor.commands import main
-from monitor.kafka.questions import GroupCommits, ListedGroup
+from monitor.kafka.apis.offset_fetch import GroupCommits
+from monitor.kafka.apis.list_groups import ListedGroup
 from tests.unit.monitor.fake_brokers import FakeBrokers
 brokers = FakeBrokers(
     groups={1: [ListedGroup("a", "classic", "Empty", "consumer")]},
@@ -52,7 +53,8 @@ def look(*, faults: tuple[str, ...] = ()) -> Look:
             "esc\x1b[2J": Group("esc\x1b[2J", state="Empty", members=()),
         },
     )
-    return Look(snapshot, Analyst().measure(snapshot), faults, {"payments": (1.0, 4.0, None, 8.0)})
+    trends = {"payments": (1.0, 4.0, None, 8.0)}
+    return Look(snapshot, Analyst().measure(snapshot), faults, trends=trends)
 
 
 def shown(found: Look | None, view: View, *, width: int = 80, height: int = 8) -> str:
