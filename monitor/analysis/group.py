@@ -208,6 +208,7 @@ class GroupMeter:
             oldest_unread_at=dict.fromkeys(lag.partitions, nothing()) if oldest is None else oldest,
             behind_since=None if oldest is None else behind_since(lag, oldest, left),
             changed_at=changed_at,
+            committed_at={topic: commits.committed_at(name, topic) for topic in group.commits},
             rates=rates,
             imbalance=guard.attempt(
                 "imbalance", name, self._imbalance, close, lag, facts, rates

@@ -44,7 +44,7 @@ class GroupMeasures:
     `oldest_unread_at` (topic -> partition -> when its oldest unread record was appended) has only
     topics with unread messages: on the others nothing is unread. `behind_since` is the earliest that
     is known, of topics that are consumed. `changed_at` is when a commit on the topic last changed or
-    was first seen. `rates` has the topics that were looked at closely, `imbalance` (topic -> kind ->
+    was first seen, `committed_at` the same by partition. `rates` has the topics that were looked at closely, `imbalance` (topic -> kind ->
     excess) those with members or lag, `retention` (topic -> partition) the partitions with lag.
 
     By topic: `lost` counts the messages deleted unread since the monitor's start, `unread_deleted`
@@ -61,6 +61,7 @@ class GroupMeasures:
     oldest_unread_at: Mapping[str, Mapping[int, float]] = field(default_factory=nothing)
     behind_since: float | None = None
     changed_at: Mapping[str, float] = field(default_factory=nothing)
+    committed_at: Mapping[str, Mapping[int, float]] = field(default_factory=nothing)
     rates: Mapping[str, TopicRates] = field(default_factory=nothing)
     imbalance: Mapping[str, Mapping[str, float]] = field(default_factory=nothing)
     retention: Mapping[str, Mapping[int, RetentionRisk]] = field(default_factory=nothing)

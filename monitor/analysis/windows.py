@@ -195,6 +195,15 @@ class CommitWindows:
         kept = self._groups.get(group, {}).get(topic)
         return None if kept is None else kept.changed / 1000
 
+    def committed_at(self, group: str, topic: str) -> Mapping[int, float]:
+        """Return partition -> when its commit last changed or was first seen, in monotonic seconds."""
+        kept = self._groups.get(group, {}).get(topic)
+        if kept is None:
+            return {}
+        if kept.changed_windows is None:
+            return dict.fromkeys(kept.commits, kept.changed / 1000)
+        return {partition: packed[-3] / 1000 for partition, packed in kept.windows.items()}
+
     def newest_poll(self, group: str, topic: str) -> int:
         """Return the number of the first poll that saw the topic's newest partition."""
         kept = self._groups.get(group, {}).get(topic)

@@ -214,6 +214,13 @@ COMMIT_AGE = group_metric(
     "seconds",
     rollup="min",
 )
+PARTITION_COMMIT_AGE = group_metric(
+    "partition_commit_age_seconds",
+    "Time since the committed offset of the partition last changed, or was first seen.",
+    _GROUP_PARTITION,
+    "seconds",
+    when="MONITOR_MEASURES_LEVEL is partition",
+)
 CATCHING_UP = group_metric(
     "catching_up",
     "1 when nothing is unread or the lag ends at the present rates, 0 when it never does; absent "
@@ -408,6 +415,8 @@ def _ages(measures: GroupMeasures, now: float, add: GroupSamples) -> None:
     if not _nobody_reads(measures):
         for topic, changed_at in measures.changed_at.items():
             add.one(COMMIT_AGE, (group, topic), round(age(changed_at, now), 3))
+    for topic, moments in measures.committed_at.items():
+        add.since(PARTITION_COMMIT_AGE, (group, topic), moments, now)
     _retention(measures, now, add)
 
 

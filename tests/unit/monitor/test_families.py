@@ -185,6 +185,12 @@ def test_ours_go_down_to_topics_only_where_the_others_go_down_to_partitions() ->
     assert all("partition" not in labels[name] for name in told)
 
 
+def test_the_age_of_each_partitions_commit_is_told_at_the_level_of_partitions_only() -> None:
+    name = "kafka_consumergroup_partition_commit_age_seconds"
+    assert {labels["partition"] for labels, _ in scrape(DEFAULT_FAMILIES)[name]} == {"0", "1"}
+    assert name not in scrape(DEFAULT_FAMILIES, Level.TOPIC)
+
+
 def test_no_value_is_infinite_or_not_a_number() -> None:
     for name, samples in scrape(CHOICES).items():
         for _, value in samples:

@@ -226,6 +226,20 @@ def test_the_seconds_of_a_partition_whose_broker_is_silent_are_absent() -> None:
     assert found.behind_by_partition("t", cluster.seen_at) == {0: 0}
 
 
+def test_when_each_partition_was_committed_is_known() -> None:
+    cluster = Cluster(commits={0: 40, 1: 50})
+    analyst = Analyst(cluster.times)
+    first = measure(analyst, cluster)
+    began = cluster.seen_at
+    assert first.committed_at == {"t": {0: began, 1: began}}
+    cluster.commits[1] = 60
+    measure(analyst, cluster)
+    moved = cluster.seen_at
+    found = measure(analyst, cluster, polls=30)
+    assert found.committed_at == {"t": {0: began, 1: moved}}
+    assert found.changed_at == {"t": moved}
+
+
 def test_losses_outlive_the_sight_of_them() -> None:
     cluster = Cluster(commits={0: 40, 1: 100})
     analyst = Analyst(cluster.times)
