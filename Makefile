@@ -47,7 +47,7 @@ dashboards: $(VENV)/dev.stamp ## rebuild the dashboards' JSON from its YAML
 	@$(BIN)/python -m dashboards
 
 requirements: $(VENV)/dev.stamp ## pin the newest versions, with hashes
-	@for set in "run.txt requirements/run.in" "dev.txt requirements/run.in requirements/dev.in"; do \
+	@for set in "run.txt requirements/run.in" "dev.txt --extra otlp requirements/run.in requirements/dev.in"; do \
 	  set -- $$set; out=$$1; shift; \
 	  $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-annotate --custom-compile-command "make requirements" \

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from http import HTTPStatus
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qs
 
 import structlog
@@ -16,9 +16,9 @@ from werkzeug.http import parse_accept_header
 
 from monitor.every import cause_of
 from monitor.exposition.render import CONTENT_TYPE, Page
-from monitor.poller import Poller
+from monitor.pools.services import ServiceTarget
 from monitor.web.login import WRONG_LOGIN_DELAY_S, Login
-from monitor.web.pages import pages
+from monitor.web.pages import Watching, pages
 
 _log = structlog.get_logger(__name__)
 
@@ -30,7 +30,7 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 PAGE_THREADS: Final = 4
 # What answers without a login: whoever restarts programs has no password.
-OPEN: Final = frozenset({"/health", "/ready"})
+OPEN: Final = frozenset({"/health", "/ready", "/burrow/admin", "/burrow/admin/ready"})
 # What every page may do: nothing but show itself.
 _SECURITY_HEADERS: Final = [
     (
@@ -42,23 +42,6 @@ _SECURITY_HEADERS: Final = [
 ]
 
 
-class Watching(Protocol):
-    """The clusters that are watched: a fleet, or the poller of the only one."""
-
-    @property
-    def pollers(self) -> Mapping[str, Poller]:
-        """Return the poller of each cluster by its name."""
-
-    def page(self) -> Page:
-        """Return the page of all."""
-
-    def page_of(self, cluster: str) -> Page | None:
-        """Return the page of one, None where there is none of this name."""
-
-    def unready_reason(self) -> str | None:
-        """Say why nothing that is shown can be relied on, None when something can."""
-
-
 Reload = Callable[[], str | None]
 """Reads the settings again; says what is wrong with them, None when they are in force."""
 
@@ -66,9 +49,9 @@ Reload = Callable[[], str | None]
 class App:
     """The ASGI application that serves what is watched; `reload` is what POST /-/reload does.
 
-    With a user and password, all but /health and /ready ask for it by basic auth, and /ready keeps
-    its reason from those without: it names addresses. With `client_certificates` all but those two
-    ask for one, too.
+    With a user and password, all but what is `OPEN` ask for it by basic auth, and /ready keeps
+    its reason from those without: it names addresses. With `client_certificates` all but
+    those ask for one, too.
     """
 
     def __init__(
@@ -78,12 +61,13 @@ class App:
         *,
         client_certificates: bool = False,
         reload: Reload | None = None,
+        services: Sequence[ServiceTarget] = (),
     ) -> None:
         self._watching = watching
         self._reload = reload
         self._login = Login(user_and_password)
         self._client_certificates = client_certificates
-        flask: Any = pages(lambda: watching.pollers)
+        flask: Any = pages(watching, services)
         self._pages: Any = WSGIMiddleware(flask, workers=PAGE_THREADS)
         self._answers: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
             "/metrics": self._metrics,
@@ -123,6 +107,8 @@ class App:
         answer = self._answers.get(path)
         if path == "/-/reload":
             await self._reload_settings(scope, send)
+        elif not scope["query_string"].isascii():  # a2wsgi would fail on it
+            await _refuse(send, HTTPStatus.BAD_REQUEST, "parameters are to be percent-encoded")
         elif answer is None:
             await self._pages(scope, receive, send)
         elif scope["method"] not in ("GET", "HEAD"):
@@ -215,9 +201,16 @@ def create_app(
     *,
     client_certificates: bool = False,
     reload: Reload | None = None,
+    services: Sequence[ServiceTarget] = (),
 ) -> App:
     """Return the application that serves what is watched, see `App`."""
-    return App(watching, user_and_password, client_certificates=client_certificates, reload=reload)
+    return App(
+        watching,
+        user_and_password,
+        client_certificates=client_certificates,
+        reload=reload,
+        services=services,
+    )
 
 
 async def _is_gone(receive: Receive) -> None:

@@ -65,7 +65,7 @@ def test_a_narrow_terminal_gets_lines_that_fit() -> None:
 
 def test_json_and_csv_hold_everything_uncut() -> None:
     found = report.reports(snapshot(), measured())
-    answer = json.loads(report.as_json(snapshot(), found))
+    answer = json.loads(report.as_json("c", snapshot(), measured()))
     payments = next(group for group in answer["groups"] if group["group"] == "payments")
     assert payments["total_lag"] == 6
     assert [row["lag"] for row in payments["partitions"]] == [None, 6, None]
