@@ -189,6 +189,8 @@ class MonitorSettings(SettingsWithSecretFiles):
     """From which level up `serve` logs: each change of a broker, group or poll once."""
     log_format: LogFormat = "text"
     """Whether a line of the log is text or a JSON object."""
+    reload_by_http: bool = False
+    """Whether POST /-/reload reads the settings file again; SIGHUP always does."""
     read_committed: bool = False
     """Whether lag is counted up to the last stable offset, where read_committed consumers stop."""
     log_sizes: bool = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
@@ -60,10 +60,12 @@ class _NotFoundError(Exception):
 
 
 class Burrow:
-    """Answers as Burrow does; `watched` has the settings of each cluster, in the sources' order."""
+    """Answers as Burrow does; `sources` and `watched` (their settings) have the same keys."""
 
     def __init__(
-        self, sources: Callable[[], Sequence[BurrowSource]], watched: Sequence[Watched] = ()
+        self,
+        sources: Callable[[], Mapping[str, BurrowSource]],
+        watched: Callable[[], Mapping[str, Watched]] = dict,
     ) -> None:
         self._sources = sources
         self._watched = watched
@@ -72,20 +74,14 @@ class Burrow:
 
     def clusters(self) -> dict[str, Any]:
         """Return the clusters' names."""
-        names = sorted(source.current().cluster for source in self._sources())
+        names = sorted(source.current().cluster for source in self._sources().values())
         return _told("cluster list returned", clusters=names)
 
     def cluster(self, name: str) -> dict[str, Any]:
         """Return how a cluster is watched."""
-        for index, source in enumerate(self._sources()):
-            state = source.current()
-            if state.cluster == name:
-                kafka, settings = self._settings(index)
-                return _told(
-                    "cluster module detail returned",
-                    module=_cluster_module(kafka, settings),
-                )
-        raise _NotFoundError("cluster module not found")
+        kafka, settings = self._settings(self._source(name, "cluster module not found"))
+        module = _cluster_module(kafka, settings)
+        return _told("cluster module detail returned", module=module)
 
     def topics(self, cluster: str) -> dict[str, Any]:
         """Return the topics' names."""
@@ -130,7 +126,7 @@ class Burrow:
         group, measures = snapshot.groups[name], state.groups[name]
         owners = _owners(group)
         windows = source.commit_windows(name)
-        intervals = self._intervals(source)
+        intervals = self._settings(source).settings.status_polls
         topics = {}
         for topic in sorted(group.commits):  # as Go's encoder has the keys of a map
             of_topic = windows.get(topic, {})
@@ -150,7 +146,7 @@ class Burrow:
 
         A group that is not there is 404, and no error: as Burrow has it.
         """
-        source = next((s for s in self._sources() if s.current().cluster == cluster), None)
+        source = self._find(cluster)
         state = None if source is None else source.current()
         snapshot = None if state is None else state.snapshot
         found = NOT_FOUND
@@ -163,7 +159,7 @@ class Burrow:
                 measures = state.groups[name]
                 found = measures.status
                 of = _Partitions(snapshot, group, measures, source.commit_windows(name))
-                of.intervals = self._intervals(source)
+                of.intervals = self._settings(source).settings.status_polls
                 partitions = of.shown(every=every)
                 worst, total = of.worst(), found.total_lag
         told = {
@@ -183,7 +179,7 @@ class Burrow:
 
     def config(self) -> dict[str, Any]:
         """Return the main settings; what the monitor does not have is empty."""
-        _, settings = self._settings(0)
+        _, settings = self._settings(None)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         told = _told(
             "main config returned",
@@ -210,7 +206,7 @@ class Burrow:
 
     def modules(self, kind: str) -> dict[str, Any]:
         """Return the names of the modules of one kind."""
-        names = {"cluster": sorted(s.current().cluster for s in self._sources())}
+        names = {"cluster": sorted(s.current().cluster for s in self._sources().values())}
         names |= {"storage": ["default"], "evaluator": ["default"]}
         told = _told("module list returned", coordinator=kind, modules=names.get(kind, []))
         return _request_third(told)
@@ -219,7 +215,7 @@ class Burrow:
         """Return a module's settings."""
         if kind == "cluster":
             return self.cluster(name)
-        _, settings = self._settings(0)
+        _, settings = self._settings(None)
         modules: dict[str, dict[str, Any]] = {
             "storage": {
                 "class-name": "inmemory",
@@ -236,28 +232,30 @@ class Burrow:
 
     def log_level(self) -> dict[str, Any]:
         """Return from which level up is logged."""
-        _, settings = self._settings(0)
+        _, settings = self._settings(None)
         return _told("log level returned", level=_LEVELS[settings.log_level])
 
     @property
     def is_ready(self) -> bool:
         """Say whether every cluster's figures can be relied on."""
-        return all(source.unready_reason() is None for source in self._sources())
+        return all(source.unready_reason() is None for source in self._sources().values())
+
+    def _find(self, cluster: str) -> BurrowSource | None:
+        sources = self._sources().values()
+        return next((each for each in sources if each.current().cluster == cluster), None)
 
     def _source(self, cluster: str, missing: str) -> BurrowSource:
-        for source in self._sources():
-            if source.current().cluster == cluster:
-                return source
-        raise _NotFoundError(missing)
+        source = self._find(cluster)
+        if source is None:
+            raise _NotFoundError(missing)
+        return source
 
-    def _settings(self, index: int) -> Watched:
-        if index < len(self._watched):
-            return self._watched[index]
-        return Watched(KafkaSettings.model_construct(), MonitorSettings.model_construct())
-
-    def _intervals(self, source: BurrowSource) -> int:
-        index = next((i for i, each in enumerate(self._sources()) if each is source), 0)
-        return self._settings(index).settings.status_polls if self._watched else WINDOW
+    def _settings(self, source: BurrowSource | None) -> Watched:
+        """Return the settings of a cluster; for those of the process, None will do."""
+        watched = self._watched()
+        names = (name for name, each in self._sources().items() if source in (each, None))
+        found = next((watched[name] for name in names if name in watched), None)
+        return found or Watched(KafkaSettings.model_construct(), MonitorSettings.model_construct())
 
 
 class _Partitions:

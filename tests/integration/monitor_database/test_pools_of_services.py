@@ -22,8 +22,8 @@ from monitor.pools.services import ServiceTarget, read_service
 from order_services.local.pgbouncer import EmbeddedPgBouncer
 from order_services.local.ports import free_port
 from order_services.local.postgres import EmbeddedPostgres
-from order_services.runtime.database import Database as ServiceDatabase
-from order_services.runtime.settings import ServiceSettings
+from order_services.process.settings import ServiceSettings
+from order_services.storage.database import Database as ServiceDatabase
 from tests.integration.monitor_database.conftest import ESCAPED, WATCHER_PASSWORD
 
 Connect = Callable[[str], connection]

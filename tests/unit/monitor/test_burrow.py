@@ -168,7 +168,9 @@ def test_settings_are_told_without_secrets(monkeypatch: pytest.MonkeyPatch) -> N
     settings = MonitorSettings(username="u", password="p", log_level="WARNING")  # type: ignore[arg-type]
     watched = WatchedCluster()
     watched.poll()
-    watched.client = Client(create_app(watched.poller, watched=[Watched(kafka, settings)]))
+    watched.client = Client(
+        create_app(watched.poller, watched=lambda: {"": Watched(kafka, settings)})
+    )
     module = ask(watched, "/v3/kafka/model")["module"]
     assert module == ask(watched, "/v3/config/cluster/model")["module"]
     assert list(module) == [
