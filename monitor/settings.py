@@ -171,6 +171,8 @@ class MonitorSettings(SettingsWithSecretFiles):
     """Seconds after which what a silent broker said last is shown no more; three polls unless set."""
     level: Level = Level.PARTITION
     """How far down the series of consumer groups go: a large cluster has many partitions."""
+    otlp_level: Level = Level.GROUP
+    """The same for what is pushed to an OpenTelemetry collector, where `OTEL_METRICS_EXPORTER=otlp` asks for it."""
     member_metrics: bool = True
     """Whether each member has a series of its own."""
     families: Annotated[tuple[Family, ...], NoDecode] = (EXPORTER, MEASURES)

@@ -6,12 +6,14 @@ from typing import Final
 
 from monitor.exposition import burrow, kminion, lag_exporter, process
 from monitor.exposition.metrics import EXPORTER, MEASURES, METRICS, MONITOR, Metric
+from monitor.otlp import metrics as otlp
 from monitor.pools.metrics import DATABASE
 from monitor.pools.metrics import METRICS as DATABASE_METRICS
 
 ALL_METRICS: Final[tuple[Metric, ...]] = (
     *METRICS,
     *process.METRICS,
+    *otlp.METRICS,
     *kminion.METRICS,
     *lag_exporter.METRICS,
     *burrow.METRICS,

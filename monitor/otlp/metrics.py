@@ -1,0 +1,26 @@
+"""How pushing goes, for the monitor's own page."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from monitor.exposition.metrics import MONITOR, Metric
+
+_WHEN: Final = "figures are pushed to an OpenTelemetry collector"
+
+UP = Metric(
+    "kafka_monitor_otlp_up",
+    "gauge",
+    "1 if the OpenTelemetry collector took the last push, 0 if it did not.",
+    family=MONITOR,
+    when=_WHEN,
+)
+LAST_PUSH = Metric(
+    "kafka_monitor_otlp_last_push_timestamp_seconds",
+    "gauge",
+    "When the collector last took a push, as a Unix time.",
+    unit="seconds",
+    family=MONITOR,
+    when=_WHEN,
+)
+METRICS: Final = (UP, LAST_PUSH)
