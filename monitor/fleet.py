@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -86,9 +86,9 @@ class Fleet:
         return {name: watch.poller for name, watch in self._watches.items()}
 
     @property
-    def watched(self) -> Mapping[str, Watched]:
-        """Return the settings of each cluster, by the same names."""
-        return {name: watch.watched for name, watch in self._watches.items()}
+    def watched(self) -> Sequence[Watched]:
+        """Return the settings of each, in the same order."""
+        return [watch.watched for watch in self._watches.values()]
 
     @property
     def names_clusters(self) -> bool:

@@ -52,8 +52,8 @@ class Outcome(IntEnum):
 _WORST_LAST: Final = (Outcome.OK, Outcome.UNKNOWN, Outcome.WARNING, Outcome.CRITICAL)
 
 
-class _Timeout(Exception):  # noqa: N818  # an event, as signals are
-    """The time for the whole check is over."""
+class _Timeout(BaseException):
+    """The time is over; an event, as signals are: nobody who catches faults may keep it."""
 
 
 class _Plugin(click.Command):

@@ -93,7 +93,6 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
             client_certificates=authorities is not None,
             reload=reload if process_settings.reload_by_http else None,
             services=[ServiceTarget.parse(url) for url in configuration.databases.service_urls],
-            watched=lambda: fleet.watched,
         )
         server = WebServer(app, process_settings.host, process_settings.port, certificate)
         port = server.bind()

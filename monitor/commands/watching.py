@@ -18,10 +18,11 @@ from monitor.commands.options import Refusal
 from monitor.commands.views import Look
 from monitor.exposition.of_groups import text_of_groups
 from monitor.exposition.samples import Choice
+from monitor.kafka.brokers import UnreachableError
 from monitor.kafka.collector import Collector, Intervals
+from monitor.kafka.connecting import OptionsError
 from monitor.kafka.diagnose import identify
-from monitor.kafka.questions import UnreachableError
-from monitor.kafka.wire import KafkaWire, OptionsError
+from monitor.kafka.transport import KafkaWire
 from monitor.model import Snapshot
 from monitor.selection import EVERYTHING, Amount, Selection
 from monitor.settings import KafkaSettings, MonitorSettings, split_address
@@ -238,6 +239,10 @@ def what_is_missing(snapshot: Snapshot) -> Missing:
         if topic in read
         for partition, error in sorted(partitions.items())
     )
+    lines += _some(
+        f"step {' of '.join(filter(None, part))}: the monitor failed ({cause})"
+        for part, cause in snapshot.failures.items()
+    )
     silent = snapshot.broker_errors.keys()
     everything = bool(snapshot.brokers) and snapshot.brokers.keys() <= silent
     return Missing(tuple(lines), everything)
@@ -280,7 +285,7 @@ def _some(lines: Iterable[str]) -> list[str]:
     found = list(lines)
     if len(found) <= MAX_NAMED:
         return found
-    kind = found[0].split()[0] if found[0].startswith("group") else "partition"
+    kind = found[0].split()[0] if found[0].startswith(("group", "step")) else "partition"
     return [*found[:MAX_NAMED], f"{plural(len(found) - MAX_NAMED, f'{kind}')} more"]
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from http import HTTPStatus
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qs
 
 import structlog
@@ -14,13 +14,11 @@ from a2wsgi import WSGIMiddleware
 from werkzeug.datastructures import Accept
 from werkzeug.http import parse_accept_header
 
-from monitor.configuration import Watched
 from monitor.every import cause_of
 from monitor.exposition.render import CONTENT_TYPE, Page
-from monitor.poller import Poller
 from monitor.pools.services import ServiceTarget
 from monitor.web.login import WRONG_LOGIN_DELAY_S, Login
-from monitor.web.pages import pages
+from monitor.web.pages import Watching, pages
 
 _log = structlog.get_logger(__name__)
 
@@ -44,23 +42,6 @@ _SECURITY_HEADERS: Final = [
 ]
 
 
-class Watching(Protocol):
-    """The clusters that are watched: a fleet, or the poller of the only one."""
-
-    @property
-    def pollers(self) -> Mapping[str, Poller]:
-        """Return the poller of each cluster by its name."""
-
-    def page(self) -> Page:
-        """Return the page of all."""
-
-    def page_of(self, cluster: str) -> Page | None:
-        """Return the page of one, None where there is none of this name."""
-
-    def unready_reason(self) -> str | None:
-        """Say why nothing that is shown can be relied on, None when something can."""
-
-
 Reload = Callable[[], str | None]
 """Reads the settings again; says what is wrong with them, None when they are in force."""
 
@@ -81,13 +62,12 @@ class App:
         client_certificates: bool = False,
         reload: Reload | None = None,
         services: Sequence[ServiceTarget] = (),
-        watched: Callable[[], Mapping[str, Watched]] = dict,
     ) -> None:
         self._watching = watching
         self._reload = reload
         self._login = Login(user_and_password)
         self._client_certificates = client_certificates
-        flask: Any = pages(lambda: watching.pollers, services, watched)
+        flask: Any = pages(watching, services)
         self._pages: Any = WSGIMiddleware(flask, workers=PAGE_THREADS)
         self._answers: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
             "/metrics": self._metrics,
@@ -125,10 +105,10 @@ class App:
                 await self._demand_login(scope, send)
                 return
         answer = self._answers.get(path)
-        if not scope["query_string"].isascii():  # a2wsgi would fail on it
-            await _refuse(send, HTTPStatus.BAD_REQUEST, "parameters are to be percent-encoded")
-        elif path == "/-/reload":
+        if path == "/-/reload":
             await self._reload_settings(scope, send)
+        elif not scope["query_string"].isascii():  # a2wsgi would fail on it
+            await _refuse(send, HTTPStatus.BAD_REQUEST, "parameters are to be percent-encoded")
         elif answer is None:
             await self._pages(scope, receive, send)
         elif scope["method"] not in ("GET", "HEAD"):
@@ -222,7 +202,6 @@ def create_app(
     client_certificates: bool = False,
     reload: Reload | None = None,
     services: Sequence[ServiceTarget] = (),
-    watched: Callable[[], Mapping[str, Watched]] = dict,
 ) -> App:
     """Return the application that serves what is watched, see `App`."""
     return App(
@@ -231,7 +210,6 @@ def create_app(
         client_certificates=client_certificates,
         reload=reload,
         services=services,
-        watched=watched,
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
@@ -20,7 +20,7 @@ from monitor.analysis.measures import GroupMeasures
 from monitor.analysis.status import NOT_FOUND, PartitionStatus, Status
 from monitor.analysis.windows import WINDOW, CommitWindow
 from monitor.configuration import Watched
-from monitor.kafka.wire import CLIENT_ID
+from monitor.kafka.connecting import CLIENT_ID
 from monitor.model import Group, Snapshot
 from monitor.settings import KafkaSettings, MonitorSettings
 from monitor.state import State
@@ -60,12 +60,12 @@ class _NotFoundError(Exception):
 
 
 class Burrow:
-    """Answers as Burrow does; `sources` and `watched` (their settings) have the same keys."""
+    """Answers as Burrow does; `watched` has the settings of each cluster, in the sources' order."""
 
     def __init__(
         self,
-        sources: Callable[[], Mapping[str, BurrowSource]],
-        watched: Callable[[], Mapping[str, Watched]] = dict,
+        sources: Callable[[], Sequence[BurrowSource]],
+        watched: Callable[[], Sequence[Watched]] = tuple,
     ) -> None:
         self._sources = sources
         self._watched = watched
@@ -74,14 +74,20 @@ class Burrow:
 
     def clusters(self) -> dict[str, Any]:
         """Return the clusters' names."""
-        names = sorted(source.current().cluster for source in self._sources().values())
+        names = sorted(source.current().cluster for source in self._sources())
         return _told("cluster list returned", clusters=names)
 
     def cluster(self, name: str) -> dict[str, Any]:
         """Return how a cluster is watched."""
-        kafka, settings = self._settings(self._source(name, "cluster module not found"))
-        module = _cluster_module(kafka, settings)
-        return _told("cluster module detail returned", module=module)
+        for index, source in enumerate(self._sources()):
+            state = source.current()
+            if state.cluster == name:
+                kafka, settings = self._settings(index)
+                return _told(
+                    "cluster module detail returned",
+                    module=_cluster_module(kafka, settings),
+                )
+        raise _NotFoundError("cluster module not found")
 
     def topics(self, cluster: str) -> dict[str, Any]:
         """Return the topics' names."""
@@ -126,7 +132,7 @@ class Burrow:
         group, measures = snapshot.groups[name], state.groups[name]
         owners = _owners(group)
         windows = source.commit_windows(name)
-        intervals = self._settings(source).settings.status_polls
+        intervals = self._intervals(source)
         topics = {}
         for topic in sorted(group.commits):  # as Go's encoder has the keys of a map
             of_topic = windows.get(topic, {})
@@ -146,7 +152,7 @@ class Burrow:
 
         A group that is not there is 404, and no error: as Burrow has it.
         """
-        source = self._find(cluster)
+        source = next((s for s in self._sources() if s.current().cluster == cluster), None)
         state = None if source is None else source.current()
         snapshot = None if state is None else state.snapshot
         found = NOT_FOUND
@@ -159,7 +165,7 @@ class Burrow:
                 measures = state.groups[name]
                 found = measures.status
                 of = _Partitions(snapshot, group, measures, source.commit_windows(name))
-                of.intervals = self._settings(source).settings.status_polls
+                of.intervals = self._intervals(source)
                 partitions = of.shown(every=every)
                 worst, total = of.worst(), found.total_lag
         told = {
@@ -179,7 +185,7 @@ class Burrow:
 
     def config(self) -> dict[str, Any]:
         """Return the main settings; what the monitor does not have is empty."""
-        _, settings = self._settings(None)
+        _, settings = self._settings(0)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         told = _told(
             "main config returned",
@@ -206,7 +212,7 @@ class Burrow:
 
     def modules(self, kind: str) -> dict[str, Any]:
         """Return the names of the modules of one kind."""
-        names = {"cluster": sorted(s.current().cluster for s in self._sources().values())}
+        names = {"cluster": sorted(s.current().cluster for s in self._sources())}
         names |= {"storage": ["default"], "evaluator": ["default"]}
         told = _told("module list returned", coordinator=kind, modules=names.get(kind, []))
         return _request_third(told)
@@ -215,7 +221,7 @@ class Burrow:
         """Return a module's settings."""
         if kind == "cluster":
             return self.cluster(name)
-        _, settings = self._settings(None)
+        _, settings = self._settings(0)
         modules: dict[str, dict[str, Any]] = {
             "storage": {
                 "class-name": "inmemory",
@@ -232,30 +238,29 @@ class Burrow:
 
     def log_level(self) -> dict[str, Any]:
         """Return from which level up is logged."""
-        _, settings = self._settings(None)
+        _, settings = self._settings(0)
         return _told("log level returned", level=_LEVELS[settings.log_level])
 
     @property
     def is_ready(self) -> bool:
         """Say whether every cluster's figures can be relied on."""
-        return all(source.unready_reason() is None for source in self._sources().values())
-
-    def _find(self, cluster: str) -> BurrowSource | None:
-        sources = self._sources().values()
-        return next((each for each in sources if each.current().cluster == cluster), None)
+        return all(source.unready_reason() is None for source in self._sources())
 
     def _source(self, cluster: str, missing: str) -> BurrowSource:
-        source = self._find(cluster)
-        if source is None:
-            raise _NotFoundError(missing)
-        return source
+        for source in self._sources():
+            if source.current().cluster == cluster:
+                return source
+        raise _NotFoundError(missing)
 
-    def _settings(self, source: BurrowSource | None) -> Watched:
-        """Return the settings of a cluster; for those of the process, None will do."""
+    def _settings(self, index: int) -> Watched:
         watched = self._watched()
-        names = (name for name, each in self._sources().items() if source in (each, None))
-        found = next((watched[name] for name in names if name in watched), None)
-        return found or Watched(KafkaSettings.model_construct(), MonitorSettings.model_construct())
+        if index < len(watched):
+            return watched[index]
+        return Watched(KafkaSettings.model_construct(), MonitorSettings.model_construct())
+
+    def _intervals(self, source: BurrowSource) -> int:
+        index = next((i for i, each in enumerate(self._sources()) if each is source), 0)
+        return self._settings(index).settings.status_polls if self._watched() else WINDOW
 
 
 class _Partitions:

@@ -8,7 +8,9 @@ from typing import Any, Final
 
 import pytest
 
-from monitor.configuration import Watched
+from monitor.configuration import Configuration, Watched
+from monitor.fleet import Fleet, Watch
+from monitor.pools.settings import DatabaseSettings
 from monitor.settings import KafkaSettings, MonitorSettings
 from monitor.web.app import create_app
 from tests.support.asgi import Client
@@ -168,9 +170,11 @@ def test_settings_are_told_without_secrets(monkeypatch: pytest.MonkeyPatch) -> N
     settings = MonitorSettings(username="u", password="p", log_level="WARNING")  # type: ignore[arg-type]
     watched = WatchedCluster()
     watched.poll()
-    watched.client = Client(
-        create_app(watched.poller, watched=lambda: {"": Watched(kafka, settings)})
+    fleet = Fleet(
+        Configuration(settings, (Watched(kafka, settings),), DatabaseSettings()),
+        lambda each, _published: Watch(each, watched.poller, lambda: None),
     )
+    watched.client = Client(create_app(fleet))
     module = ask(watched, "/v3/kafka/model")["module"]
     assert module == ask(watched, "/v3/config/cluster/model")["module"]
     assert list(module) == [

@@ -13,7 +13,8 @@ from click.testing import CliRunner, Result
 
 from monitor.analysis.measures import Analyst, GroupMeasures
 from monitor.commands import main, report, watching
-from monitor.kafka.questions import GroupCommits, ListedGroup
+from monitor.kafka.apis.list_groups import ListedGroup
+from monitor.kafka.apis.offset_fetch import GroupCommits
 from monitor.model import CLASSIC, Group, Member, Offsets, Partition, Snapshot, Topic
 from tests.unit.monitor.fake_brokers import FakeBrokers
 

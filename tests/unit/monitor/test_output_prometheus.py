@@ -5,8 +5,9 @@ from click.testing import CliRunner
 
 from monitor.commands import main, watching
 from monitor.exposition.series import Level
+from monitor.kafka.apis.list_groups import ListedGroup
+from monitor.kafka.apis.offset_fetch import GroupCommits
 from monitor.kafka.collector import Collector, Intervals
-from monitor.kafka.questions import GroupCommits, ListedGroup
 from monitor.model import CLASSIC
 from monitor.poller import Poller
 from tests.unit.monitor.fake_brokers import FakeBrokers

@@ -1,8 +1,13 @@
-"""Sends questions over the connections to all brokers, and awaits their replies."""
+"""Sends questions over the connections to all brokers, and awaits their replies.
+
+It uses kafka-python's message classes and its connection manager, and none of its clients: those
+raise at the first group's error, ask brokers one after the other, and hide why a connection failed.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections import Counter
@@ -17,25 +22,25 @@ from kafka.net.selector import NetworkSelector
 from kafka.protocol.metadata import MetadataResponse
 
 from monitor.every import cause_of
-from monitor.kafka.questions import (
-    GRACE_S,
-    Ask,
-    ClusterMetadata,
-    Failure,
-    Metadata,
-    UnreachableError,
-)
-from monitor.kafka.wire.apis import ANSWERS, REQUESTS
-from monitor.kafka.wire.connecting import CLIENT_ID, connection_options, resolve
-from monitor.kafka.wire.failures import (
+from monitor.kafka.apis.metadata import ClusterMetadata, Metadata
+from monitor.kafka.brokers import GRACE_S, UnreachableError
+from monitor.kafka.connecting import CLIENT_ID, connection_options, resolve
+from monitor.kafka.failures import (
     LostError,
     SlowNameError,
     ThrottledError,
     TooLargeError,
     explain,
 )
-from monitor.kafka.wire.logins import Logins
+from monitor.kafka.logins import Logins
+from monitor.kafka.questions import Ask, Failure
 from monitor.settings import KafkaSettings
+
+# kafka-python logs every lost connection with its trace; what happened is in our own failures.
+_log = logging.getLogger("kafka")
+_log.addHandler(logging.NullHandler())
+_log.propagate = False
+_log.setLevel(logging.CRITICAL + 1)
 
 # How often a connection that a quota has paused is looked at again.
 PAUSE_CHECK_S: Final = 0.02
@@ -174,9 +179,7 @@ class KafkaWire:
     async def _send(self, ask: Ask[Any], deadline: float) -> list[Any]:
         connection = await self._connection(ask.broker, deadline)
         # its API versions decide how the question is put
-        requests = REQUESTS[type(ask.question)](
-            ask.question, connection.broker_version_data.api_version
-        )
+        requests = ask.question.requests(connection.broker_version_data.api_version)
         patience = time.monotonic() + (deadline - time.monotonic()) * PREPARATION_SHARE
         while connection.paused:
             # after a throttled reply the broker reads nothing for a while, and kafka-python refuses
@@ -247,12 +250,13 @@ class KafkaWire:
             ask.failure = explain(outcome)
             return
         try:
-            answer = ANSWERS[type(ask.question)](ask.question, outcome)
+            answer = ask.question.read(outcome)
         except ValueError as error:
             ask.failure = Failure(str(error))
             return
         except Exception as error:  # noqa: BLE001  # one answer must not cost the whole poll
-            ask.failure = Failure(f"its answer was not understood: {cause_of(error)}")
+            cause = f"its answer was not understood: {cause_of(error)}"
+            ask.failure = Failure(cause, fault=error)
             return
         if isinstance(answer, Failure):
             ask.failure = answer

@@ -1,7 +1,7 @@
-"""Reads Fetch replies by hand: which offset is the first that a read_committed consumer can read.
+"""Fetch: which offset is the first that a read_committed consumer can read.
 
 Only the headers of batches are decoded, and the keys of control records: no record's value, and
-nothing is decompressed. Known are Fetch 4 to 12, which name topics and carry the aborted
+nothing is decompressed. Known are versions 4 to 12, which name topics and carry the aborted
 transactions; batches are of format 2 (KIP-98), or messages of the formats before it.
 """
 
@@ -9,38 +9,26 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
 
-from monitor.kafka.compact import (
-    INT16,
-    INT32,
-    Decoded,
-    checked,
-    read_length,
-    read_name,
-    read_varint,
-    skip_tags,
-)
-from monitor.kafka.questions import Failure, FoundLooks
-from monitor.kafka.replies import LEADER_MOVED, error_name
+from kafka.protocol.consumer import FetchRequest
+
+from monitor.kafka.apis.compact import read_varint
+from monitor.kafka.apis.error_codes import LEADER_MOVED, error_name
+from monitor.kafka.questions import Failure, Question, VersionOf
 from monitor.model import LogLook
 
+# The first version that tells the last stable offset, the last that names topics.
 FETCH_VERSIONS: Final = range(4, 13)
 # What one reply may hold, of all partitions and of each: markers are 78 bytes. A broker sends at
 # least one batch of the first partition that has any, however large.
 MAX_BYTES: Final = 1_024 * 1_024
 MAX_PARTITION_BYTES: Final = 64 * 1_024
+_READ_COMMITTED: Final = 1
+_NO_SESSION: Final = -1
 
-_WITH_LOG_START: Final = 5
-_WITH_SESSIONS: Final = 7
-_WITH_READ_REPLICA: Final = 11
-_COMPACT: Final = 12
-
-# a partition of the reply: index, error, high watermark, last stable offset
-_PARTITION: Final = struct.Struct(">ihqq")
-_ABORTED: Final = struct.Struct(">qq")  # producer, first offset
-_OFFSET_SIZE: Final = 8
 # offset, size of the rest, leader epoch (or checksum), format
 _START: Final = struct.Struct(">qiib")
 # checksum, attributes, last offset - first offset, two times, producer, its epoch, sequence, count
@@ -67,88 +55,93 @@ class _Batch(NamedTuple):
     end: int
 
 
-class _Partition(NamedTuple):
-    """What a reply has of a partition; `aborted` as `look` takes it."""
+@dataclass(frozen=True, slots=True)
+class FoundLooks:
+    """What was found in each log; partitions that may not be read, or failed, have their error.
 
-    number: int
-    error: int
-    stable_end: int
-    aborted: list[tuple[int, int]]
-    records: bytes
+    `leader_moved` says that the metadata behind the question is out of date.
+    """
 
-
-class _Fields:
-    """Where the fields of a version of the reply stand; every method returns what comes next, too."""
-
-    def __init__(self, version: int) -> None:
-        self._version = version
-        self._compact = version >= _COMPACT
-        self.length = read_length if self._compact else _read_length
-        self.name = read_name if self._compact else _read_name
-
-    def error(self, data: bytes, at: int) -> tuple[int, int]:
-        """Read the error of the whole reply, which the oldest versions do not have."""
-        if self._version < _WITH_SESSIONS:
-            return 0, at
-        return INT16.unpack_from(data, at)[0], at + INT16.size + INT32.size
-
-    def partition(self, data: bytes, at: int) -> tuple[_Partition, int]:
-        """Read what one partition has."""
-        index, error, high_watermark, stable_end = _PARTITION.unpack_from(data, at)
-        at += _PARTITION.size + (_OFFSET_SIZE if self._version >= _WITH_LOG_START else 0)
-        transactions, at = self.length(data, at)
-        aborted = []
-        for _ in range(transactions):
-            producer, first = _ABORTED.unpack_from(data, at)
-            aborted.append((first, producer))
-            at = self.after(data, at + _ABORTED.size)
-        at += INT32.size if self._version >= _WITH_READ_REPLICA else 0
-        size, at = self.length(data, at)
-        end = at + size
-        if end > len(data):
-            raise IndexError
-        # brokers before 0.11 do not know the last stable offset, nor transactions
-        stable_end = stable_end if stable_end >= 0 else high_watermark
-        part = _Partition(index, error, stable_end, aborted, data[at:end])
-        return part, self.after(data, end)
-
-    def after(self, data: bytes, at: int) -> int:
-        """Return where the next structure begins."""
-        return skip_tags(data, at) if self._compact else at
+    looks: dict[str, dict[int, LogLook]]
+    errors: dict[str, dict[int, str]] = field(default_factory=dict)
+    leader_moved: bool = False
 
 
-def fetch_decoder(
-    version: int, wanted: Mapping[str, Mapping[int, int]]
-) -> Callable[[bytes, int], Decoded[FoundLooks | Failure]]:
-    """Return the reader of a reply to a request for `wanted`, topic -> partition -> offset."""
-    fields = _Fields(version)
+@dataclass(frozen=True, slots=True)
+class LookAtLogs(Question[FoundLooks]):
+    """The batches of each partition from an offset on, as a read_committed consumer takes them.
 
-    @checked
-    def decode(data: bytes, at: int) -> Decoded[FoundLooks | Failure]:
-        (throttle,) = INT32.unpack_from(data, at)
-        error, at = fields.error(data, at + INT32.size)
-        if error:
-            return Decoded(Failure(f"Fetch: {error_name(error)}"), throttle)
+    The reply is small, and so tells of some partitions nothing but their last stable offset; of the
+    first that has records it tells at least one batch.
+    """
+
+    wanted: Mapping[str, Mapping[int, int]]
+
+    def requests(self, version_of: VersionOf) -> list[Any]:
+        """Return the request that a read_committed consumer sends, for a reply at once."""
+        version_of(FetchRequest, FETCH_VERSIONS[0])  # raises where the broker is older
+        topic_of = FetchRequest.FetchTopic
+        partition_of = topic_of.FetchPartition
+        return [
+            FetchRequest(
+                replica_id=-1,
+                max_wait_ms=0,
+                min_bytes=0,
+                max_bytes=MAX_BYTES,
+                isolation_level=_READ_COMMITTED,
+                session_id=0,
+                session_epoch=_NO_SESSION,
+                topics=[
+                    topic_of(
+                        topic=topic,
+                        partitions=[
+                            partition_of(
+                                partition=index,
+                                current_leader_epoch=-1,
+                                fetch_offset=offset,
+                                last_fetched_epoch=-1,
+                                log_start_offset=-1,
+                                partition_max_bytes=MAX_PARTITION_BYTES,
+                            )
+                            for index, offset in partitions.items()
+                        ],
+                    )
+                    for topic, partitions in self.wanted.items()
+                ],
+                forgotten_topics_data=[],
+                rack_id="",
+                min_version=FETCH_VERSIONS[0],
+                max_version=FETCH_VERSIONS[-1],
+            )
+        ]
+
+    def read(self, replies: Sequence[Any]) -> FoundLooks | Failure:
+        """Look into the records of each partition."""
+        (reply,) = replies
+        if reply.error_code:
+            return Failure(f"Fetch: {error_name(reply.error_code)}")
         found = FoundLooks({})
         leader_moved = False
-        topics, at = fields.length(data, at)
-        for _ in range(topics):
-            topic, at = fields.name(data, at)
-            partitions, at = fields.length(data, at)
-            for _ in range(partitions):
-                part, at = fields.partition(data, at)
-                offset = wanted.get(topic, {}).get(part.number)
-                if part.error:
-                    leader_moved = leader_moved or part.error in LEADER_MOVED
-                    found.errors.setdefault(topic, {})[part.number] = error_name(part.error)
+        for topic in reply.responses:
+            wanted = self.wanted.get(topic.topic, {})
+            for part in topic.partitions:
+                offset = wanted.get(part.partition_index)
+                if part.error_code:
+                    leader_moved = leader_moved or part.error_code in LEADER_MOVED
+                    errors = found.errors.setdefault(topic.topic, {})
+                    errors[part.partition_index] = error_name(part.error_code)
                 elif offset is not None:
-                    seen = look(part.records, offset, part.aborted)
-                    looks = found.looks.setdefault(topic, {})
-                    looks[part.number] = LogLook(*seen, part.stable_end)
-            at = fields.after(data, at)
-        return Decoded(FoundLooks(found.looks, found.errors, leader_moved), throttle)
+                    looks = found.looks.setdefault(topic.topic, {})
+                    looks[part.partition_index] = _look(part, offset)
+        return FoundLooks(found.looks, found.errors, leader_moved)
 
-    return decode
+
+def _look(part: Any, offset: int) -> LogLook:
+    aborted = [(of.first_offset, of.producer_id) for of in part.aborted_transactions or ()]
+    # brokers before 0.11 do not know the last stable offset, nor transactions
+    known = part.last_stable_offset >= 0
+    stable_end = part.last_stable_offset if known else part.high_watermark
+    return LogLook(*look(bytes(part.records or b""), offset, aborted), stable_end)
 
 
 def look(records: bytes, wanted: int, aborted: Iterable[tuple[int, int]]) -> tuple[int | None, int]:
@@ -257,17 +250,3 @@ def _read_signed(data: bytes, at: int) -> tuple[int, int]:
     """Read a number of zigzag encoding."""
     value, at = read_varint(data, at)
     return (value >> 1) ^ -(value & 1), at
-
-
-def _read_length(data: bytes, at: int) -> tuple[int, int]:
-    """Read the length of an array or of bytes in the older encoding; null is read as empty."""
-    (length,) = INT32.unpack_from(data, at)
-    return max(0, length), at + INT32.size
-
-
-def _read_name(data: bytes, at: int) -> tuple[str, int]:
-    (length,) = INT16.unpack_from(data, at)
-    at += INT16.size
-    if at + length > len(data):
-        raise IndexError
-    return data[at : at + length].decode(), at + length

@@ -1,5 +1,6 @@
 """Kafka's compact ("flexible") encoding, KIP-482: lengths, names, tagged fields.
 
+Where bytes end too early, readers raise IndexError or struct.error.
 Names are interned: 2,000 groups that read one topic share one string.
 """
 
@@ -7,40 +8,12 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import wraps
-from typing import Final, Generic, TypeVar
-
-Answer = TypeVar("Answer")
+from typing import Final
 
 INT32: Final = struct.Struct(">i")
 INT16: Final = struct.Struct(">h")
 NO_TAGS: Final = b"\x00"
 NULL: Final = b"\x00"
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded(Generic[Answer]):
-    """An answer read from bytes; the throttle time is for whoever keeps the connection."""
-
-    answer: Answer
-    throttle_time_ms: int
-
-
-def checked(
-    decode: Callable[[bytes, int], Decoded[Answer]],
-) -> Callable[[bytes, int], Decoded[Answer]]:
-    """Have a reader raise ValueError, and nothing else, where the bytes end too early."""
-
-    @wraps(decode)
-    def decode_checked(data: bytes, at: int) -> Decoded[Answer]:
-        try:
-            return decode(data, at)
-        except (struct.error, IndexError) as error:
-            raise ValueError(f"a reply of {len(data)} bytes ends too early") from error
-
-    return decode_checked
 
 
 def encode_varint(value: int) -> bytes:
@@ -85,11 +58,6 @@ def read_name(data: bytes, at: int) -> tuple[str, int]:
     if end > len(data):
         raise IndexError
     return sys.intern(data[at:end].decode()), end
-
-
-def read_nullable_name(data: bytes, at: int) -> tuple[str | None, int]:
-    """Read a string or null."""
-    return read_name(data, at) if data[at] else (None, at + 1)
 
 
 def skip_tags(data: bytes, at: int) -> int:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
 from typing import Final
 
 from kafka import errors
 
+from monitor import every
+from monitor.kafka.logins import is_refusal
 from monitor.kafka.questions import Failure
-from monitor.kafka.wire.logins import is_refusal
 
 
 class ThrottledError(Exception):
@@ -28,6 +31,8 @@ class TooLargeError(Exception):
 class LostError(Exception):
     """The connection was closed because of another question's reply."""
 
+
+_HERE: Final = Path(__file__).parent
 
 _SIGNS: Final = (
     ("ECONNREFUSED", "connection refused"),
@@ -77,4 +82,19 @@ def explain(error: BaseException) -> Failure:
         return Failure("its reply is too large", too_large=True)
     if isinstance(error, LostError):
         return Failure("the reply to another question was too large", lost=True)
+    if isinstance(error, Exception) and _is_ours(error):
+        return Failure(f"the monitor failed to ask: {every.cause_of(error)}", fault=error)
     return Failure(cause_of(error), broker_down=True, refused=is_refusal(error))
+
+
+def _is_ours(error: Exception) -> bool:
+    """Say whether it was raised in code of ours, or while one of our questions was encoded.
+
+    The broker is not to blame then, and not down.
+    """
+    if isinstance(error, (errors.KafkaError, OSError, SlowNameError)):
+        return False
+    files = [Path(frame.f_code.co_filename) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(files) and (
+        _HERE in files[-1].parents or any(file.parent == _HERE / "apis" for file in files)
+    )
