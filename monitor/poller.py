@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -27,7 +27,7 @@ from monitor.exposition.blocks import Choice, blocks
 from monitor.exposition.families import DEFAULT_FAMILIES
 from monitor.exposition.families.monitor import DATA_AGE, faults
 from monitor.exposition.render import Page, Parts, Renderer, page_of
-from monitor.exposition.series import Level
+from monitor.exposition.series import Block, Level
 from monitor.kafka.brokers import UnreachableError
 from monitor.memory import GarbageCollection
 from monitor.model import LogLook, Snapshot
@@ -155,6 +155,15 @@ class Poller:
         """Return the last state without what is too old by now, or hidden."""
         state = self.current()
         return state.without_empty_groups() if self._choice.hide_empty_groups else state
+
+    @property
+    def cluster(self) -> str | None:
+        """Return the name that is a label of its series, None where they have none."""
+        return self._cluster
+
+    def blocks_at(self, level: Level) -> Iterator[Block]:
+        """Yield the samples of the last state as of now, with groups as far down as this."""
+        return blocks(self._until_now(), replace(self._choice, level=level))
 
     def commit_windows(self, group: str) -> Mapping[str, Mapping[int, CommitWindow]]:
         """Return the last commits that polls saw of a group, by topic and partition."""

@@ -182,6 +182,8 @@ class MonitorSettings(SettingsWithSecretFiles):
     """How far down the series of consumer groups go: a large cluster has many partitions."""
     measures_level: Level = Level.TOPIC
     """The same of our own family `measures`, which goes no further down than the others."""
+    otlp_level: Level = Level.GROUP
+    """The same for what is pushed to an OpenTelemetry collector, where `OTEL_METRICS_EXPORTER=otlp` asks for it."""
     member_metrics: bool = True
     """Whether each member has a series of its own."""
     families: Annotated[tuple[FamilyName, ...], NoDecode] = DEFAULT_FAMILIES

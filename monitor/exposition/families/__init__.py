@@ -15,6 +15,7 @@ from monitor.exposition.families import (
 )
 from monitor.exposition.families.family import Family
 from monitor.exposition.metric import Metric
+from monitor.otlp.metrics import FAMILY as OTLP
 from monitor.pools.metrics import FAMILY as DATABASE
 
 FAMILIES: Final[tuple[Family, ...]] = (
@@ -22,6 +23,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     measures.FAMILY,
     monitor.FAMILY,
     process.FAMILY,
+    OTLP,
     kminion.FAMILY,
     lag_exporter.FAMILY,
     burrow.FAMILY,
