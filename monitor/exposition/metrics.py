@@ -422,6 +422,13 @@ MONITOR_POLL_FAILED = _monitor(
     labels=("cluster", "error"),
     when="the last poll failed",
 )
+MONITOR_POLL_ERRORS = _monitor(
+    "poll_errors",
+    "1 for each cause for which the last poll lacks figures, or doubts them: of a broker that did not "
+    "answer, or (with an empty broker) of the cluster as a whole.",
+    labels=("cluster", "broker", "error"),
+    when="the last poll was not answered in full",
+)
 MONITOR_INTERNAL_ERRORS = _monitor(
     "internal_errors",
     "1 while a step of the monitor's own work fails for a subject (a group, a topic, a family of "

@@ -40,6 +40,10 @@ def samples(state: State, poll_interval_s: float | None) -> Samples:
     found[m.MONITOR_STALE_PARTITIONS][cluster] = sum(map(len, silent))
     groups = snapshot.groups.values()
     found[m.MONITOR_STALE_GROUPS][cluster] = sum(group.is_silent for group in groups)
+    for broker, cause in snapshot.broker_errors.items():
+        found[m.MONITOR_POLL_ERRORS][state.cluster, str(broker), one_line(cause)] = 1
+    for error in snapshot.errors[:MAX_NAMED]:
+        found[m.MONITOR_POLL_ERRORS][state.cluster, "", one_line(error)] = 1
     found[m.MONITOR_GROUP_ERRORS][cluster] = sum(group.error is not None for group in groups)
     return dict(found)
 

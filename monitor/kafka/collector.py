@@ -31,6 +31,7 @@ from monitor.kafka.offsets import (
     without,
 )
 from monitor.kafka.questions import Ask, Brokers, ClusterMetadata, Metadata, UnreachableError
+from monitor.kafka.rights import UNSEEN, Rights
 from monitor.model import Group, LogLook, Offsets, Snapshot, Topic
 
 # Names remembered by a filter: a regular expression costs more than a look-up.
@@ -48,6 +49,7 @@ class Intervals:
     start_offsets: float = 60.0
     topic_configs: float | None = None
     log_sizes: float | None = None
+    rights: float | None = None
 
 
 class Collector:
@@ -76,6 +78,7 @@ class Collector:
         )
         self._configs = intervals.topic_configs and TopicConfigs(intervals.topic_configs)
         self._log_dirs = intervals.log_sizes and LogDirs(intervals.log_sizes)
+        self._rights = intervals.rights and Rights(intervals.rights)
         self._read_committed = read_committed
         self._clock = clock
         self._monotonic = monotonic
@@ -126,6 +129,7 @@ class Collector:
             self._metadata_due_at = 0.0
         self._notice_unknown_topics(groups, metadata)
         self._times_exchange, self._looks_exchange = exchange.aside(), exchange.aside()
+        unseen = self._is_unseen(exchange, metadata, groups, started)
         ended = self._monotonic()
         self._last = Snapshot(
             cluster_id=metadata.cluster_id,
@@ -143,9 +147,9 @@ class Collector:
             if self._read_committed
             else last.stable_offsets,
             groups=groups,
-            groups_complete=self._groups.complete,
+            groups_complete=self._groups.complete and (bool(groups) or not unseen),
             requests=self._brokers.take_request_counts(),
-            errors=(*exchange.errors, *_shared_addresses(metadata)),
+            errors=(*exchange.errors, *_shared_addresses(metadata), *((UNSEEN,) if unseen else ())),
             topic_configs=self._configs.latest if self._configs else {},
             log_sizes=self._log_dirs.latest if self._log_dirs else {},
             unreadable=self._looks.take_refused(),
@@ -299,6 +303,21 @@ class Collector:
             self._configs.take(topics)
         if self._log_dirs:
             self._log_dirs.take(now, brokers)
+
+    def _is_unseen(
+        self,
+        exchange: Exchange,
+        metadata: ClusterMetadata,
+        groups: Mapping[str, Group],
+        now: float,
+    ) -> bool:
+        """Say whether there may be groups or topics that this login may not see."""
+        if not self._rights:
+            return False
+        if groups and metadata.topics:
+            self._rights.seen()
+            return False
+        return self._rights.unseen(exchange, exchange.healthy(metadata.brokers), now)
 
     def _forget_replaced(self, found: ClusterMetadata, known: ClusterMetadata) -> None:
         """Forget the offsets of topics that the metadata say were created anew."""

@@ -42,13 +42,15 @@ class UnreachableError(Exception):
 class Failure:
     """Why a question has no answer; `broker_down` when the broker itself did not answer.
 
-    `refused` says that it could be reached, and refused our login or our certificate. `too_large` is a reply that is larger than one may be: less is to be asked for at once. It costs
+    `refused` says that it could be reached, and refused our login or our certificate; `unclear` that
+    something listens there, and the cause may be that it wants to be spoken to otherwise. `too_large` is a reply that is larger than one may be: less is to be asked for at once. It costs
     the connection, and so the questions that were under way on it: they are `lost`.
     """
 
     cause: str
     broker_down: bool = False
     refused: bool = False
+    unclear: bool = False
     too_large: bool = False
     lost: bool = False
 
@@ -259,6 +261,11 @@ class DescribeTopicConfigs(Question[dict[str, TopicConfig]]):
 @dataclass(frozen=True, slots=True)
 class DescribeLogDirs(Question[dict[str, dict[int, int]]]):
     """The bytes of each of the broker's replicas, topic -> partition -> bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeOwnRights(Question[bool]):
+    """Whether this login may describe the cluster, and so all of its groups."""
 
 
 class Brokers(Protocol):

@@ -419,3 +419,10 @@ def _named_assignment(assignment: Any) -> Assignment:
 
 def _described_error(group: Any) -> str:
     return error_name(group.error_code)
+
+
+def read_own_rights(reply: Any) -> bool | Failure:
+    """Read a DescribeCluster reply; who may not describe the cluster may do nothing to it (KIP-430)."""
+    if reply.error_code:
+        return Failure(f"DescribeCluster: {error_name(reply.error_code)}")
+    return bool(reply.authorized_operations)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from kafka.protocol.admin import (
+    DescribeClusterRequest,
     DescribeConfigsRequest,
     DescribeGroupsRequest,
     DescribeLogDirsRequest,
@@ -21,6 +22,7 @@ from monitor.kafka.questions import (
     DescribeClassicGroups,
     DescribeConsumerGroups,
     DescribeLogDirs,
+    DescribeOwnRights,
     DescribeShareGroups,
     DescribeStreamsGroups,
     DescribeTopicConfigs,
@@ -284,6 +286,9 @@ REQUESTS: Final[dict[type[Question[Any]], Callable[[Any, VersionOf], list[Any]]]
     LookAtLogs: _fetch_requests,
     DescribeTopicConfigs: _topic_configs_requests,
     DescribeLogDirs: _log_dirs_requests,
+    DescribeOwnRights: lambda _question, _version_of: [
+        DescribeClusterRequest(include_cluster_authorized_operations=True)
+    ],
 }
 
 ANSWERS: Final[dict[type[Question[Any]], Callable[[Any, list[Any]], Any]]] = {
@@ -300,4 +305,5 @@ ANSWERS: Final[dict[type[Question[Any]], Callable[[Any, list[Any]], Any]]] = {
     LookAtLogs: lambda _, found: found[0].answer,
     DescribeTopicConfigs: lambda _, found: replies.read_topic_configs(found[0]),
     DescribeLogDirs: lambda _, found: replies.read_log_dirs(found[0]),
+    DescribeOwnRights: lambda _, found: replies.read_own_rights(found[0]),
 }

@@ -17,6 +17,7 @@ from kafka.net.selector import NetworkSelector
 from kafka.protocol.metadata import MetadataResponse
 
 from monitor.every import cause_of
+from monitor.kafka.diagnose import Diagnoses
 from monitor.kafka.questions import (
     GRACE_S,
     Ask,
@@ -57,10 +58,12 @@ class KafkaWire:
         self._counts: Counter[str] = Counter()
         self._recovered: set[int] = set()
         self._logins = Logins()
+        self._failed: dict[tuple[str, int], Exception] = {}
         self._lookups: dict[tuple[str, int], Any] = {}
         # a connection that was closed for one reply fails all its questions with that error
         self._blamed: BaseException | None = None
         options = connection_options(settings)
+        self._diagnoses = Diagnoses(options.get("ssl_context"), logs_in="sasl_mechanism" in options)
         self._net = NetworkSelector(client_id=CLIENT_ID, slow_task_threshold_secs=0)
         self._manager = KafkaConnectionManager(self._net, **options)
         self._net.start()
@@ -80,12 +83,11 @@ class KafkaWire:
             if ask.answer is not None:
                 self._learn_addresses(ask.answer)
                 return replace(ask.answer, bootstrap=_address(server))
-        raise UnreachableError(
-            {
-                _address(server): ask.failure.cause if ask.failure else "no answer"
-                for server, ask in zip(servers, asks, strict=True)
-            }
-        )
+        failures = {
+            _address(server): ask.failure or Failure("no answer")
+            for server, ask in zip(servers, asks, strict=True)
+        }
+        raise UnreachableError(self._diagnoses.causes(failures))
 
     def ask(
         self,
@@ -213,9 +215,14 @@ class KafkaWire:
         )
         try:
             await connection
+        except errors.NodeNotReadyError as error:
+            # kafka-python waits a moment before it connects anew: why is as it was
+            raise self._failed.get(address, error) from None
         except Exception as error:
+            self._failed[address] = error
             self._logins.failed(address, error)
             raise
+        self._failed.pop(address, None)
         self._logins.succeeded(address)
         return connection
 

@@ -36,6 +36,27 @@ _SIGNS: Final = (
     ("ENETUNREACH", "the network is unreachable"),
     ("Connection timed out", "timed out connecting"),
 )
+_UNKNOWN_AUTHORITY: Final = (
+    "its certificate is of an authority that is not known here: name the authority's file by "
+    "KAFKA_SSL_CAFILE"
+)
+# What OpenSSL says of a server's certificate.
+_CERTIFICATES: Final = (
+    ("certificate has expired", "its certificate has expired: renew it at the broker"),
+    ("not yet valid", "its certificate is not valid yet: compare the clocks of both machines"),
+    (
+        "certificate is not valid for",
+        "its certificate is for other names: connect to one that is in it, or issue it for this one",
+    ),
+    (
+        "issuer certificate",
+        _UNKNOWN_AUTHORITY,
+    ),
+    (
+        "self-signed certificate",
+        _UNKNOWN_AUTHORITY,
+    ),
+)
 _KINDS: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (errors.KafkaTimeoutError, "timed out: no answer"),
     (errors.RequestTimedOutError, "timed out: no answer"),
@@ -59,12 +80,37 @@ def cause_of(error: BaseException) -> str:
         if isinstance(error, kind):
             return meaning
     if isinstance(error, errors.SaslAuthenticationFailedError):
-        return f"the login was refused ({text.rpartition(': ')[2]})"
+        why = text.removeprefix("SaslAuthenticationFailedError: ")
+        return f"the login was refused ({why}): see KAFKA_SASL_MECHANISM and what it logs in with"
     if "Handshake failed" in text:
-        return f"the TLS handshake failed ({text.rpartition('Handshake failed: ')[2]})"
+        return _of_handshake(text.rpartition("Handshake failed: ")[2])
     if isinstance(error, errors.KafkaConnectionError):
         return "it closed the connection"
     return text or type(error).__name__
+
+
+def _of_handshake(text: str) -> str:
+    """Say what is wrong with TLS, and what to do; `text` is OpenSSL's."""
+    for sign, meaning in _CERTIFICATES:
+        if sign in text:
+            return f"{meaning} ({text})"
+    return f"the TLS handshake failed ({text})"
+
+
+def is_unclear(error: BaseException) -> bool:
+    """Say whether something listens there that may want to be spoken to otherwise."""
+    if isinstance(error, SlowNameError):
+        return False
+    text = str(error)
+    if isinstance(error, errors.UnsupportedSaslMechanismError | errors.IllegalSaslStateError):
+        return True
+    if is_refusal(error):
+        return "CERTIFICATE_VERIFY_FAILED" not in text and "SSL" in text
+    if any(sign in text for sign, _ in _SIGNS):
+        return False
+    return isinstance(
+        error, errors.KafkaConnectionError | errors.KafkaProtocolError | errors.KafkaTimeoutError
+    )
 
 
 def explain(error: BaseException) -> Failure:
@@ -77,4 +123,6 @@ def explain(error: BaseException) -> Failure:
         return Failure("its reply is too large", too_large=True)
     if isinstance(error, LostError):
         return Failure("the reply to another question was too large", lost=True)
-    return Failure(cause_of(error), broker_down=True, refused=is_refusal(error))
+    return Failure(
+        cause_of(error), broker_down=True, refused=is_refusal(error), unclear=is_unclear(error)
+    )

@@ -17,6 +17,7 @@ from monitor.kafka.questions import (
     DescribeConsumerGroups,
     DescribedGroup,
     DescribeLogDirs,
+    DescribeOwnRights,
     DescribeShareGroups,
     DescribeStreamsGroups,
     DescribeTopicConfigs,
@@ -184,6 +185,8 @@ class FakeBrokers:
                 answer = {group: found[group] for group in groups if found[group] is not None}
             case DescribeTopicConfigs(topics):
                 answer = {name: self.configs[name] for name in topics if name in self.configs}
+            case DescribeOwnRights():
+                answer = True
             case DescribeLogDirs():
                 answer = self.log_dirs.get(broker, {})
             case ListOffsets():
