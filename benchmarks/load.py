@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from order_services.catalogue import PRODUCTS
+from order_services.domain.catalogue import PRODUCTS
 
 ANSWER_SECONDS: Final = 30.0
 

@@ -22,14 +22,15 @@ from prometheus_client import Counter, Gauge
 
 from benchmarks.order_payment_replica import create_schema, fresh_database, send_orders
 from benchmarks.support import in_child, median, run, say, servers, table
-from order_services import topics
+from order_services.messaging.consumer import Consumer
+from order_services.messaging.relay import Relay
+from order_services.operations import topic_admin
 from order_services.payment.service import build
 from order_services.payment.settings import PaymentSettings
-from order_services.runtime import logs, service
-from order_services.runtime.consumer import Consumer
-from order_services.runtime.database import Database
-from order_services.runtime.histogram import Histogram
-from order_services.runtime.relay import Relay
+from order_services.process import logs
+from order_services.process.histogram import Histogram
+from order_services.service import run as service
+from order_services.storage.database import Database
 
 BATCH: Final = 500
 MAX_SECONDS: Final = 300.0
@@ -166,7 +167,7 @@ def measure(arguments: argparse.Namespace) -> None:
     consumed, published = Costs(), Costs()
     servers_spent: list[float] = []
     with servers() as own:
-        topics.create(topics.admin_client(own.kafka.bootstrap_servers))
+        topic_admin.create(topic_admin.admin_client(own.kafka.bootstrap_servers))
         for number in range(rounds):
             say(f"round {number + 1} of {rounds}: {batches} batches, with and without in turn")
             environment = fresh_database(own, f"round_{number}")

@@ -22,12 +22,13 @@ from benchmarks.order_payment_replica import (
     with_servers,
 )
 from benchmarks.support import in_child, percentile, run, say, servers, table
-from order_services import topics
-from order_services.events import Event, EventType, new_id
+from order_services.domain.events import Event, EventType, new_id
+from order_services.messaging.relay import Relay
+from order_services.operations import topic_admin
 from order_services.payment.settings import PaymentSettings
-from order_services.runtime import instrumentation, logs, outbox
-from order_services.runtime.database import Database
-from order_services.runtime.relay import Relay
+from order_services.process import instrumentation, logs
+from order_services.storage import outbox
+from order_services.storage.database import Database
 
 SOURCE: Final = "payment"
 BATCH: Final = 500
@@ -90,7 +91,7 @@ def measure(arguments: argparse.Namespace) -> None:
     count = 10_000 if arguments.quick else 60_000
     rows = []
     with servers() as own:
-        topics.create(topics.admin_client(own.kafka.bootstrap_servers))
+        topic_admin.create(topic_admin.admin_client(own.kafka.bootstrap_servers))
         environment = fresh_database(own, "outbox")
         in_child(create_schema, environment)
         for rate, size in ((10.0, 1), (50.0, 10), (20.0, 50)):

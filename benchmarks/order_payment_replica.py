@@ -27,14 +27,16 @@ from confluent_kafka import Producer, TopicPartition
 from psycopg2.extras import execute_values
 
 from benchmarks.support import Servers, in_child, median, run, say, servers, table
-from order_services import topics
-from order_services.events import Event, EventType, new_id
+from order_services.domain import topics
+from order_services.domain.events import Event, EventType, new_id
+from order_services.messaging.relay import Relay
+from order_services.operations import topic_admin
 from order_services.payment.service import build
 from order_services.payment.settings import PaymentSettings
-from order_services.runtime import logs, service
-from order_services.runtime.database import Database
-from order_services.runtime.relay import Relay
+from order_services.process import logs
+from order_services.service import run as service
 from order_services.storage import schema
+from order_services.storage.database import Database
 from order_services.storage.rings import INBOX
 
 BATCH: Final = 500
@@ -244,7 +246,7 @@ def measure(arguments: argparse.Namespace) -> None:
     }
     results: dict[str, list[Figures]] = {name: [] for name in (*kinds, "relay")}
     with servers() as own:
-        topics.create(topics.admin_client(own.kafka.bootstrap_servers))
+        topic_admin.create(topic_admin.admin_client(own.kafka.bootstrap_servers))
         for number in range(rounds):
             for name, (count, kind, batch) in kinds.items():
                 say(f"round {number + 1} of {rounds}: {name}, {count:,} orders")

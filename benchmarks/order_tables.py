@@ -20,16 +20,18 @@ from sqlalchemy import text
 
 from benchmarks.order_payment_replica import create_schema, fresh_database, order
 from benchmarks.support import in_child, median, run, say, servers, table
-from order_services import tables, topics
+from order_services.domain import topics
+from order_services.messaging.batch import BatchProcessor
+from order_services.messaging.dead_letters import DeadLetterLimit
+from order_services.messaging.messages import ReceivedMessage
+from order_services.messaging.relay import Relay
+from order_services.operations import topic_admin
 from order_services.payment.handler import HANDLES, SOURCE, PaymentHandler
 from order_services.payment.rules import Rules
 from order_services.payment.settings import PaymentSettings
-from order_services.runtime import logs
-from order_services.runtime.batch import BatchProcessor
-from order_services.runtime.database import Database
-from order_services.runtime.dead_letters import DeadLetterLimit
-from order_services.runtime.messages import ReceivedMessage
-from order_services.runtime.relay import Relay
+from order_services.process import logs
+from order_services.storage import tables
+from order_services.storage.database import Database
 from order_services.storage.rings import INBOX
 
 DAYS: Final = 5  # today is the last of them
@@ -204,7 +206,7 @@ def measure(arguments: argparse.Namespace) -> None:
     per_day, payments, outbox = (count // scale for count in (1_000_000, 1_000_000, 5_000_000))
     batches, cycles = (10, 5) if arguments.quick else (60, 30)
     with servers(postgres=_POSTGRES) as own:
-        topics.create(topics.admin_client(own.kafka.bootstrap_servers))
+        topic_admin.create(topic_admin.admin_client(own.kafka.bootstrap_servers))
         environments = {name: fresh_database(own, name) for name in ("empty", "full")}
         for environment in environments.values():
             in_child(create_schema, environment)

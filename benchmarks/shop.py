@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from typing import Final
 
 from benchmarks.support import Servers, cpu_seconds, say
-from order_services import topics
 from order_services.local.migrating import migrate
 from order_services.local.plan import SERVICES, DatabaseAddress, Plan
 from order_services.local.ports import free_base_port, free_port
 from order_services.local.process import ManagedProcess
 from order_services.local.summary import is_ready
+from order_services.operations import topic_admin
 
 READY_SECONDS: Final = 120.0
 STOP_SECONDS: Final = 30.0
@@ -44,7 +44,7 @@ def running(
     own: Servers, services: Sequence[str] = SERVICES, settings: Mapping[str, str] | None = None
 ) -> Iterator[Shop]:
     """Start one process of each service and wait until all are ready; stop them at the end."""
-    topics.create(topics.admin_client(own.kafka.bootstrap_servers))
+    topic_admin.create(topic_admin.admin_client(own.kafka.bootstrap_servers))
     own.postgres.create_database(DATABASE)
     address = DatabaseAddress(
         own.postgres.host, own.postgres.port, DATABASE, own.postgres.user, own.postgres.password

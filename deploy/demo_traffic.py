@@ -3,7 +3,7 @@
 import sys
 
 from order_services.local.traffic import Traffic
-from order_services.signals import stop_signals
+from order_services.process.signals import stop_signals
 
 REPORT_INTERVAL_SECONDS = 30.0
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import structlog
 
-from monitor.analysis.guard import Failure, Guard
+from monitor.analysis.guard import Guard
 from monitor.analysis.measures import Analyst, Found, Times
 from monitor.analysis.status import DEFAULT_RULES, StatusRules
 from monitor.changes import changes
@@ -24,9 +24,9 @@ from monitor.every import Every, cause_of
 from monitor.exposition.catalogue import ALWAYS, DEFAULT_FAMILIES
 from monitor.exposition.metrics import MONITOR_DATA_AGE
 from monitor.exposition.own import faults
-from monitor.exposition.render import Page, Renderer
+from monitor.exposition.render import Page, Parts, Renderer, page_of
 from monitor.exposition.samples import Choice, blocks
-from monitor.exposition.series import Block, Level
+from monitor.exposition.series import Level
 from monitor.kafka.questions import UnreachableError
 from monitor.memory import GarbageCollection
 from monitor.model import LogLook, Snapshot
@@ -56,7 +56,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What readers see: a state and the page rendered from it.
+    """What readers see: a state and the page rendered from it, of which `parts` are the lines.
 
     `succeeded_at` is when a poll last reached a broker, in seconds of the monotonic clock: the wall
     clock may be set back or forth. `oldest_at` is when the oldest that the page shows was seen, None
@@ -66,12 +66,16 @@ class Published:
 
     state: State
     page: Page
+    parts: Parts
     succeeded_at: float | None = None
     oldest_at: float | None = None
 
 
 class Poller:
-    """Polls a source and publishes the result; `poll` runs in one thread at a time."""
+    """Polls a source and publishes the result; `poll` runs in one thread at a time.
+
+    `published` is called after each publication, by the thread that made it.
+    """
 
     def __init__(
         self,
@@ -84,8 +88,7 @@ class Poller:
         members: bool = True,
         hide_empty_groups: bool = False,
         rules: StatusRules = DEFAULT_RULES,
-        more_blocks: Callable[[], Iterable[Block]] = tuple,
-        more_failed: Callable[[], Mapping[Failure, str]] = dict,
+        published: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -99,7 +102,7 @@ class Poller:
         self._choice = Choice(
             stale_after_s, level, families, members, hide_empty_groups=hide_empty_groups
         )
-        self._more_blocks, self._more_failed = more_blocks, more_failed
+        self._tell_published = published
         self._renderer = Renderer({*families, *ALWAYS}, cluster=cluster)
         self._garbage = GarbageCollection()
         self._every = Every("poll", self.poll, overdue=self._publish_overdue)
@@ -121,6 +124,20 @@ class Poller:
         """Return the page with the age of what it shows as of now, not as of its poll."""
         latest = self.latest
         return self._with_age(latest.page, latest.state.cluster, latest.oldest_at)
+
+    @property
+    def pollers(self) -> Mapping[str, Poller]:
+        """Return itself, as a fleet of one that no list names: what serves a fleet serves this, too."""
+        return {"": self}
+
+    def page_of(self, cluster: str) -> Page | None:
+        """Return the page of a cluster by its name; this one has none."""
+        return self.page() if cluster == self._cluster else None
+
+    def data_age(self) -> float | None:
+        """Return how many seconds ago the oldest that is shown was seen, None where nothing is."""
+        oldest_at = self.latest.oldest_at
+        return None if oldest_at is None else round(max(0.0, self._monotonic() - oldest_at), 3)
 
     def shown(self) -> State:
         """Return the last state without what is too old by now, or hidden."""
@@ -214,31 +231,27 @@ class Poller:
         before, self.latest = self.latest.state, self._published(state, succeeded_at)
         if not self._stopping:
             self._guard.attempt("log", "", _tell, before, self.latest.state)
+        self._tell_published()
 
     def _published(self, state: State, succeeded_at: float | None) -> Published:
         self._guard.start_poll()
         try:
             found = (
                 *blocks(state, self._choice, self._guard),
-                *self._more_blocks(),
                 faults(
                     state.cluster,
-                    lambda: {
-                        **state.findings.failures,
-                        **self._more_failed(),
-                        **self._guard.failures,
-                    },
+                    lambda: {**state.findings.failures, **self._guard.failures},
                 ),
             )
-            page = self._renderer.render(found, self._guard)
+            parts = self._renderer.parts(found, self._guard)
         except Exception as error:  # noqa: BLE001  # a page that says so is better than an old one
             cause = f"the monitor failed to make its page: {cause_of(error)}"
             _log.error("page failed", cause=cause, exc_info=error)
             state = replace(state, error=cause, snapshot=None, groups={})
-            page = self._renderer.render(blocks(state, self._choice))
+            parts = self._renderer.parts(blocks(state, self._choice))
         oldest_at = state.without_older_than(self._stale_after_s).oldest_at
-        page = self._with_age(page, state.cluster, oldest_at)
-        return Published(state, page, succeeded_at, oldest_at)
+        page = self._with_age(page_of(parts), state.cluster, oldest_at)
+        return Published(state, page, parts, succeeded_at, oldest_at)
 
     def _with_age(self, page: Page, cluster: str, oldest_at: float | None) -> Page:
         """Return the page ending with the age of its oldest figure as of now."""

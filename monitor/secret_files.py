@@ -22,6 +22,18 @@ def is_secret(field: FieldInfo) -> bool:
     return SecretStr in (field.annotation, *get_args(field.annotation))
 
 
+def read_secret(setting: str, path: Path) -> str:
+    """Return a file's content without the line end at its end; raises ValueError with why not."""
+    try:
+        content = path.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise ValueError(f"{setting}={path} can't be read: {reason}") from None
+    if not content:
+        raise ValueError(f"{setting}={path} is empty")
+    return content
+
+
 class SecretFiles(PydanticBaseSettingsSource):
     """Reads each secret field from the file that `<VARIABLE>_FILE` names."""
 
@@ -31,14 +43,7 @@ class SecretFiles(PydanticBaseSettingsSource):
         named = os.environ.get(variable)
         if not named or not is_secret(field):
             return None, field_name, False
-        try:
-            content = Path(named).read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not UTF-8"
-            raise ValueError(f"{variable}={named} can't be read: {reason}") from None
-        if not content:
-            raise ValueError(f"{variable}={named} is empty")
-        return content, field_name, False
+        return read_secret(variable, Path(named)), field_name, False
 
     def __call__(self) -> dict[str, Any]:
         """Return the secrets that files hold."""

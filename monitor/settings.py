@@ -12,7 +12,6 @@ from pydantic import (
     AliasChoices,
     Field,
     SecretStr,
-    ValidationError,
     field_validator,
     model_validator,
 )
@@ -190,6 +189,8 @@ class MonitorSettings(SettingsWithSecretFiles):
     """From which level up `serve` logs: each change of a broker, group or poll once."""
     log_format: LogFormat = "text"
     """Whether a line of the log is text or a JSON object."""
+    reload_by_http: bool = False
+    """Whether POST /-/reload reads the settings file again; SIGHUP always does."""
     read_committed: bool = False
     """Whether lag is counted up to the last stable offset, where read_committed consumers stop."""
     log_sizes: bool = False
@@ -285,26 +286,6 @@ def name_filter(
     return wants
 
 
-def read_settings(**given: Any) -> tuple[KafkaSettings, MonitorSettings]:
-    """Read both models from the environment; `given` (None is not given) goes first.
-
-    Raises SettingsError with one line per fault.
-    """
-    wanted = {name: value for name, value in given.items() if value is not None}
-    try:
-        kafka = KafkaSettings(
-            **{n: v for n, v in wanted.items() if n in KafkaSettings.model_fields}
-        )
-        monitor = MonitorSettings(
-            **{n: v for n, v in wanted.items() if n in MonitorSettings.model_fields}
-        )
-    except ValidationError as error:
-        raise SettingsError(_explain(error)) from None
-    except ValueError as error:  # a file with a secret
-        raise SettingsError(str(error)) from None
-    return kafka, monitor
-
-
 def split_address(address: str) -> tuple[str, int]:
     """Split `HOST:PORT` or `[IPV6]:PORT`; raise ValueError with what is allowed."""
     host, separator, port = address.rpartition(":")
@@ -324,16 +305,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _explain(error: ValidationError) -> str:
-    """One line per fault, without the input: it may be a secret."""
-    prefix = "KAFKA_" if error.title == KafkaSettings.__name__ else "MONITOR_"
-    lines = []
-    for fault in error.errors(include_url=False, include_input=False, include_context=False):
-        message = fault["msg"].removeprefix("Value error, ")
-        name = str(fault["loc"][0]).upper() if fault["loc"] else ""
-        if name and not name.startswith(prefix):
-            name = prefix + name
-        lines.append(f"{name}: {message}" if name else message)
-    return "\n".join(lines)

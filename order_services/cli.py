@@ -10,9 +10,10 @@ import click
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from order_services import topics
-from order_services.runtime.kafka_settings import DEFAULT_BROKERS, KafkaSettings, kafka_settings
-from order_services.runtime.settings import SettingsError, load
+from order_services.domain import topics
+from order_services.operations import topic_admin
+from order_services.process.kafka_settings import DEFAULT_BROKERS, KafkaSettings, kafka_settings
+from order_services.process.settings import SettingsError, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,7 +113,7 @@ def _addresses(_context: click.Context, _parameter: click.Parameter, value: str)
 def create_topics(brokers: str, replication_factor: int | None) -> None:
     """Create the topics that are missing; change no existing one."""
     admin = _connect(brokers)
-    created = _do(lambda: topics.create(admin, replication_factor=replication_factor), brokers)
+    created = _do(lambda: topic_admin.create(admin, replication_factor=replication_factor), brokers)
     for name in created:
         click.echo(f"created {name} ({topics.TOPIC_OF_NAME[name].partitions} partitions)")
     click.echo(f"{len(created)} created, {len(topics.TOPICS) - len(created)} were there")
@@ -129,10 +130,10 @@ def alter_topic(*, brokers: str, topic: str, partitions: int | None, settings: b
         raise click.UsageError("say which: --partitions or --settings")
     admin = _connect(brokers)
     if partitions is not None:
-        grown = _do(lambda: topics.alter(admin, topic, partitions), brokers)
+        grown = _do(lambda: topic_admin.alter(admin, topic, partitions), brokers)
         click.echo(f"{topic} {'now has' if grown else 'had'} {partitions} partitions")
     if settings:
-        _do(lambda: topics.apply_settings(admin, topic), brokers)
+        _do(lambda: topic_admin.apply_settings(admin, topic), brokers)
         click.echo(f"{topic} has its declared settings")
 
 
@@ -141,7 +142,7 @@ def alter_topic(*, brokers: str, topic: str, partitions: int | None, settings: b
 def check_topics(brokers: str) -> None:
     """Compare the topics with what is declared; exit code 1 when one differs."""
     admin = _connect(brokers)
-    differences = _do(lambda: topics.check(admin), brokers)
+    differences = _do(lambda: topic_admin.check(admin), brokers)
     for difference in differences:
         click.echo(f"{difference.topic}: {difference.what}")
         click.echo(f"    order-services {difference.remedy}")
@@ -155,7 +156,7 @@ def check_topics(brokers: str) -> None:
 def list_topics(brokers: str) -> None:
     """List the topics on the broker."""
     admin = _connect(brokers)
-    for name in _do(lambda: topics.list_names(admin), brokers):
+    for name in _do(lambda: topic_admin.list_names(admin), brokers):
         click.echo(name)
 
 
@@ -174,7 +175,7 @@ def describe_topics(brokers: str, topic: tuple[str, ...]) -> None:
             _numbers(partition.replicas),
             _numbers(partition.in_sync_replicas),
         )
-        for description in _do(lambda: topics.describe(admin, topic or None), brokers)
+        for description in _do(lambda: topic_admin.describe(admin, topic or None), brokers)
         for partition in description.partitions
     ]
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
@@ -227,7 +228,7 @@ def _silence(error: KafkaException) -> str:
 def _do(operation: Callable[[], Any], brokers: str) -> Any:
     try:
         return operation()
-    except topics.TopicError as error:
+    except topic_admin.TopicError as error:
         _fail(f"{brokers}: {error}")
 
 

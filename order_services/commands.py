@@ -19,14 +19,14 @@ from pydantic import SecretStr
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, ProgrammingError, SQLAlchemyError
 
-from order_services import dead_letters, refused, replay
 from order_services.cli import _connect, _fail, _kafka_option
-from order_services.dead_letters import DeadLetterError, Replayed, Selection
-from order_services.replay import ReplayError
-from order_services.runtime.database import Database
-from order_services.runtime.settings import ServiceSettings, SettingsError, load
-from order_services.signals import stop_signals
+from order_services.operations import redrive, refused, replay
+from order_services.operations.redrive import DeadLetterError, Replayed, Selection
+from order_services.operations.replay import ReplayError
+from order_services.process.settings import ServiceSettings, SettingsError, load
+from order_services.process.signals import stop_signals
 from order_services.storage import schema
+from order_services.storage.database import Database
 
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
@@ -53,7 +53,7 @@ def dead_letters_group() -> None:
 def list_dead_letters(brokers: str, output: str) -> None:
     """Count the dead letters of each group, by topic and error."""
     _connect(brokers)
-    heaps = _do(lambda: dead_letters.heaps(brokers))
+    heaps = _do(lambda: redrive.heaps(brokers))
     if output == "json":
         _print_json([asdict(heap) for heap in heaps])
         return
@@ -79,7 +79,7 @@ def list_dead_letters(brokers: str, output: str) -> None:
 def show_dead_letter(brokers: str, output: str, group: str, offset: int, partition: int) -> None:
     """Show the dead letter of GROUP at OFFSET of its dead-letter topic."""
     _connect(brokers)
-    letter = _do(lambda: dead_letters.find(brokers, group, offset, partition))
+    letter = _do(lambda: redrive.find(brokers, group, offset, partition))
     if output == "json":
         _print_json(
             {
@@ -142,7 +142,7 @@ def replay_dead_letters(
 
     with stop_signals() as stop:
         done = _do(
-            lambda: dead_letters.replay(
+            lambda: redrive.replay(
                 brokers, group, selection, again=again, on_progress=show, stopping=stop.is_set
             )
         )

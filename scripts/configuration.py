@@ -22,10 +22,40 @@ _TYPES: Final = {bool: "`true` or `false`", Path: "a file", re.Pattern: "a regul
 _HEAD: Final = """\
 # Settings of the monitor
 
-Environment variables, the same for every command; an option of the command line goes before its
-variable. Made from the declarations by `make docs`. A misspelt `MONITOR_` variable and a value that
-can't work are refused with the reason, and the exit code 2. Secrets are never shown; each can be in a
-file instead: `KAFKA_SASL_PASSWORD_FILE` names the file that holds `KAFKA_SASL_PASSWORD`.
+Environment variables, a YAML file (`--config FILE` or `MONITOR_CONFIG`), and options of the command line;
+the same for every command. Made from the declarations by `make docs`. A misspelt name and a value that
+can't work are refused with the reason, and the exit code 2; `monitor config check` tells all mistakes of
+a file at once, each with its line. Secrets are never shown; each can be in a file instead:
+`KAFKA_SASL_PASSWORD_FILE` names the file that holds `KAFKA_SASL_PASSWORD`.
+
+## The file
+
+The names of the variables below in small letters, those of Kafka under `kafka`; one cluster or many:
+
+```yaml
+poll_interval: 30                 # for every cluster that says nothing else
+groups_deny: console-consumer-.*
+kafka:
+  security_protocol: SASL_SSL
+  sasl_mechanism: SCRAM-SHA-512
+  sasl_username: monitor
+  sasl_password_file: secrets/kafka   # paths are from the folder of this file
+database_url_file: secrets/database
+clusters:
+  - name: east                    # the label `cluster` of its series
+    kafka:
+      bootstrap_servers: [east-1:9093, east-2:9093]
+  - name: west
+    poll_interval: 60
+    kafka:
+      bootstrap_servers: west-1:9092
+      security_protocol: PLAINTEXT
+      sasl_mechanism:             # without a value: what is said above does not hold here
+```
+
+An option of the command line goes before an entry of `clusters`, that before the environment, and the
+environment before the rest of the file: a variable that is left over in a shell points no cluster of the
+list at another address. `--cluster west` makes a command work with that one only.
 """
 
 

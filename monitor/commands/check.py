@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import IntEnum
-from pathlib import Path
 from types import FrameType
 from typing import Any, Final, NoReturn
 
@@ -99,8 +98,7 @@ class _Range(click.ParamType[Range]):
               metavar="SECONDS", help="UNKNOWN when the check takes longer.")  # fmt: skip
 def check(
     *,
-    bootstrap_servers: str | None,
-    command_config: Path | None,
+    source: options.Source,
     warning: Range,
     critical: Range,
     unit: str,
@@ -113,9 +111,7 @@ def check(
     wrong use. A RANGE is 10 (alert outside 0 to 10), 10:, ~:10, 10:20 or @10:20 (alert inside).
     """
     selection = selection_of(**given)
-    kafka, settings = options.settings(
-        bootstrap_servers=bootstrap_servers, command_config=command_config
-    )
+    kafka, settings = source.one()
     selection.refuse_left_out(settings)
     try:
         with _time_limit(timeout):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import click
@@ -32,8 +31,7 @@ from monitor.model import Snapshot
 @options.watch
 def lag(
     *,
-    bootstrap_servers: str | None,
-    command_config: Path | None,
+    source: options.Source,
     output: str,
     seconds: bool,
     fail_above: Amount | None,
@@ -48,9 +46,7 @@ def lag(
     if watch is not None and output != "table":
         raise click.UsageError("--watch goes with --output table only")
     selection = selection_of(**given)
-    kafka, settings = options.settings(
-        bootstrap_servers=bootstrap_servers, command_config=command_config
-    )
+    kafka, settings = source.one()
     selection.refuse_left_out(settings)
 
     def show(snapshot: Snapshot, chosen: Mapping[str, GroupMeasures]) -> None:

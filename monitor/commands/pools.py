@@ -8,15 +8,17 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Final, NoReturn
 
 import click
 import orjson
 
+from monitor.commands import options
+from monitor.configuration import read_configuration
 from monitor.pools.analysis import OneMore, Outcome, PoolReport, ServiceUse, analyse
 from monitor.pools.collector import DatabaseCollector
 from monitor.pools.model import DatabaseSnapshot
-from monitor.pools.settings import read_database_settings
 from monitor.settings import SettingsError
 from monitor.words import columns, safe, shorten
 
@@ -30,6 +32,7 @@ _COLUMNS: Final = (
 
 
 @click.command("pools")
+@options.config
 @click.option("--database-url", metavar="URL",
               help="PostgreSQL, as a URL or DSN. Others can see a password given here: better say "
               "MONITOR_DATABASE_URL.")  # fmt: skip
@@ -47,6 +50,7 @@ _COLUMNS: Final = (
               show_default=True)  # fmt: skip
 def pools(
     *,
+    config: Path | None,
     database_url: str | None,
     pgbouncer_url: str | None,
     service_urls: tuple[str, ...],
@@ -60,13 +64,14 @@ def pools(
     ends in a number, as payment-service-1; a role with pg_monitor sees all that is needed.
     """
     try:
-        settings = read_database_settings(
+        settings = read_configuration(
+            config,
             database_url=database_url,
             pgbouncer_url=pgbouncer_url,
             service_urls=service_urls or None,
             pool_max=pool_max,
             database_timeout=timeout,
-        )
+        ).databases
     except SettingsError as error:
         _fail(str(error))
     if settings.postgres_address is None and settings.pgbouncer_address is None:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import click
+import structlog
 
 from monitor import logs
 from monitor.commands import options
 from monitor.commands.watching import collector_of, rules_of
+from monitor.configuration import Watched
 from monitor.exposition import process
+from monitor.fleet import Fleet, Watch
 from monitor.memory import keep_heap_small
 from monitor.poller import Poller
-from monitor.pools.settings import read_database_settings
 from monitor.pools.watch import DatabaseWatch
-from monitor.settings import SettingsError
 from monitor.web.app import create_app
 from monitor.web.server import AddressError, WebServer
 from monitor.web.tls import Certificate, CertificateError
+
+_log = structlog.get_logger(__name__)
 
 
 @click.command()
@@ -30,25 +36,81 @@ from monitor.web.tls import Certificate, CertificateError
     metavar="SECONDS",
     help="Time between polls. [env: MONITOR_POLL_INTERVAL; default: 15]",
 )
-@click.option(
-    "--cluster",
-    help="Name of the cluster in metrics. [env: MONITOR_CLUSTER; default: the cluster's id]",
-)
 @click.option("--wait", is_flag=True, help="Wait for a cluster that can't be reached yet.")
-def serve(*, wait: bool, **given: Any) -> None:
-    """Poll the cluster and serve /metrics, /health, /ready and a status page.
+def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
+    """Poll the cluster, or those of --config, and serve /metrics, /health, /ready and a status page.
 
     MONITOR_TLS_CERTFILE and MONITOR_TLS_KEYFILE make it HTTPS, MONITOR_USERNAME and
-    MONITOR_PASSWORD ask for a login.
+    MONITOR_PASSWORD ask for a login. SIGHUP has the settings of the clusters read again; those of the
+    server itself (addresses, TLS, login) and of databases need a restart.
     """
     keep_heap_small()
-    kafka, settings = options.settings(**given)
-    logs.configure(settings.log_level, settings.log_format)
+    configuration = source.read(**given)
+    process_settings = configuration.process
+    logs.configure(process_settings.log_level, process_settings.log_format)
+    databases = DatabaseWatch(configuration.databases)
+    # of several clusters those that are away cost only themselves
+    connects = not wait and len(configuration.clusters) == 1
+    fleet = Fleet(
+        configuration,
+        lambda watched, published: _open(watched, published, connect=connects),
+        own_blocks=lambda: (*databases.blocks(), process.block()),
+        own_failed=databases.failed,
+    )
+    reloading = threading.Lock()
+
+    def reload() -> str | None:
+        """Read the settings again; a mistake leaves those before in force, and is returned."""
+        with reloading:
+            try:
+                fleet.reload(source.read(**given))
+            except click.ClickException as error:
+                message = error.format_message()
+                _log.error("settings not used: those before stay in force", cause=message)
+                fleet.note_reload(failed=True)
+                return message
+            return None
+
     try:
-        databases = DatabaseWatch(read_database_settings())
-    except SettingsError as error:
+        authorities = process_settings.tls_client_cafile
+        files = process_settings.tls_files
+        certificate = Certificate(*files, authorities) if files else None
+        app = create_app(
+            fleet,
+            process_settings.login,
+            client_certificates=authorities is not None,
+            reload=reload if process_settings.reload_by_http else None,
+        )
+        server = WebServer(app, process_settings.host, process_settings.port, certificate)
+        port = server.bind()
+    except (AddressError, CertificateError) as error:
+        fleet.stop()
         raise options.Refusal(str(error)) from None
-    with collector_of(kafka, settings, connect=not wait) as collector:
+    databases.start(process_settings.poll_interval)
+    fleet.start()
+    host = process_settings.host
+    shown = f"[{host}]" if ":" in host else host
+    scheme = "https" if process_settings.tls_files else "http"
+    addresses = ", ".join(
+        f"{name}: {address}" if name else address
+        for name, address in (
+            (each.settings.cluster, ", ".join(each.kafka.bootstrap_servers))
+            for each in configuration.clusters
+        )
+    )
+    click.echo(
+        f"Watching {addresses}; serving {scheme}://{shown}:{port}/ (metrics at /metrics). "
+        "Ctrl-C stops."
+    )
+    server.serve_until_stopped(on_hangup=reload)
+    fleet.stop()
+    databases.stop()
+
+
+def _open(watched: Watched, published: Callable[[], None], *, connect: bool) -> Watch:
+    settings = watched.settings
+    with ExitStack() as opened:
+        collector = opened.enter_context(collector_of(watched.kafka, settings, connect=connect))
         poller = Poller(
             collector,
             stale_after_s=settings.stale_after_seconds,
@@ -58,27 +120,7 @@ def serve(*, wait: bool, **given: Any) -> None:
             members=settings.member_metrics,
             hide_empty_groups=settings.hide_empty_groups,
             rules=rules_of(settings),
-            more_blocks=lambda: (*databases.blocks(), process.block()),
-            more_failed=databases.failed,
+            published=published,
         )
-        try:
-            authorities = settings.tls_client_cafile
-            certificate = (
-                Certificate(*settings.tls_files, authorities) if settings.tls_files else None
-            )
-            app = create_app(poller, settings.login, client_certificates=authorities is not None)
-            server = WebServer(app, settings.host, settings.port, certificate)
-            port = server.bind()
-        except (AddressError, CertificateError) as error:
-            raise options.Refusal(str(error)) from None
-        databases.start(settings.poll_interval)
-        poller.start(settings.poll_interval)
-        shown = f"[{settings.host}]" if ":" in settings.host else settings.host
-        scheme = "https" if settings.tls_files else "http"
-        click.echo(
-            f"Watching {', '.join(kafka.bootstrap_servers)}; serving {scheme}://{shown}:{port}/ "
-            "(metrics at /metrics). Ctrl-C stops."
-        )
-        server.serve_until_stopped()
-        poller.stop()
-        databases.stop()
+        return Watch(watched, poller, opened.pop_all().close)
+    raise AssertionError

@@ -436,6 +436,17 @@ MONITOR_INTERNAL_ERRORS = _monitor(
     labels=("cluster", "step", "subject"),
     when="a part of the monitor's own work fails",
 )
+MONITOR_RELOAD_SUCCESSFUL = _monitor(
+    "config_last_reload_successful",
+    "1 if the settings could be used when they were read last, 0 if those before are still in force.",
+    labels=(),
+)
+MONITOR_RELOADED_AT = _monitor(
+    "config_last_reload_success_timestamp_seconds",
+    "Unix time at which the settings in force were read.",
+    "seconds",
+    labels=(),
+)
 MONITOR_POLL_INTERVAL = _monitor("poll_interval_seconds", "Time between two polls.", "seconds")
 MONITOR_POLL_DURATION = _monitor(
     "poll_duration_seconds", "How long the last poll took, analysis included.", "seconds"

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from functools import cache
+from typing import Final, TypeAlias
 
 from monitor.analysis.guard import Guard
 from monitor.exposition.catalogue import ALL_METRICS
@@ -33,7 +35,7 @@ _DEFLATE_END: Final = b"\x03\x00"
 _ZEROS: Final = memoryview(bytes(1 << 16))
 _ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 _HELP_ESCAPES: Final = str.maketrans({"\\": r"\\", "\n": r"\n"})
-_ORDER: Final = {metric.name: place for place, metric in enumerate(ALL_METRICS)}
+_PLACE: Final = {metric.name: place for place, metric in enumerate(ALL_METRICS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,10 @@ class Part:
             length += len(plain)
         deflated.append(deflate.flush(zlib.Z_FULL_FLUSH))
         return cls(b"".join(deflated), length, checksum ^ _after_zeros(0, length))
+
+
+Parts: TypeAlias = Mapping[Metric, Sequence[Part]]
+"""The lines of each metric, without its header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,17 +152,20 @@ class Renderer:
         self._families = families
         self._cluster = cluster
         self._labels: dict[tuple[str, ...], _LabelTexts] = {}
-        self._headers: dict[Metric, Part] = {}
         # by the sources' ids; the sources are kept as well, so that no other object has those ids
         self._kept: dict[tuple[int, ...], tuple[Block, dict[Metric, Part]]] = {}
 
     def render(self, blocks: Iterable[Block], guard: Guard | None = None) -> Page:
+        """Return the page of all blocks, see `parts`."""
+        return page_of(self.parts(blocks, guard))
+
+    def parts(self, blocks: Iterable[Block], guard: Guard | None = None) -> Parts:
         """Render all blocks; raises ValueError when a metric is in two that are not of one thing.
 
         With `guard`, a block that fails is left out and named there.
         """
-        parts: dict[str, list[Part]] = {}
-        owners: dict[str, str | None] = {}
+        parts: dict[Metric, list[Part]] = {}
+        owners: dict[Metric, str | None] = {}
         kept: dict[tuple[int, ...], tuple[Block, dict[Metric, Part]]] = {}
         live: dict[tuple[str, ...], list[Series]] = {}
         for block in blocks:
@@ -175,28 +184,20 @@ class Renderer:
             if key:
                 kept[key] = (block, rendered)
             for metric, part in rendered.items():
-                name = metric.name
-                if name not in parts:
-                    owners[name] = block.pieces_of
-                    parts[name] = [self._header(metric)]
-                elif block.pieces_of is None or owners[name] != block.pieces_of:
-                    raise ValueError(f"{name} is in two blocks: its series could be twice")
-                parts[name].append(part)
+                if metric not in parts:
+                    owners[metric] = block.pieces_of
+                    parts[metric] = []
+                elif block.pieces_of is None or owners[metric] != block.pieces_of:
+                    raise ValueError(f"{metric.name} is in two blocks: its series could be twice")
+                parts[metric].append(part)
         self._kept = kept
         self._forget_dead(live)
-        names = sorted(parts, key=_ORDER.__getitem__)
-        return _page((part for name in names for part in parts[name]), Part.of([]))
+        return parts
 
     def lines(self, metric: Metric, series: Series) -> Part:
         """Return a metric's lines with their header, apart from any page."""
         labels = _LabelTexts(metric.labels, self._cluster)
         return Part.of([header(metric), *_texts(metric.name, series, labels)])
-
-    def _header(self, metric: Metric) -> Part:
-        found = self._headers.get(metric)
-        if found is None:
-            found = self._headers[metric] = Part.of([header(metric)])
-        return found
 
     def _render(
         self, block: Block, live: dict[tuple[str, ...], list[Series]]
@@ -229,14 +230,31 @@ class Renderer:
                 self._labels[names] = alive
 
 
-def _page(parts: Iterable[Part], last: Part) -> Page:
+def page_of(*rendered: Parts) -> Page:
+    """Return the page of what was rendered, as of several clusters: each metric is there once."""
+    metrics: dict[str, Metric] = {}
+    lines: defaultdict[str, list[Part]] = defaultdict(list)
+    for parts in rendered:
+        for metric, of_metric in parts.items():
+            metrics.setdefault(metric.name, metric)  # clusters may have different labels, by level
+            lines[metric.name] += of_metric
+    names = sorted(metrics, key=_PLACE.__getitem__)
+    return _page(part for name in names for part in (_header(metrics[name]), *lines[name]))
+
+
+@cache
+def _header(metric: Metric) -> Part:
+    return Part.of([header(metric)])
+
+
+def _page(parts: Iterable[Part]) -> Page:
     checksum = length = 0
     deflated = [_GZIP_HEADER]
     for part in parts:
         checksum = _after_zeros(checksum, part.length) ^ part.checksum
         length += part.length
         deflated.append(part.deflated)
-    return Page(b"".join(deflated), b"", length, length, checksum).ending_with(last)
+    return Page(b"".join(deflated), b"", length, length, checksum).ending_with(Part.of([]))
 
 
 def _after_zeros(checksum: int, count: int) -> int:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from monitor.pools.address import Address
 from monitor.pools.model import CONSOLE
 from monitor.pools.services import ServiceTarget
 from monitor.secret_files import SettingsWithSecretFiles
-from monitor.settings import SettingsError
 
 PREFIX: Final = "MONITOR_"
 
@@ -75,21 +74,3 @@ class DatabaseSettings(SettingsWithSecretFiles):
     def is_empty(self) -> bool:
         """Say whether nothing is watched."""
         return not (self.database_url or self.pgbouncer_url or self.service_urls)
-
-
-def read_database_settings(**given: Any) -> DatabaseSettings:
-    """Read the environment; `given` (None is not given) goes first.
-
-    Raises SettingsError with one line per fault, which names it without repeating its value.
-    """
-    try:
-        return DatabaseSettings(**{name: v for name, v in given.items() if v is not None})
-    except ValidationError as error:
-        faults = error.errors(include_url=False, include_input=False, include_context=False)
-        lines = [
-            f"{PREFIX}{str(fault['loc'][0]).upper()}: {fault['msg'].removeprefix('Value error, ')}"
-            for fault in faults
-        ]
-        raise SettingsError("\n".join(lines)) from None
-    except ValueError as error:  # a file with a secret
-        raise SettingsError(str(error)) from None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http import HTTPStatus
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
+from urllib.parse import parse_qs
 
 import structlog
 from a2wsgi import WSGIMiddleware
@@ -14,7 +15,7 @@ from werkzeug.datastructures import Accept
 from werkzeug.http import parse_accept_header
 
 from monitor.every import cause_of
-from monitor.exposition.render import CONTENT_TYPE
+from monitor.exposition.render import CONTENT_TYPE, Page
 from monitor.poller import Poller
 from monitor.web.login import WRONG_LOGIN_DELAY_S, Login
 from monitor.web.pages import pages
@@ -41,8 +42,29 @@ _SECURITY_HEADERS: Final = [
 ]
 
 
+class Watching(Protocol):
+    """The clusters that are watched: a fleet, or the poller of the only one."""
+
+    @property
+    def pollers(self) -> Mapping[str, Poller]:
+        """Return the poller of each cluster by its name."""
+
+    def page(self) -> Page:
+        """Return the page of all."""
+
+    def page_of(self, cluster: str) -> Page | None:
+        """Return the page of one, None where there is none of this name."""
+
+    def unready_reason(self) -> str | None:
+        """Say why nothing that is shown can be relied on, None when something can."""
+
+
+Reload = Callable[[], str | None]
+"""Reads the settings again; says what is wrong with them, None when they are in force."""
+
+
 class App:
-    """The ASGI application that serves what a poller publishes.
+    """The ASGI application that serves what is watched; `reload` is what POST /-/reload does.
 
     With a user and password, all but /health and /ready ask for it by basic auth, and /ready keeps
     its reason from those without: it names addresses. With `client_certificates` all but those two
@@ -51,20 +73,23 @@ class App:
 
     def __init__(
         self,
-        poller: Poller,
+        watching: Watching,
         user_and_password: tuple[str, str] | None = None,
         *,
         client_certificates: bool = False,
+        reload: Reload | None = None,
     ) -> None:
-        self._poller = poller
+        self._watching = watching
+        self._reload = reload
         self._login = Login(user_and_password)
         self._client_certificates = client_certificates
-        flask: Any = pages(poller)
+        flask: Any = pages(lambda: watching.pollers)
         self._pages: Any = WSGIMiddleware(flask, workers=PAGE_THREADS)
         self._answers: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
             "/metrics": self._metrics,
             "/health": self._health,
             "/ready": self._ready,
+            "/probe": self._probe,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,7 +121,9 @@ class App:
                 await self._demand_login(scope, send)
                 return
         answer = self._answers.get(path)
-        if answer is None:
+        if path == "/-/reload":
+            await self._reload_settings(scope, send)
+        elif answer is None:
             await self._pages(scope, receive, send)
         elif scope["method"] not in ("GET", "HEAD"):
             allow = [(b"allow", b"GET, HEAD")]
@@ -106,7 +133,38 @@ class App:
             await answer(scope, receive, send)
 
     async def _metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
-        page = self._poller.page()
+        await self._send_page(self._watching.page(), scope, receive, send)
+
+    async def _probe(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with one cluster's page: for who scrapes each as a target of its own.
+
+        Only names that are configured are targets: else anybody could have addresses asked.
+        """
+        asked = parse_qs(scope["query_string"].decode("latin-1")).get("target", [])
+        page = self._watching.page_of(asked[0]) if len(asked) == 1 else None
+        if page is None:
+            names = ", ".join(filter(None, self._watching.pollers)) or "none: no cluster has a name"
+            status = HTTPStatus.NOT_FOUND if asked else HTTPStatus.BAD_REQUEST
+            await _refuse(send, status, f"target is the name of a cluster; there are {names}")
+            return
+        await self._send_page(page, scope, receive, send)
+
+    async def _reload_settings(self, scope: Scope, send: Send) -> None:
+        if self._reload is None:
+            message = "not enabled: MONITOR_RELOAD_BY_HTTP=true allows it; SIGHUP always works"
+            await _refuse(send, HTTPStatus.FORBIDDEN, message)
+        elif scope["method"] not in ("POST", "PUT"):
+            allow = [(b"allow", b"POST, PUT")]
+            message = "The method is not allowed for the requested URL."
+            await _refuse(send, HTTPStatus.METHOD_NOT_ALLOWED, message, allow)
+        else:
+            fault = await asyncio.to_thread(self._reload)
+            if fault is None:
+                await _send_json(send, HTTPStatus.OK, {"status": "reloaded"})
+            else:
+                await _refuse(send, HTTPStatus.INTERNAL_SERVER_ERROR, fault)
+
+    async def _send_page(self, page: Page, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(b"content-type", CONTENT_TYPE.encode()), (b"vary", b"Accept-Encoding")]
         if _takes_gzip(_header(scope, b"accept-encoding")):
             headers.append((b"content-encoding", b"gzip"))
@@ -128,7 +186,7 @@ class App:
         await _send_json(send, HTTPStatus.OK, {"status": "ok"})
 
     async def _ready(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        reason = self._poller.unready_reason()
+        reason = self._watching.unready_reason()
         if reason is None:
             await _send_json(send, HTTPStatus.OK, {"status": "ready"})
             return
@@ -152,13 +210,14 @@ class App:
 
 
 def create_app(
-    poller: Poller,
+    watching: Watching,
     user_and_password: tuple[str, str] | None = None,
     *,
     client_certificates: bool = False,
+    reload: Reload | None = None,
 ) -> App:
-    """Return the application that serves what this poller publishes, see `App`."""
-    return App(poller, user_and_password, client_certificates=client_certificates)
+    """Return the application that serves what is watched, see `App`."""
+    return App(watching, user_and_password, client_certificates=client_certificates, reload=reload)
 
 
 async def _is_gone(receive: Receive) -> None:

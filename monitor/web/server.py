@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import queue
 import resource
 import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Final
 
@@ -83,7 +85,7 @@ class WebServer:
         self._app = app
         self._host, self._port = host, port
         self._certificate = certificate
-        self._ended = threading.Event()
+        self._on_end: Callable[[], None] = lambda: None
 
     def bind(self) -> int:
         """Take the port and return it (a free one for port 0); raises AddressError."""
@@ -131,24 +133,30 @@ class WebServer:
         self._server.should_exit = True
         self._thread.join()
 
-    def serve_until_stopped(self) -> None:
-        """Serve until SIGINT or SIGTERM, then finish what is being answered."""
+    def serve_until_stopped(self, on_hangup: Callable[[], object] = lambda: None) -> None:
+        """Serve until SIGINT or SIGTERM, then finish what is being answered.
+
+        `on_hangup` is called after each SIGHUP, in this thread.
+        """
         sys.setswitchinterval(SWITCH_INTERVAL_S)
+        asked: queue.SimpleQueue[int] = queue.SimpleQueue()  # may be put into by a signal handler
 
-        def stop(_signal: int, _frame: FrameType | None) -> None:
-            self._ended.set()
+        def note(number: int, _frame: FrameType | None) -> None:
+            asked.put(number)
 
-        for name in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(name, stop)
+        for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(name, note)
+        self._on_end = lambda: asked.put(signal.SIGTERM)
         self.start()
-        self._ended.wait()
+        while asked.get() == signal.SIGHUP:
+            on_hangup()
         self.stop()
 
     def _run(self) -> None:
         try:
             self._server.run()
         finally:
-            self._ended.set()  # one that fails must not leave a program that serves nobody
+            self._on_end()  # one that fails must not leave a program that serves nobody
 
 
 def _limit() -> int:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from order_services.catalogue import CURRENCY
-from order_services.events import Event, EventType
-from order_services.runtime.database import array
+from order_services.domain.catalogue import CURRENCY
+from order_services.domain.events import Event, EventType
+from order_services.storage.database import array
 from order_services.storage.rings import ANALYTICS_EVENTS, take_turn, utc_today
 
 if TYPE_CHECKING:

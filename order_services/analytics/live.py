@@ -18,8 +18,8 @@ from order_services.analytics.counting import stats
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from order_services.events import Event
-    from order_services.runtime.database import Database
+    from order_services.domain.events import Event
+    from order_services.storage.database import Database
     from order_services.web.bus import EventBus
     from order_services.web.websocket import Hub
 

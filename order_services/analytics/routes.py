@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from starlette.websockets import WebSocket
 
     from order_services.analytics.live import Live
-    from order_services.runtime.database import Database
+    from order_services.storage.database import Database
     from order_services.web.app import ServiceApp
     from order_services.web.websocket import Hub
 

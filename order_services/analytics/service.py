@@ -8,17 +8,17 @@ from order_services.analytics.counting import HANDLES, SERVICE, archive, cause_n
 from order_services.analytics.live import Live
 from order_services.analytics.routes import add_routes
 from order_services.analytics.settings import AnalyticsSettings
-from order_services.runtime.service import MAINTENANCE_INTERVAL_SECONDS, Runtime, Service
-from order_services.runtime.worker import Worker
-from order_services.topics import ANALYTICS_GROUP
+from order_services.domain.topics import ANALYTICS_GROUP
+from order_services.service.run import MAINTENANCE_INTERVAL_SECONDS, Runtime, Service
+from order_services.service.worker import Worker
 from order_services.web.bus import EventBus, make_bus
 from order_services.web.websocket import Hub
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from order_services.events import Event
-    from order_services.topics import ConsumerGroup
+    from order_services.domain.events import Event
+    from order_services.domain.topics import ConsumerGroup
     from order_services.web.app import ServiceApp
 
 

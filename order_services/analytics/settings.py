@@ -8,9 +8,9 @@ from typing import Annotated, Final
 
 from pydantic import Field, SecretStr, field_validator
 
-from order_services.runtime.settings import Port, PositiveInt, PositiveSeconds, ServiceSettings
+from order_services.domain.topics import DEAD_LETTER_RETENTION_DAYS
+from order_services.process.settings import Port, PositiveInt, PositiveSeconds, ServiceSettings
 from order_services.storage.rings import ANALYTICS_EVENTS
-from order_services.topics import DEAD_LETTER_RETENTION_DAYS
 from order_services.web.websocket import MAX_CLIENTS, MAX_UNSENT_BYTES
 
 _REDIS_URL: Final = re.compile(r"rediss?://[^\s/]+(:[0-9]+)?(/[0-9]+)?")

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 from sqlalchemy.exc import DBAPIError
 
-from order_services.events import Event, EventType, new_id
+from order_services.domain.events import Event, EventType, new_id
 from order_services.gateway import reading
-from order_services.runtime import instrumentation, outbox
-from order_services.runtime.database import is_transient
+from order_services.process import instrumentation
+from order_services.storage import outbox
+from order_services.storage.database import is_transient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from order_services.gateway.validation import OrderRequest
-    from order_services.runtime.database import Database
+    from order_services.storage.database import Database
 
 SERVICE: Final = "gateway"
 

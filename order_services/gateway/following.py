@@ -6,35 +6,29 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from order_services.cancellation import (
+from order_services.domain.events import Event, EventType
+from order_services.domain.facts import (
+    FACT_OF,
+    Fact,
+    InventoryFact,
+    PaymentFact,
+    ShipmentFact,
+    further,
+)
+from order_services.gateway.accepting import SERVICE
+from order_services.storage.database import array
+from order_services.storage.decisions import (
     REASON_INVENTORY_FAILED,
     REASON_PAYMENT_FAILED,
     CancelRequest,
     cancel,
 )
-from order_services.events import Event, EventType
-from order_services.gateway.accepting import SERVICE
-from order_services.runtime.database import array
-from order_services.tables import InventoryFact, PaymentFact, ShipmentFact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from sqlalchemy import Connection
 
-# What each event says about an order: which fact, and how far it is.
-FACT_OF: Final[dict[EventType, PaymentFact | InventoryFact | ShipmentFact]] = {
-    EventType.PAYMENT_PROCESSING: PaymentFact.PROCESSING,
-    EventType.PAYMENT_PROCESSED: PaymentFact.PROCESSED,
-    EventType.PAYMENT_FAILED: PaymentFact.FAILED,
-    EventType.PAYMENT_REFUNDED: PaymentFact.REFUNDED,
-    EventType.INVENTORY_RESERVED: InventoryFact.RESERVED,
-    EventType.INVENTORY_FAILED: InventoryFact.FAILED,
-    EventType.INVENTORY_RELEASED: InventoryFact.RELEASED,
-    EventType.SHIPMENT_CREATED: ShipmentFact.CREATED,
-    EventType.SHIPMENT_DISPATCHED: ShipmentFact.DISPATCHED,
-    EventType.SHIPMENT_DELIVERED: ShipmentFact.DELIVERED,
-}
 HANDLES: Final = frozenset(FACT_OF)
 
 _REASON_OF: Final = {
@@ -46,7 +40,6 @@ _COLUMN_OF: Final = {
     InventoryFact: "inventory_fact",
     ShipmentFact: "shipment_fact",
 }
-_RANK: Final = {fact: rank for facts in _COLUMN_OF for rank, fact in enumerate(facts)}
 
 _APPEND: Final = """
     INSERT INTO order_events
@@ -109,9 +102,9 @@ def advance(connection: Connection, events: Sequence[Event]) -> None:
 
 def reported_facts(
     events: Iterable[Event],
-) -> dict[str, dict[str, PaymentFact | InventoryFact | ShipmentFact]]:
+) -> dict[str, dict[str, Fact]]:
     """Return for each order the furthest that the events say about each of its facts."""
-    reported: dict[str, dict[str, PaymentFact | InventoryFact | ShipmentFact]] = {}
+    reported: dict[str, dict[str, Fact]] = {}
     for event in events:
         fact = (
             ShipmentFact.CANCELLED
@@ -120,8 +113,7 @@ def reported_facts(
         )
         facts = reported.setdefault(event.order_id, {})
         column = _COLUMN_OF[type(fact)]
-        if column not in facts or _RANK[fact] > _RANK[facts[column]]:
-            facts[column] = fact
+        facts[column] = further(fact, facts.get(column, fact))
     return reported
 
 

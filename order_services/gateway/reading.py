@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from order_services.domain.facts import InventoryFact, PaymentFact, ShipmentFact
 from order_services.gateway.status import order_status
-from order_services.tables import InventoryFact, PaymentFact, ShipmentFact
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row

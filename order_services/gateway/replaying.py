@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from order_services import replay
-from order_services.events import is_uuid
-from order_services.runtime import instrumentation
+from order_services.domain.events import is_uuid
+from order_services.operations import replay
+from order_services.process import instrumentation
 from order_services.web.answers import ApiError, Call, json_response
 from order_services.web.auth import guarded
 
 if TYPE_CHECKING:
     from starlette.responses import Response
 
-    from order_services.replay import Replay
-    from order_services.runtime.database import Database
-    from order_services.runtime.settings import ServiceSettings
+    from order_services.operations.replay import Replay
+    from order_services.process.settings import ServiceSettings
+    from order_services.storage.database import Database
     from order_services.web.app import ServiceApp
 
 RETRY_AFTER_SECONDS: Final = 10

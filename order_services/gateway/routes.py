@@ -5,8 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from order_services.cancellation import REASON_CUSTOMER, CancelRequest, cancel
-from order_services.events import is_uuid
+from order_services.domain.events import is_uuid
 from order_services.gateway import reading
 from order_services.gateway.accepting import (
     SERVICE,
@@ -18,7 +17,9 @@ from order_services.gateway.accepting import (
 from order_services.gateway.following import advance
 from order_services.gateway.status import OrderStatus
 from order_services.gateway.validation import parse_idempotency_key, parse_order
-from order_services.runtime import instrumentation, outbox
+from order_services.process import instrumentation
+from order_services.storage import outbox
+from order_services.storage.decisions import REASON_CUSTOMER, CancelRequest, cancel
 from order_services.web.answers import ApiError, Call, database_away, json_response
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from order_services.gateway.fleet import Fleet
-    from order_services.runtime.database import Database
+    from order_services.storage.database import Database
     from order_services.web.app import LoopView, ServiceApp, View
 
 DEFAULT_PAGE: Final = 50

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from order_services.domain.topics import GATEWAY_GROUP
 from order_services.gateway.accepting import SERVICE, OrderWriter, prune_keys
 from order_services.gateway.fleet import Fleet
 from order_services.gateway.following import HANDLES, follow
 from order_services.gateway.replaying import ReplayJobs, add_replay_routes
 from order_services.gateway.routes import add_routes
 from order_services.gateway.settings import GatewaySettings
-from order_services.runtime.service import MAINTENANCE_INTERVAL_SECONDS, Runtime, Service
-from order_services.runtime.worker import Worker
-from order_services.topics import GATEWAY_GROUP
+from order_services.service.run import MAINTENANCE_INTERVAL_SECONDS, Runtime, Service
+from order_services.service.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

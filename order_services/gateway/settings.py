@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
 
-from order_services.runtime.settings import Port, PositiveSeconds, ServiceSettings
+from order_services.process.settings import Port, PositiveSeconds, ServiceSettings
 
 _URL: Final = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+(/[^\s,?#]*)?")
 

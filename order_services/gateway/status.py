@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-from order_services.tables import InventoryFact, PaymentFact, ShipmentFact
+from order_services.domain.facts import InventoryFact, PaymentFact, ShipmentFact
 
 
 class OrderStatus(StrEnum):

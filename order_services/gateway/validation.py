@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from order_services.catalogue import CURRENCY, PRODUCT_OF, Product
+from order_services.domain.catalogue import CURRENCY, PRODUCT_OF, Product
 from order_services.web.answers import ApiError
 
 if TYPE_CHECKING:

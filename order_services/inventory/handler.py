@@ -16,10 +16,10 @@ from typing import Final
 import orjson
 from sqlalchemy import Connection
 
-from order_services.events import Event, EventType, created_and_cancelled
+from order_services.domain.events import Event, EventType, created_and_cancelled
+from order_services.domain.facts import InventoryFact
 from order_services.inventory.rules import Quantities, items, quantities, take
-from order_services.runtime import transitions
-from order_services.tables import InventoryFact
+from order_services.messaging import transitions
 
 SOURCE: Final = "inventory"
 HANDLES: Final = frozenset({EventType.ORDER_CREATED, EventType.ORDER_CANCELLED})

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from order_services.domain.topics import INVENTORY_GROUP
 from order_services.inventory.handler import HANDLES, SOURCE, InventoryHandler
 from order_services.inventory.settings import InventorySettings
-from order_services.runtime import service
-from order_services.topics import INVENTORY_GROUP
+from order_services.service import run as service
 
 
 def build(_settings: InventorySettings) -> service.Service:

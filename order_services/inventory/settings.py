@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from order_services.runtime.settings import Port, ServiceSettings
+from order_services.process.settings import Port, ServiceSettings
 
 
 class InventorySettings(ServiceSettings):

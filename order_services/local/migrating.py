@@ -9,9 +9,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from order_services.local.plan import DatabaseAddress
 from order_services.local.process import StartError
-from order_services.runtime.database import Database
-from order_services.runtime.settings import ServiceSettings, problems
+from order_services.process.settings import ServiceSettings, problems
 from order_services.storage import schema
+from order_services.storage.database import Database
 
 
 def migrate(address: DatabaseAddress, progress: Callable[[str], None] = lambda _: None) -> None:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Final
 from urllib.parse import quote
 
 from order_services.local.ports import LOOPBACK, is_free
@@ -20,7 +21,16 @@ DEMO_FAULTS: Mapping[str, str] = {
     "FAULT_DATABASE_PAUSE_SECONDS": "2",
     "FAULT_DATABASE_PAUSE_EVERY_SECONDS": "60",
 }
+MONITOR_POLL_INTERVAL_S = 5
 MAX_REPLICAS = 9  # a tenth replica of the first service would get the port of nobody's guess
+
+
+_OF_THE_FILE: Final = frozenset(
+    {
+        "KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BROKERS", "MONITOR_DATABASE_URL", "MONITOR_HOST",
+        "MONITOR_POLL_INTERVAL", "MONITOR_PORT", "MONITOR_SERVICE_URLS",
+    }
+)  # fmt: skip
 
 
 class PortTakenError(Exception):
@@ -131,30 +141,42 @@ class Plan:
             **os.environ,
             "HOST": LOOPBACK,
             "PORT": str(replica.port),
-            "KAFKA_BROKERS": brokers,
             "KAFKA_CLIENT_ID": f"{replica.service}-service-{replica.number}",
             "INSTANCE_ID": str(replica.number),
+            **self.commands_environment(brokers, database),
+            **self.faults,
+        }
+
+    def commands_environment(self, brokers: str, database: DatabaseAddress) -> dict[str, str]:
+        """Return what `order-services` commands need to find this run."""
+        return {
+            "KAFKA_BROKERS": brokers,
             "DB_HOST": database.host,
             "DB_PORT": str(database.port),
             "DB_NAME": database.name,
             "DB_USER": database.user,
             "DB_PASSWORD": database.password,
             **{f"{service.upper()}_URL": self._urls(service) for service in SERVICES},
-            **self.faults,
         }
 
-    def monitor_environment(self, database: DatabaseAddress) -> dict[str, str]:
-        """Return the monitor's whole environment; the password stays out of its command line."""
+    def monitor_settings(self, brokers: str, database: DatabaseAddress) -> dict[str, Any]:
+        """Return the monitor's settings file: what runs by it, and what finds this run by it."""
         user, password = quote(database.user, safe=""), quote(database.password, safe="")
         return {
-            **os.environ,
-            "MONITOR_DATABASE_URL": (
+            "host": LOOPBACK,
+            "port": self.monitor_port,
+            "poll_interval": MONITOR_POLL_INTERVAL_S,
+            "kafka": {"bootstrap_servers": brokers},
+            "database_url": (
                 f"postgresql://{user}:{password}@{database.host}:{database.port}/{database.name}"
             ),
-            "MONITOR_SERVICE_URLS": ",".join(
-                f"{replica.name}={replica.url}" for replica in self.services()
-            ),
+            "service_urls": [f"{replica.name}={replica.url}" for replica in self.services()],
         }
+
+    @staticmethod
+    def monitor_environment() -> dict[str, str]:
+        """Return the monitor's environment, without what would go before its settings file."""
+        return {name: value for name, value in os.environ.items() if name not in _OF_THE_FILE}
 
 
 def parse_replicas(text: str) -> dict[str, int]:

@@ -18,7 +18,7 @@ from typing import IO
 import psutil
 
 from order_services.local.process import ManagedProcess, ProcessIdentity, StartError
-from order_services.runtime.settings import KILL_AFTER_SECONDS
+from order_services.process.settings import KILL_AFTER_SECONDS
 
 # A service that is asked to end has its budget, and the margin for leaving Python; what is slower
 # hangs. Kafka, PostgreSQL and the monitor have no more to do.

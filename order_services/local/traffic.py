@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
-from order_services.catalogue import PRODUCTS
+from order_services.domain.catalogue import PRODUCTS
 
 # One connection carries about a hundred orders a second here: faster rates share the work.
 ORDERS_PER_THREAD = 100

@@ -15,7 +15,7 @@ import click
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from order_services import topics
+from order_services.local.found_by import FoundBy
 from order_services.local.kafka import EmbeddedKafka
 from order_services.local.migrating import migrate
 from order_services.local.plan import (
@@ -32,12 +32,12 @@ from order_services.local.process import ManagedProcess, StartError
 from order_services.local.summary import Summary, is_ready
 from order_services.local.supervisor import AlreadyRunningError, Supervisor
 from order_services.local.traffic import Traffic
-from order_services.signals import StopSignals, stop_signals
+from order_services.operations import topic_admin
+from order_services.process.signals import StopSignals, stop_signals
 
 DATABASE_NAME = "ecommerce"
 READY_TIMEOUT_S = 90.0
 SUMMARY_INTERVAL_S = 5.0
-MONITOR_POLL_INTERVAL_S = 5.0
 POSTGRES_DEFAULT_PORT = 5432
 DEMO_CANCEL_SHARE = 0.05
 
@@ -144,6 +144,11 @@ def _say(message: str) -> None:
     click.echo(f"==> {message}")
 
 
+def _short(path: Path) -> Path:
+    """Return a path as one types it in this folder."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def _complain(message: str) -> None:
     click.echo(f"order-services up: {message}", err=True)
 
@@ -164,6 +169,7 @@ class _Run:
         self._stop = stop
         self._logs = data_dir / "logs"
         self._supervisor = Supervisor(data_dir, _say)
+        self._found_by = FoundBy(data_dir)
         self._kafka = kafka
         self._database = database
         self._broker = EmbeddedKafka(
@@ -189,6 +195,7 @@ class _Run:
             if started:
                 _say("stopping: gateway, services, then the servers")
             self._supervisor.stop(hurry=self._stop.insisted)
+            self._found_by.remove()
             self._supervisor.release()
             if started:
                 _say("stopped")
@@ -229,6 +236,7 @@ class _Run:
             self._supervisor.start(
                 ManagedProcess(replica.name, replica.command, self._log(replica.name), environment)
             )
+        self._found_by.write(self._plan, self._brokers(), address)
         self._supervisor.start(self._monitor())
         _say(f"monitor: starting on {self._plan.monitor_url}")
         self._wait_until_ready(replicas)
@@ -267,21 +275,16 @@ class _Run:
     def _create_topics(self) -> None:
         _say(f"topics: creating what is missing on {self._brokers()}")
         try:
-            topics.create(topics.admin_client(self._brokers()))
-        except topics.TopicError as error:
+            topic_admin.create(topic_admin.admin_client(self._brokers()))
+        except topic_admin.TopicError as error:
             raise StartError(f"{self._brokers()}: {error}") from error
 
     def _monitor(self) -> ManagedProcess:
         return ManagedProcess(
             "monitor",
-            [
-                *(sys.executable, "-m", "monitor", "serve"),
-                *("--bootstrap-servers", self._brokers()),
-                *("--host", LOOPBACK, "--port", str(self._plan.monitor_port)),
-                *("--poll-interval", str(MONITOR_POLL_INTERVAL_S)),
-            ],
+            [sys.executable, "-m", "monitor", "serve", "--config", str(self._found_by.monitor)],
             self._log("monitor"),
-            self._plan.monitor_environment(self._address()),
+            self._plan.monitor_environment(),
         )
 
     def _wait_until_ready(self, replicas: list[ServiceReplica]) -> None:
@@ -342,7 +345,9 @@ class _Run:
   logs       {self._logs}
   demo       {f"{rate:g} orders a second" if rate else "no orders are sent"}
 
-  lag report: monitor lag --bootstrap-servers {self._brokers()}
+  the commands find it by
+    monitor lag --config {_short(self._found_by.monitor)}
+    env $(cat {_short(self._found_by.services)}) order-services dead-letters list
   Ctrl-C stops everything.
 """
         )

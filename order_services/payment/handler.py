@@ -13,10 +13,10 @@ from typing import Any, Final
 import orjson
 from sqlalchemy import Connection
 
-from order_services.events import Event, EventType, created_and_cancelled
+from order_services.domain.events import Event, EventType, created_and_cancelled
+from order_services.domain.facts import PaymentFact
+from order_services.messaging import transitions
 from order_services.payment.rules import REASON_REFUSED, Rules
-from order_services.runtime import transitions
-from order_services.tables import PaymentFact
 
 SOURCE: Final = "payment"
 HANDLES: Final = frozenset({EventType.ORDER_CREATED, EventType.ORDER_CANCELLED})

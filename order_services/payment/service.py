@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from order_services.domain.topics import PAYMENT_GROUP
 from order_services.payment.handler import HANDLES, SOURCE, PaymentHandler
 from order_services.payment.rules import Rules
 from order_services.payment.settings import PaymentSettings
-from order_services.runtime import service
-from order_services.runtime.faults import injector
-from order_services.topics import PAYMENT_GROUP
+from order_services.process.faults import injector
+from order_services.service import run as service
 
 
 def build(settings: PaymentSettings) -> service.Service:

@@ -14,11 +14,10 @@ from typing import Any, Final
 import orjson
 from sqlalchemy import Connection
 
-from order_services.events import Event, EventType
-from order_services.runtime import transitions
-from order_services.runtime.batch import Effects
-from order_services.runtime.transitions import Fact
-from order_services.tables import InventoryFact, PaymentFact, ShipmentFact
+from order_services.domain.events import Event, EventType
+from order_services.domain.facts import Fact, InventoryFact, PaymentFact, ShipmentFact
+from order_services.messaging import transitions
+from order_services.messaging.batch import Effects
 
 SOURCE: Final = "shipping"
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from order_services.runtime import service
-from order_services.runtime.worker import Worker
+from order_services.domain.topics import SHIPPING_GROUP
+from order_services.service import run as service
+from order_services.service.worker import Worker
 from order_services.shipping.handler import HANDLES, SOURCE, ShippingHandler
 from order_services.shipping.settings import ShippingSettings
 from order_services.shipping.timers import Timers
-from order_services.topics import SHIPPING_GROUP
 
 
 def build(settings: ShippingSettings) -> service.Service:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from order_services.runtime.settings import Port, PositiveInt, PositiveSeconds, ServiceSettings
+from order_services.process.settings import Port, PositiveInt, PositiveSeconds, ServiceSettings
 
 Delay = Annotated[float, Field(ge=0, le=30 * 86_400)]
 

@@ -11,12 +11,13 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from order_services import cancellation
-from order_services.events import Event, EventType
-from order_services.runtime import instrumentation, outbox, transitions
-from order_services.runtime.database import Database
+from order_services.domain.events import Event, EventType
+from order_services.domain.facts import ShipmentFact
+from order_services.messaging import transitions
+from order_services.process import instrumentation
 from order_services.shipping.handler import SOURCE
-from order_services.tables import ShipmentFact
+from order_services.storage import decisions, outbox
+from order_services.storage.database import Database
 
 _DUE: Final = """
     SELECT order_id::text, fact::text, tracking_number, correlation_id, traceparent,
@@ -54,7 +55,7 @@ class Timers:
                 return False
             to_dispatch = [row for row in due if row[1] == ShipmentFact.CREATED]
             to_deliver = [row for row in due if row[1] == ShipmentFact.DISPATCHED]
-            allowed = cancellation.dispatch(connection, [row[0] for row in to_dispatch])
+            allowed = decisions.dispatch(connection, [row[0] for row in to_dispatch])
             dispatched = [row for row in to_dispatch if row[0] in allowed]
             cancelled = [row for row in to_dispatch if row[0] not in allowed]
             self._move(connection, dispatched, ShipmentFact.DISPATCHED)

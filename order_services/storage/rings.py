@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 from sqlalchemy import Connection, text
 
-from order_services.topics import DATA_RETENTION_DAYS
+from order_services.domain.topics import DATA_RETENTION_DAYS
 
 _EPOCH: Final = date(1970, 1, 1).toordinal()
 _DAY_SECONDS: Final = 86_400

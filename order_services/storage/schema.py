@@ -17,10 +17,10 @@ from sqlalchemy import Connection, Engine, func, inspect, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
-from order_services.catalogue import PRODUCTS
-from order_services.runtime.database import is_transient
+from order_services.domain.catalogue import PRODUCTS
+from order_services.storage.database import is_transient
 from order_services.storage.rings import RINGS
-from order_services.tables import inventory, metadata
+from order_services.storage.tables import inventory, metadata
 
 # What this release's services need, and what `finish` leaves.
 NEEDED: Final = "0003"

@@ -16,7 +16,7 @@ from starlette.datastructures import QueryParams
 from starlette.responses import Response
 from starlette.types import Scope
 
-from order_services.events import is_traceparent, new_id, new_traceparent
+from order_services.domain.events import is_traceparent, new_id, new_traceparent
 
 RETRY_AFTER_SECONDS: Final = 2
 

@@ -22,7 +22,7 @@ from starlette.status import WS_1011_INTERNAL_ERROR
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketState
 
-from order_services.runtime import instrumentation
+from order_services.process import instrumentation
 from order_services.web.answers import (
     ApiError,
     Call,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import orjson
 import structlog
 
-from order_services.events import new_id
+from order_services.domain.events import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -21,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from order_services.runtime.instrumentation import HTTP_REQUESTS
+from order_services.process.instrumentation import HTTP_REQUESTS
 from order_services.web.answers import ApiError, upgrade_required
 from order_services.web.limits import Limits, Unread
 

@@ -18,7 +18,7 @@ from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import Request, TextMessage
 
-from order_services.runtime import instrumentation
+from order_services.process import instrumentation
 from order_services.web.answers import RETRY_AFTER_SECONDS, ApiError
 from order_services.web.limits import Limits, Unread
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from order_services.local.process import ManagedProcess
-from order_services.runtime.settings import KILL_AFTER_SECONDS
+from order_services.process.settings import KILL_AFTER_SECONDS
 from tests.crash.fragile import FATAL_SIGNAL
 from tests.crash.shop import Shop
 

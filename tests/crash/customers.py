@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from order_services.catalogue import PRODUCTS
+from order_services.domain.catalogue import PRODUCTS
 from order_services.local.plan import ServiceReplica
 
 REQUEST_TIMEOUT_S = 8.0

@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 from confluent_kafka import Consumer, KafkaError, Producer
 
-from order_services.runtime import consumer, publishing
+from order_services.messaging import consumer, publishing
 from tests.support.fatal import raise_fatal
 
 FATAL_SIGNAL = signal.SIGUSR1

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import psycopg2
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
-from order_services import events, topics
+from order_services.domain import events, topics
 from order_services.local.plan import DatabaseAddress
 from tests.crash.customers import Ledger
 

@@ -15,11 +15,11 @@ from confluent_kafka import TopicPartition
 from sqlalchemy import Connection
 
 from order_services.analytics import counting, service
-from order_services.events import Event, new_id
-from order_services.runtime import inbox
-from order_services.runtime.consumer import Consumer
-from order_services.runtime.publishing import Publisher, Row
-from order_services.runtime.relay import Relay
+from order_services.domain.events import Event, new_id
+from order_services.messaging.consumer import Consumer
+from order_services.messaging.publishing import Publisher, Row
+from order_services.messaging.relay import Relay
+from order_services.storage import inbox
 
 
 def without_inbox() -> None:

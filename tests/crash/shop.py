@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from order_services import topics
 from order_services.local.kafka import EmbeddedKafka
 from order_services.local.migrating import migrate
 from order_services.local.plan import DatabaseAddress, Plan, ServiceReplica
@@ -17,6 +16,7 @@ from order_services.local.ports import free_port
 from order_services.local.postgres import EmbeddedPostgres
 from order_services.local.process import ManagedProcess
 from order_services.local.summary import is_ready
+from order_services.operations import topic_admin
 from tests.support.running_system import services_base_port
 from tests.support.waiting import wait_for
 
@@ -72,7 +72,7 @@ class Shop:
         self.postgres.start()
         self.postgres.create_database(DATABASE)
         migrate(self.directly)  # a pooler, in `address`, is no place for a migration
-        topics.create(topics.admin_client(self.broker.bootstrap_servers))
+        topic_admin.create(topic_admin.admin_client(self.broker.bootstrap_servers))
         for service, count in replicas.items():
             self.scale(service, count)
         self.wait_until_ready()

@@ -16,6 +16,7 @@ from order_services.local.ports import LOOPBACK, is_free
 from tests.support.running_system import RunningSystem, get_json, get_text, post_json
 from tests.support.waiting import wait_for
 
+REPOSITORY = Path(__file__).parents[2]
 EVERYTHING = {
     *("kafka", "postgres", "gateway-1", "payment-1", "payment-2", "inventory-1"),
     *("shipping-1", "analytics-1", "monitor"),
@@ -96,6 +97,31 @@ def test_the_monitor_reports_the_lag_of_every_group(system: RunningSystem) -> No
         *("analytics-service-group", "order-status-group"),
     }
     wait_for("lag of every group", lambda: expected <= groups())
+
+
+def commands_of_the_readme() -> list[str]:
+    lines = (REPOSITORY / "README.md").read_text().splitlines()
+    return [line.split(" #")[0].rstrip() for line in lines if line.startswith(".venv/bin/")]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [*commands_of_the_readme(), ".venv/bin/monitor config check --config .local/monitor.yml"],
+)
+def test_the_commands_of_the_readme_find_what_runs(system: RunningSystem, command: str) -> None:
+    """As they stand there; this run has its own ports, which is what services.env is for."""
+    programs = Path(sys.executable).parent
+    prefix = "env $(cat .local/services.env) " if "order-services" in command else ""
+    line = f"{prefix}{command}".replace(".local", str(system.data_dir))
+    ended = subprocess.run(
+        ["/bin/sh", "-c", line.replace(".venv/bin", str(programs))],
+        capture_output=True, text=True, check=False, timeout=60, env={"PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    # a service under load may be behind, which `check` says by its code
+    allowed = {0, 1, 2} if " check " in command and "KAFKA LAG" in ended.stdout else {0}
+    assert ended.returncode in allowed, ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert ended.stdout.strip() or "list" in command
 
 
 def test_a_second_replica_takes_the_port_plus_ten_and_shares_the_partitions(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, NamedTuple
 
-from order_services import topics
+from order_services.domain import topics
 from tests.support import faults
 from tests.support.faults import Scene
 from tests.support.waiting import wait_for

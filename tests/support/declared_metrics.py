@@ -12,7 +12,7 @@ from prometheus_client.metrics import Histogram, MetricWrapperBase
 
 from monitor.exposition.metrics import METRICS as KAFKA_METRICS
 from monitor.pools.metrics import METRICS as DATABASE_METRICS
-from order_services.runtime import instrumentation
+from order_services.process import instrumentation
 
 Kind = Literal["counter", "gauge"]
 

@@ -25,11 +25,11 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from order_services import topics
+from order_services.domain import topics
 from order_services.local.ports import LOOPBACK
 from order_services.local.process import ManagedProcess
 from order_services.local.traffic import Traffic
-from order_services.runtime.relay import LOCK_CLASS
+from order_services.messaging.relay import LOCK_CLASS
 from tests.crash.shop import DATABASE
 from tests.support import foreign
 from tests.support.alert_pace import Pace

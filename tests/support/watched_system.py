@@ -184,10 +184,13 @@ def watched(
         stack.callback(shop.stop)
         pgbouncer.start()
         shop.start({**ONE_OF_EACH, **replicas})
+        plan = Plan(replicas, shop.base_port, 1, None, None)
+        settings_of_run = plan.monitor_settings(shop.broker.bootstrap_servers, shop.directly)
         monitor = Monitor(
             directory,
             {
-                **Plan(replicas, shop.base_port, 1, None, None).monitor_environment(shop.directly),
+                "MONITOR_DATABASE_URL": settings_of_run["database_url"],
+                "MONITOR_SERVICE_URLS": ",".join(settings_of_run["service_urls"]),
                 "KAFKA_BROKERS": shop.broker.bootstrap_servers,
                 "MONITOR_CLUSTER": CLUSTER,
                 "MONITOR_PGBOUNCER_URL": pgbouncer.url(),

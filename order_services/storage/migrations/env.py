@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from order_services.tables import metadata
+from order_services.storage.tables import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

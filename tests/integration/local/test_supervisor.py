@@ -11,7 +11,7 @@ from order_services.local import process as process_module
 from order_services.local import supervisor as supervisor_module
 from order_services.local.process import ManagedProcess
 from order_services.local.supervisor import AlreadyRunningError, Supervisor
-from order_services.runtime.settings import EXIT_MARGIN_SECONDS, ServiceSettings
+from order_services.process.settings import EXIT_MARGIN_SECONDS, ServiceSettings
 from tests.support.waiting import wait_for
 
 SLEEPER = "import time; time.sleep(600)"

@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from prometheus_client.parser import text_string_to_metric_families
 
 from monitor.commands import main
-from monitor.commands.options import settings as read
+from monitor.commands.options import Source
 from monitor.commands.watching import collector_of
 from monitor.poller import Poller
 from monitor.web.app import create_app
@@ -50,7 +50,7 @@ def told(monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str]) -> Tol
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     result = CliRunner().invoke(main, ["lag"])
-    kafka, settings = read()
+    kafka, settings = Source(None, None, {}).one()
     with collector_of(kafka, settings, connect=False) as collector:
         poller = Poller(collector, stale_after_s=settings.stale_after_seconds)
         for _ in range(2):

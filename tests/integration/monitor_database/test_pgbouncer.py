@@ -7,6 +7,7 @@ import psycopg2
 import pytest
 from psycopg2.extensions import connection
 
+from monitor.configuration import read_configuration
 from monitor.pools.analysis import Outcome, Via, analyse
 from monitor.pools.collector import DatabaseCollector
 from monitor.pools.metrics import (
@@ -17,7 +18,6 @@ from monitor.pools.metrics import (
     samples,
 )
 from monitor.pools.model import DatabaseSnapshot, PgBouncer
-from monitor.pools.settings import read_database_settings
 from order_services.local.pgbouncer import EmbeddedPgBouncer
 from tests.support.waiting import wait_for
 
@@ -69,7 +69,7 @@ def test_clients_that_wait_for_a_server_connection_are_seen(
 ) -> None:
     bouncer = start_pgbouncer(default_pool_size=2)
     collector = DatabaseCollector(
-        read_database_settings(database_url=watcher_url, pgbouncer_url=bouncer.url())
+        read_configuration(database_url=watcher_url, pgbouncer_url=bouncer.url()).databases
     )
     with clients(bouncer, "payment-service-1", 2, busy=True):
         waiting = [asking(bouncer, "payment-service-2") for _ in range(3)]
@@ -103,7 +103,7 @@ def test_clients_that_wait_for_a_server_connection_are_seen(
 
 def test_limits_pools_and_counters_are_pgbouncers_own(start_pgbouncer: Start) -> None:
     bouncer = start_pgbouncer()
-    collector = DatabaseCollector(read_database_settings(pgbouncer_url=bouncer.url("shop")))
+    collector = DatabaseCollector(read_configuration(pgbouncer_url=bouncer.url("shop")).databases)
     with clients(bouncer, "shipping-service-1", 4, busy=False):
         snapshot, figures = look(collector)
     collector.close()
@@ -132,7 +132,7 @@ def test_pgbouncers_server_connections_are_not_taken_for_the_services_own(
 ) -> None:
     bouncer = start_pgbouncer()
     collector = DatabaseCollector(
-        read_database_settings(database_url=watcher_url, pgbouncer_url=bouncer.url())
+        read_configuration(database_url=watcher_url, pgbouncer_url=bouncer.url()).databases
     )
     with clients(bouncer, "payment-service-1", 3, busy=True):
         during, _ = look(collector)
@@ -171,7 +171,7 @@ def test_a_refused_password_costs_pgbouncers_figures_only(
     login = "postgres" if password is None else f"postgres:{password}"
     url = f"postgresql://{login}@{bouncer.host}:{bouncer.port}/pgbouncer"
     collector = DatabaseCollector(
-        read_database_settings(database_url=watcher_url, pgbouncer_url=url)
+        read_configuration(database_url=watcher_url, pgbouncer_url=url).databases
     )
     snapshot = collector.collect()
     collector.close()
@@ -191,9 +191,9 @@ def test_a_frozen_pgbouncer_leaves_postgresqls_figures_alone(
 ) -> None:
     bouncer = start_pgbouncer()
     collector = DatabaseCollector(
-        read_database_settings(
+        read_configuration(
             database_url=watcher_url, pgbouncer_url=bouncer.url(), database_timeout=0.5
-        )
+        ).databases
     )
     look(collector)
     bouncer.pause()

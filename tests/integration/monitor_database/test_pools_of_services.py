@@ -15,15 +15,15 @@ from psycopg2.extensions import connection
 from sqlalchemy.pool import QueuePool
 
 from monitor.commands.pools import WIDTH, pools
+from monitor.configuration import read_configuration
 from monitor.pools.collector import GRACE_SECONDS, DatabaseCollector
 from monitor.pools.failures import NO_ANSWER, AskError
 from monitor.pools.services import ServiceTarget, read_service
-from monitor.pools.settings import read_database_settings
 from order_services.local.pgbouncer import EmbeddedPgBouncer
 from order_services.local.ports import free_port
 from order_services.local.postgres import EmbeddedPostgres
-from order_services.runtime.database import Database as ServiceDatabase
-from order_services.runtime.settings import ServiceSettings
+from order_services.process.settings import ServiceSettings
+from order_services.storage.database import Database as ServiceDatabase
 from tests.integration.monitor_database.conftest import ESCAPED, WATCHER_PASSWORD
 
 Connect = Callable[[str], connection]
@@ -88,13 +88,13 @@ def serve() -> Iterator[Serve]:
 
 def test_each_service_is_read_and_fails_alone(serve: Serve) -> None:
     away = f"http://127.0.0.1:{free_port()}"
-    settings = read_database_settings(
+    settings = read_configuration(
         service_urls=(
             serve(), f"orders={serve()}", serve(status=500), serve("no_pool 1\n"),
             serve("db_pool_max_connections five\n"), serve(stall=True), away,
         ),
         database_timeout=0.5,
-    )  # fmt: skip
+    ).databases  # fmt: skip
     collector = DatabaseCollector(settings)
     started = time.monotonic()
     good, named, broken, without, garbled, endless, gone = collector.collect().services
@@ -130,7 +130,7 @@ def test_a_services_real_pool_is_understood(guarded: EmbeddedPostgres, serve: Se
     with database.begin(), database.begin():
         page = generate_latest().decode()
     database.close()
-    collector = DatabaseCollector(read_database_settings(service_urls=(serve(page),)))
+    collector = DatabaseCollector(read_configuration(service_urls=(serve(page),)).databases)
     (reading,) = collector.collect().services
     collector.close()
     assert reading.value is not None, reading.error

@@ -9,6 +9,7 @@ import psycopg2
 import pytest
 from psycopg2.extensions import connection
 
+from monitor.configuration import read_configuration
 from monitor.pools.address import Address
 from monitor.pools.analysis import analyse
 from monitor.pools.collector import GRACE_SECONDS, DatabaseCollector
@@ -16,7 +17,7 @@ from monitor.pools.failures import NO_ANSWER, AskError
 from monitor.pools.metrics import PG_ACTIVITY, PG_BLOCKED, PG_MAX_CONNECTIONS, PG_UP, samples
 from monitor.pools.model import IDLE, IDLE_IN_TRANSACTION, Postgres, Reading
 from monitor.pools.session import Session
-from monitor.pools.settings import DatabaseSettings, read_database_settings
+from monitor.pools.settings import DatabaseSettings
 from order_services.local.ports import free_port
 from order_services.local.postgres import EmbeddedPostgres
 from tests.integration.monitor_database.conftest import ESCAPED, WATCHER_PASSWORD, frozen
@@ -28,7 +29,7 @@ SLACK_SECONDS = 3.0  # a busy machine's
 
 @contextmanager
 def collecting(**settings: object) -> Iterator[DatabaseCollector]:
-    collector = DatabaseCollector(read_database_settings(**settings))
+    collector = DatabaseCollector(read_configuration(**settings).databases)
     yield collector
     collector.close()
 
@@ -183,7 +184,11 @@ def test_a_refused_password_is_an_error_as_data_without_the_password(watcher_url
     found = samples(snapshot, analyse(snapshot))
     assert found[PG_UP] == {(): 0}
     assert PG_MAX_CONNECTIONS not in found
-    for text in (repr(snapshot), repr(found), repr(read_database_settings(database_url=wrong))):
+    for text in (
+        repr(snapshot),
+        repr(found),
+        repr(read_configuration(database_url=wrong).databases),
+    ):
         assert "secret" not in text
         assert WATCHER_PASSWORD not in text
 
@@ -226,9 +231,9 @@ def test_a_frozen_server_costs_a_bounded_time_connected_or_not(
     watcher_url: str, guarded: EmbeddedPostgres
 ) -> None:
     timeout = 0.5
-    settings: DatabaseSettings = read_database_settings(
+    settings: DatabaseSettings = read_configuration(
         database_url=watcher_url, database_timeout=timeout
-    )
+    ).databases
     connected, new = DatabaseCollector(settings), DatabaseCollector(settings)
     figures(connected)
     with frozen(guarded):

@@ -13,18 +13,19 @@ from confluent_kafka import KafkaException, Message, Producer, TopicPartition
 from pydantic import SecretStr
 from sqlalchemy import Connection, text
 
-from order_services import topics
-from order_services.events import Event, EventType, new_id
+from order_services.domain import topics
+from order_services.domain.events import Event, EventType, new_id
+from order_services.domain.topics import ConsumerGroup
 from order_services.local.kafka import EmbeddedKafka
 from order_services.local.postgres import EmbeddedPostgres
-from order_services.runtime.batch import BatchProcessor
-from order_services.runtime.consumer import Consumer
-from order_services.runtime.database import Database
-from order_services.runtime.dead_letters import DeadLetterLimit
-from order_services.runtime.relay import Relay
-from order_services.runtime.settings import ServiceSettings
+from order_services.messaging.batch import BatchProcessor
+from order_services.messaging.consumer import Consumer
+from order_services.messaging.dead_letters import DeadLetterLimit
+from order_services.messaging.relay import Relay
+from order_services.operations import topic_admin
+from order_services.process.settings import ServiceSettings
 from order_services.storage import schema
-from order_services.topics import ConsumerGroup
+from order_services.storage.database import Database
 from tests.conftest import Database as DatabaseOfTest
 
 
@@ -86,12 +87,12 @@ class Lab:
 
     def group(self, partitions: int = 3) -> ConsumerGroup:
         group = ConsumerGroup(self.unique("group"), (self.unique("topic"),))
-        admin = topics.admin_client(self.kafka.bootstrap_servers)
+        admin = topic_admin.admin_client(self.kafka.bootstrap_servers)
         wanted = [
             topics.Topic(name, partitions) for name in (*group.topics, group.dead_letter_topic)
         ]
         # what the handlers of these tests cause goes to the real topic
-        topics.create(admin, [*wanted, topics.TOPIC_OF_NAME[topics.PAYMENTS]])
+        topic_admin.create(admin, [*wanted, topics.TOPIC_OF_NAME[topics.PAYMENTS]])
         return group
 
     def send(self, topic: str, events: Sequence[Event | bytes]) -> None:

@@ -17,18 +17,19 @@ from confluent_kafka import TopicPartition
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from order_services import replay, topics
 from order_services.analytics import counting
 from order_services.analytics.service import Analytics
 from order_services.analytics.settings import AnalyticsSettings
-from order_services.events import Event, EventType, decode
+from order_services.domain import topics
+from order_services.domain.events import Event, EventType, decode
+from order_services.domain.topics import ConsumerGroup
 from order_services.gateway.following import _APPEND, _history_row, _json
 from order_services.local.ports import free_port
-from order_services.replay import Publisher, Replay, ReplayState
-from order_services.runtime.messages import ReceivedMessage
-from order_services.runtime.service import run_until
+from order_services.messaging.messages import ReceivedMessage
+from order_services.operations import replay, topic_admin
+from order_services.operations.replay import Publisher, Replay, ReplayState
+from order_services.service.run import run_until
 from order_services.storage.rings import ANALYTICS_EVENTS
-from order_services.topics import ConsumerGroup
 from tests.integration.order_services.conftest import Lab, Notebook, order_created
 from tests.integration.order_services.test_analytics_service import is_ready
 from tests.support.waiting import wait_for
@@ -60,7 +61,9 @@ def replaying_group(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> ConsumerGroup:
     """Return a group of analytics with a topic of its own for replays, which tests must not share."""
     group = lab.group()
     name = lab.unique("replays")
-    topics.create(topics.admin_client(lab.kafka.bootstrap_servers), [topics.Topic(name, 3)])
+    topic_admin.create(
+        topic_admin.admin_client(lab.kafka.bootstrap_servers), [topics.Topic(name, 3)]
+    )
     monkeypatch.setattr(topics, "ORDERS_REPLAY", name)
     return replace(group, topics=(*group.topics, name))
 

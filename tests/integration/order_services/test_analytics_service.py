@@ -15,10 +15,10 @@ from websockets.sync.client import ClientConnection, connect
 
 from order_services.analytics.service import Analytics
 from order_services.analytics.settings import AnalyticsSettings
-from order_services.events import Event, EventType
+from order_services.domain.events import Event, EventType
+from order_services.domain.topics import ConsumerGroup
 from order_services.local.ports import free_port
-from order_services.runtime.service import run_until
-from order_services.topics import ConsumerGroup
+from order_services.service.run import run_until
 from tests.integration.order_services.conftest import Lab, order_cancelled, order_created
 from tests.support.waiting import wait_for
 

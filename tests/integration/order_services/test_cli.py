@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from click.testing import CliRunner, Result
 
-from order_services import topics
 from order_services.cli import cli
+from order_services.domain import topics
 from order_services.local.kafka import EmbeddedKafka
+from order_services.operations import topic_admin
 from tests.support.waiting import wait_for
 
 
@@ -43,11 +44,11 @@ def test_topics_are_compared_with_their_declaration(
     kafka: EmbeddedKafka, unique: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = topics.Topic(unique("topic"), 1)
-    topics.create(topics.admin_client(kafka.bootstrap_servers), [there])
+    topic_admin.create(topic_admin.admin_client(kafka.bootstrap_servers), [there])
 
     def check(*wanted: topics.Topic) -> Result:
         monkeypatch.setattr(topics, "TOPICS", wanted)
-        monkeypatch.setattr(topics.check, "__defaults__", (wanted,))
+        monkeypatch.setattr(topic_admin.check, "__defaults__", (wanted,))
         return run("topics", "check", "--kafka", kafka.bootstrap_servers)
 
     wait_for("the topic", lambda: check(there).exit_code == 0)
@@ -66,9 +67,9 @@ def test_partitions_grow_and_do_not_shrink(
 ) -> None:
     # of its own: other tests on this broker expect the declared ones as they are declared
     name = unique("topic")
-    admin = topics.admin_client(kafka.bootstrap_servers)
-    topics.create(admin, [topics.Topic(name, 3)])
-    wait_for("the topic", lambda: name in topics.list_names(admin))
+    admin = topic_admin.admin_client(kafka.bootstrap_servers)
+    topic_admin.create(admin, [topics.Topic(name, 3)])
+    wait_for("the topic", lambda: name in topic_admin.list_names(admin))
 
     def alter(partitions: int) -> Result:
         arguments = ("topics", "alter", name, "--partitions", str(partitions))

@@ -11,12 +11,13 @@ from confluent_kafka import Producer
 from kafka import KafkaProducer
 from sqlalchemy.exc import OperationalError
 
-from order_services import topics
-from order_services.events import Event
-from order_services.runtime import instrumentation
-from order_services.runtime.dead_letters import DeadLetterLimitError
-from order_services.runtime.messages import ReceivedMessage
-from order_services.runtime.settings import GroupProtocol
+from order_services.domain import topics
+from order_services.domain.events import Event
+from order_services.messaging.dead_letters import DeadLetterLimitError
+from order_services.messaging.messages import ReceivedMessage
+from order_services.operations import topic_admin
+from order_services.process import instrumentation
+from order_services.process.settings import GroupProtocol
 from tests.integration.order_services.conftest import Lab, Notebook, order_created
 from tests.support.waiting import wait_for
 
@@ -291,7 +292,7 @@ def test_a_topic_that_is_created_late_is_found(lab: Lab) -> None:
     late = type(group)(group.group_id, (lab.unique("late"),))
     consumer = lab.consumer(late, Notebook())
     assert "not a member" in str(consumer.not_ready())
-    admin = topics.admin_client(lab.kafka.bootstrap_servers)
-    topics.create(admin, [topics.Topic(late.topics[0], 1)])
+    admin = topic_admin.admin_client(lab.kafka.bootstrap_servers)
+    topic_admin.create(admin, [topics.Topic(late.topics[0], 1)])
     lab.send(late.topics[0], [order_created()])
     wait_for("the event handled", lambda: lab.noted() == 1)

@@ -10,14 +10,13 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from order_services import topics
-from order_services.events import Event, EventType, new_id
+from order_services.domain import topics
+from order_services.domain.events import Event, EventType, new_id
 from order_services.local.ports import free_port
-from order_services.runtime import database as database_module
-from order_services.runtime import inbox
-from order_services.runtime.database import Database, close_idle, is_transient
-from order_services.runtime.settings import ServiceSettings
-from order_services.storage import rings
+from order_services.process.settings import ServiceSettings
+from order_services.storage import database as database_module
+from order_services.storage import inbox, rings
+from order_services.storage.database import Database, close_idle, is_transient
 from tests.integration.order_services.conftest import Lab
 
 

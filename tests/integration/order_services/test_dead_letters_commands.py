@@ -13,14 +13,14 @@ import pytest
 from click.testing import CliRunner, Result
 from confluent_kafka import Producer
 
-from order_services import dead_letters, topics
 from order_services.cli import cli
-from order_services.dead_letters import Replayed, Selection
-from order_services.events import Event
-from order_services.runtime.dead_letters import dead_letter
-from order_services.runtime.messages import ReceivedMessage
-from order_services.runtime.outbox import decode_headers, encode_headers
-from order_services.topics import ConsumerGroup
+from order_services.domain.events import Event
+from order_services.domain.topics import ConsumerGroup
+from order_services.messaging.dead_letters import dead_letter
+from order_services.messaging.messages import ReceivedMessage
+from order_services.operations import redrive, topic_admin
+from order_services.operations.redrive import Replayed, Selection
+from order_services.storage.outbox import decode_headers, encode_headers
 from tests.integration.order_services.conftest import Lab, Notebook, order_created
 from tests.support.waiting import wait_for
 
@@ -187,7 +187,7 @@ def test_an_unknown_group_is_told_which_there_are(lab: Lab) -> None:
         assert answer.exit_code == 2
         assert "group nobody has no dead-letter topic" in answer.output
         assert group.group_id in answer.output
-    names = topics.list_names(topics.admin_client(lab.kafka.bootstrap_servers))
+    names = topic_admin.list_names(topic_admin.admin_client(lab.kafka.bootstrap_servers))
     assert "nobody.dead-letters" not in names
 
 
@@ -204,7 +204,7 @@ def test_an_unreachable_broker_is_named_in_time(silent_port: int) -> None:
 def test_a_replay_that_is_stopped_has_noted_what_it_sent(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dead_letters, "CHUNK", 2)
+    monkeypatch.setattr(redrive, "CHUNK", 2)
     group = lab.group()
     events = [order_created() for _ in range(9)]
     bury(lab, group, list(events))
@@ -214,10 +214,10 @@ def test_a_replay_that_is_stopped_has_noted_what_it_sent(
         seen.append(replayed.sent)
 
     brokers = lab.kafka.bootstrap_servers
-    first = dead_letters.replay(
+    first = redrive.replay(
         brokers, group.group_id, Selection(), on_progress=note, stopping=lambda: len(seen) >= 2
     )
-    second = dead_letters.replay(brokers, group.group_id, Selection())
+    second = redrive.replay(brokers, group.group_id, Selection())
     assert (first.sent, second.sent) == (4, 5)
     ids = [json.loads(m.value() or b"")["eventId"] for m in lab.read(group.topics[0], 9)]
     assert sorted(ids) == sorted(event.event_id for event in events)

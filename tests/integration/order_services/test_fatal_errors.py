@@ -19,12 +19,12 @@ from confluent_kafka.admin import (
 )
 
 from order_services.local.kafka import EmbeddedKafka
-from order_services.runtime import instrumentation
-from order_services.runtime.consumer import Consumer
-from order_services.runtime.kafka_errors import FatalClientError
-from order_services.runtime.outbox import Message, write_messages
-from order_services.runtime.publishing import Publisher
-from order_services.runtime.settings import GroupProtocol
+from order_services.messaging.consumer import Consumer
+from order_services.messaging.kafka_errors import FatalClientError
+from order_services.messaging.publishing import Publisher
+from order_services.process import instrumentation
+from order_services.process.settings import GroupProtocol
+from order_services.storage.outbox import Message, write_messages
 from tests.integration.order_services.conftest import Lab, Notebook, order_created
 from tests.integration.order_services.test_consumer import away
 from tests.support.apart import ran_apart

@@ -9,10 +9,10 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from order_services import topics
 from order_services.local.ports import free_port
-from order_services.runtime.outbox import write
-from order_services.runtime.relay import Relay
+from order_services.messaging.relay import Relay
+from order_services.operations import topic_admin
+from order_services.storage.outbox import write
 from tests.integration.order_services.conftest import Lab, order_created
 from tests.integration.order_services.test_service import environment, get, running
 from tests.support.waiting import wait_for
@@ -36,7 +36,7 @@ def ask(port: int, method: str, body: object = None, token: str = TOKEN) -> tupl
 
 def order(lab: Lab, count: int) -> list[str]:
     """Publish orders and return their ids."""
-    topics.create(topics.admin_client(lab.kafka.bootstrap_servers))
+    topic_admin.create(topic_admin.admin_client(lab.kafka.bootstrap_servers))
     events = [order_created() for _ in range(count)]
     with lab.database.begin() as connection:
         write(connection, "gateway", events)
@@ -77,7 +77,7 @@ def test_past_the_limit_of_dead_letters_a_service_stops_turns_unready_and_says_w
 
 
 def test_faults_are_switched_on_and_off_in_a_running_service(lab: Lab, tmp_path: Path) -> None:
-    topics.create(topics.admin_client(lab.kafka.bootstrap_servers))
+    topic_admin.create(topic_admin.admin_client(lab.kafka.bootstrap_servers))
     port = free_port()
     with running("payment", tmp_path, environment(lab, PORT=port, ADMIN_TOKEN=TOKEN)):
         wait_for("readiness", lambda: get(port, "/ready")[0] == 200)

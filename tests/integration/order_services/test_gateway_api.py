@@ -15,10 +15,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import func, select, text
 
-from order_services import tables
-from order_services.cancellation import dispatch
-from order_services.catalogue import PRODUCT_OF
-from order_services.events import Event, EventType, decode, is_traceparent
+from order_services.domain.catalogue import PRODUCT_OF
+from order_services.domain.events import Event, EventType, decode, is_traceparent
 from order_services.gateway.accepting import (
     _CLAIM,
     NotAcceptedInTimeError,
@@ -31,8 +29,10 @@ from order_services.gateway.following import follow
 from order_services.gateway.routes import add_routes
 from order_services.gateway.settings import GatewaySettings
 from order_services.gateway.validation import OrderRequest, parse_order
-from order_services.runtime.database import Database
-from order_services.runtime.health import Health
+from order_services.service.health import Health
+from order_services.storage import tables
+from order_services.storage.database import Database
+from order_services.storage.decisions import dispatch
 from order_services.web.app import ServiceApp
 from tests.support.serving import serving
 

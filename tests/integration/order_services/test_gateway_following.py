@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from order_services.events import Event, EventType, new_id
+from order_services.domain.events import Event, EventType, new_id
 from order_services.gateway import reading
 from order_services.gateway.accepting import OrderWriter
 from order_services.gateway.following import follow
 from order_services.gateway.settings import GatewaySettings
 from order_services.gateway.validation import parse_order
-from order_services.runtime.database import Database
+from order_services.storage.database import Database
 from tests.support.waiting import wait_for
 
 E = EventType

@@ -9,13 +9,14 @@ from typing import Any
 
 import httpx
 
-from order_services import topics
-from order_services.events import Event, EventType, decode
+from order_services.domain import topics
+from order_services.domain.events import Event, EventType, decode
+from order_services.domain.topics import ConsumerGroup
 from order_services.gateway.service import gateway_service
 from order_services.gateway.settings import GatewaySettings
 from order_services.local.ports import free_port
-from order_services.runtime.service import run_until
-from order_services.topics import ConsumerGroup
+from order_services.operations import topic_admin
+from order_services.service.run import run_until
 from tests.integration.order_services.conftest import Lab
 from tests.support.waiting import wait_for
 
@@ -73,7 +74,7 @@ def accept(url: str) -> dict[str, Any]:
 
 def test_an_order_goes_out_to_kafka_and_what_comes_back_shows_in_its_status(lab: Lab) -> None:
     group = lab.group()
-    topics.create(topics.admin_client(lab.kafka.bootstrap_servers))
+    topic_admin.create(topic_admin.admin_client(lab.kafka.bootstrap_servers))
     with running(lab, group) as url:
         good, bad = accept(url), accept(url)
 
@@ -139,7 +140,7 @@ def test_orders_are_accepted_while_kafka_is_away(lab: Lab) -> None:
 
 def test_orders_are_accepted_while_the_status_consumer_is_stopped(lab: Lab) -> None:
     group = lab.group()
-    topics.create(topics.admin_client(lab.kafka.bootstrap_servers))
+    topic_admin.create(topic_admin.admin_client(lab.kafka.bootstrap_servers))
     with running(lab, group, dead_letter_limit=0) as url:
         lab.send(group.topics[0], [b"no event at all"])
         wait_for("a stop", lambda: status_of(url)["status"] == "degraded")

@@ -16,7 +16,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from starlette.responses import Response
 
-from order_services.runtime.health import Health
+from order_services.service.health import Health
 from order_services.web.answers import Call, json_response
 from order_services.web.app import ServiceApp
 from order_services.web.limits import MAX_BODY_BYTES, Limits

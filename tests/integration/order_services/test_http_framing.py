@@ -12,7 +12,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 from starlette.responses import Response
 
-from order_services.runtime.health import Health
+from order_services.service.health import Health
 from order_services.web.answers import Call, json_response
 from order_services.web.app import ServiceApp
 from order_services.web.server import WebServer

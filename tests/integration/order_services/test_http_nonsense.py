@@ -13,8 +13,8 @@ from typing import Final
 
 import httpx
 
-from order_services import topics
 from order_services.local.ports import free_port
+from order_services.operations import topic_admin
 from tests.integration.order_services.conftest import Lab
 from tests.integration.order_services.test_service import environment, running
 from tests.support.nonsense import nonsense
@@ -80,7 +80,7 @@ def is_ready(port: int) -> bool:
 
 
 def test_nonsense_is_refused_in_time_and_leaves_no_trace(lab: Lab, tmp_path: Path) -> None:
-    topics.create(topics.admin_client(lab.kafka.bootstrap_servers))
+    topic_admin.create(topic_admin.admin_client(lab.kafka.bootstrap_servers))
     ports = {name: free_port() for name in PATHS}
     with ExitStack() as started:
         for name, port in ports.items():

@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import psutil
 
-from order_services import topics
 from order_services.local.ports import free_port
+from order_services.operations import topic_admin
 from tests.integration.order_services.conftest import Lab
 from tests.integration.order_services.test_service import environment
 from tests.support.waiting import wait_for
@@ -25,7 +25,7 @@ ORDER = {"customerId": "c-1", "items": [{"productId": "PROD-002", "quantity": 3}
 
 @contextmanager
 def gateway(lab: Lab, log: Path) -> Iterator[tuple[int, psutil.Process]]:
-    topics.create(topics.admin_client(lab.kafka.bootstrap_servers))
+    topic_admin.create(topic_admin.admin_client(lab.kafka.bootstrap_servers))
     port = free_port()
     limited = f"ulimit -n {DESCRIPTORS}; exec {sys.executable} -m order_services.gateway"
     with log.open("wb") as out:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import text
 
-from order_services.events import Event, new_id
+from order_services.domain.events import Event, new_id
 from order_services.inventory.handler import InventoryHandler
 from tests.integration.order_services.conftest import Lab, order_cancelled, order_created
 

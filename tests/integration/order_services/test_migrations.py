@@ -27,19 +27,19 @@ from click.testing import CliRunner, Result
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from order_services import replay, tables, topics
 from order_services.analytics import counting
-from order_services.catalogue import PRODUCTS
 from order_services.cli import cli
-from order_services.events import new_id
+from order_services.domain.catalogue import PRODUCTS
+from order_services.domain.events import new_id
 from order_services.local.ports import free_port
 from order_services.local.postgres import EmbeddedPostgres
+from order_services.operations import replay, topic_admin
 from order_services.payment.service import build
 from order_services.payment.settings import PaymentSettings
-from order_services.runtime.database import Database, is_transient
-from order_services.runtime.service import run_until
-from order_services.runtime.settings import ServiceSettings
-from order_services.storage import rings, schema
+from order_services.process.settings import ServiceSettings
+from order_services.service.run import run_until
+from order_services.storage import rings, schema, tables
+from order_services.storage.database import Database, is_transient
 from tests.integration.order_services.conftest import Lab, order_created
 from tests.support.waiting import wait_for
 
@@ -457,7 +457,7 @@ def test_a_service_waits_for_its_schema_and_says_what_to_run(
         kafka_brokers=lab.kafka.bootstrap_servers,
         port=free_port(),
     )
-    topics.create(topics.admin_client(lab.kafka.bootstrap_servers))
+    topic_admin.create(topic_admin.admin_client(lab.kafka.bootstrap_servers))
     stop = threading.Event()
     thread = threading.Thread(target=run_until, args=(stop, build(settings), settings))
     thread.start()

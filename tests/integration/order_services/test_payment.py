@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from order_services.events import Event, new_id
+from order_services.domain.events import Event, new_id
 from order_services.payment.handler import PaymentHandler
 from order_services.payment.rules import REASON_LIMIT, REASON_REFUSED, Rules
 from tests.integration.order_services.conftest import Lab, order_cancelled, order_created

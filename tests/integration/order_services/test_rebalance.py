@@ -13,17 +13,17 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
-from order_services.events import Event
-from order_services.runtime import consumer as consumer_module
-from order_services.runtime import instrumentation
-from order_services.runtime.batch import BatchProcessor
-from order_services.runtime.commits import OffsetCommits
-from order_services.runtime.consumer import Consumer
-from order_services.runtime.database import Database
-from order_services.runtime.dead_letters import DeadLetterLimit
-from order_services.runtime.faults import FaultInjector, Faults
-from order_services.runtime.settings import DatabasePauseMode, GroupProtocol
-from order_services.topics import ConsumerGroup
+from order_services.domain.events import Event
+from order_services.domain.topics import ConsumerGroup
+from order_services.messaging import consumer as consumer_module
+from order_services.messaging.batch import BatchProcessor
+from order_services.messaging.commits import OffsetCommits
+from order_services.messaging.consumer import Consumer
+from order_services.messaging.dead_letters import DeadLetterLimit
+from order_services.process import instrumentation
+from order_services.process.faults import FaultInjector, Faults
+from order_services.process.settings import DatabasePauseMode, GroupProtocol
+from order_services.storage.database import Database
 from tests.integration.order_services.conftest import Lab, Notebook, order_created
 from tests.support.waiting import wait_for
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from order_services import topics
+from order_services.domain import topics
 from order_services.local.ports import free_port
-from order_services.runtime.lanes import partition_of
-from order_services.runtime.outbox import Message, write, write_messages
-from order_services.runtime.publishing import Reports, Row
-from order_services.runtime.relay import SUSPECTS_PER_CYCLE, PublishError, Relay
+from order_services.messaging.lanes import partition_of
+from order_services.messaging.publishing import Reports, Row
+from order_services.messaging.relay import SUSPECTS_PER_CYCLE, PublishError, Relay
+from order_services.operations import topic_admin
+from order_services.storage.outbox import Message, write, write_messages
 from tests.integration.order_services.conftest import Lab, order_created
 from tests.support.cluster import Cluster
 from tests.support.waiting import wait_for
@@ -76,7 +77,7 @@ def test_a_message_that_kafka_never_takes_is_set_aside_and_the_others_go(
 ) -> None:
     topic = lab.unique("small")
     wanted = topics.Topic(topic, 1, max_message_bytes=50000)
-    topics.create(topics.admin_client(lab.kafka.bootstrap_servers), [wanted])
+    topic_admin.create(topic_admin.admin_client(lab.kafka.bootstrap_servers), [wanted])
     # noise: it must be too large when compressed, too
     put(lab, topic, b"1", random.Random(1).randbytes(too_large), b"2")
     relay = lab.relay()
@@ -195,7 +196,9 @@ def test_a_topic_that_is_missing_holds_up_no_other_however_much_waits_for_it(lab
             wait_for("the early one", lambda: waiting(lab) == 500)
         wait_for("the late one", lambda: waiting(lab) == 500)
         assert len(lab.read(there, 52 * number)) == 52 * number
-    topics.create(topics.admin_client(lab.kafka.bootstrap_servers), [topics.Topic(missing, 1)])
+    topic_admin.create(
+        topic_admin.admin_client(lab.kafka.bootstrap_servers), [topics.Topic(missing, 1)]
+    )
     wait_for("an empty outbox", lambda: waiting(lab) == 0)
     assert [message.value() for message in lab.read(missing, 500)] == values
 
@@ -259,7 +262,7 @@ def test_many_that_kafka_refuses_cost_a_cycle_no_more_than_a_few_and_the_others_
 ) -> None:
     small, there = lab.unique("small"), lab.group().topics[0]
     wanted = topics.Topic(small, 1, max_message_bytes=5000)
-    topics.create(topics.admin_client(lab.kafka.bootstrap_servers), [wanted])
+    topic_admin.create(topic_admin.admin_client(lab.kafka.bootstrap_servers), [wanted])
     noise = random.Random(1)
     put(lab, small, *[noise.randbytes(8_000) for _ in range(70)])
     put(lab, there, b"1")

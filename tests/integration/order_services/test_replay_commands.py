@@ -11,8 +11,8 @@ from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
 from order_services.cli import cli
+from order_services.domain.topics import ANALYTICS_GROUP, ConsumerGroup
 from order_services.local.ports import free_port
-from order_services.topics import ANALYTICS_GROUP, ConsumerGroup
 from tests.integration.order_services.conftest import Lab
 from tests.integration.order_services.test_analytics_counting import (
     TODAY,

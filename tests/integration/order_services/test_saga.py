@@ -24,24 +24,8 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from order_services import cancellation
-from order_services.events import Event, EventType, decode, new_id
-from order_services.gateway import following
-from order_services.gateway.accepting import OrderWriter
-from order_services.gateway.fleet import Fleet
-from order_services.gateway.routes import add_routes
-from order_services.gateway.status import OrderStatus
-from order_services.inventory import handler as inventory
-from order_services.payment import handler as payment
-from order_services.payment.rules import Rules
-from order_services.runtime.batch import BatchProcessor, Handle
-from order_services.runtime.database import Database
-from order_services.runtime.dead_letters import DeadLetterLimit
-from order_services.runtime.health import Health
-from order_services.runtime.messages import ReceivedMessage
-from order_services.shipping import handler as shipping
-from order_services.shipping import timers as shipping_timers
-from order_services.topics import (
+from order_services.domain.events import Event, EventType, decode, new_id
+from order_services.domain.topics import (
     GATEWAY_GROUP,
     INVENTORY_GROUP,
     ORDERS,
@@ -49,6 +33,22 @@ from order_services.topics import (
     SHIPPING_GROUP,
     ConsumerGroup,
 )
+from order_services.gateway import following
+from order_services.gateway.accepting import OrderWriter
+from order_services.gateway.fleet import Fleet
+from order_services.gateway.routes import add_routes
+from order_services.gateway.status import OrderStatus
+from order_services.inventory import handler as inventory
+from order_services.messaging.batch import BatchProcessor, Handle
+from order_services.messaging.dead_letters import DeadLetterLimit
+from order_services.messaging.messages import ReceivedMessage
+from order_services.payment import handler as payment
+from order_services.payment.rules import Rules
+from order_services.service.health import Health
+from order_services.shipping import handler as shipping
+from order_services.shipping import timers as shipping_timers
+from order_services.storage import decisions
+from order_services.storage.database import Database
 from order_services.web.app import ServiceApp
 from tests.integration.order_services.conftest import Lab, order_cancelled, order_created
 from tests.support.serving import ask
@@ -436,13 +436,11 @@ def test_every_order_has_exactly_one_of_two_ends(shop: Shop, script: Script) -> 
 
 
 def without_the_dispatch_gate(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(cancellation, "dispatch", lambda _connection, order_ids: set(order_ids))
+    patch.setattr(decisions, "dispatch", lambda _connection, order_ids: set(order_ids))
 
 
 def with_cancels_that_decide_again(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(
-        cancellation, "_decide", lambda _connection, _decision, reasons: set(reasons or ())
-    )
+    patch.setattr(decisions, "_decide", lambda _connection, _decision, reasons: set(reasons or ()))
 
 
 def with_facts_that_move_back(patch: pytest.MonkeyPatch) -> None:

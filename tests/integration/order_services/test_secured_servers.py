@@ -19,15 +19,16 @@ from confluent_kafka.admin import (
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from order_services import topics
 from order_services.cli import cli
+from order_services.domain import topics
 from order_services.local.kafka import EmbeddedKafka
 from order_services.local.pgbouncer import INSTALL_HINT, EmbeddedPgBouncer, find_pgbouncer
 from order_services.local.ports import LOOPBACK, free_port
 from order_services.local.postgres import EmbeddedPostgres
-from order_services.runtime.database import Database
-from order_services.runtime.kafka_settings import kafka_settings
-from order_services.runtime.settings import ServiceSettings
+from order_services.operations import topic_admin
+from order_services.process.kafka_settings import kafka_settings
+from order_services.process.settings import ServiceSettings
+from order_services.storage.database import Database
 from tests.integration.order_services.conftest import Lab, Notebook, order_created
 from tests.support.waiting import wait_for
 
@@ -113,9 +114,9 @@ def test_events_come_and_go_and_commands_work_on_a_secured_broker(
     assert lab.settings.kafka_brokers == variables["KAFKA_BROKERS"]
     assert command("topics", "create").exit_code == 0
     group = topics.ConsumerGroup(lab.unique("group"), (lab.unique("topic"),))
-    admin = topics.admin_client(lab.settings)
+    admin = topic_admin.admin_client(lab.settings)
     wanted = [topics.Topic(name, 1) for name in (*group.topics, group.dead_letter_topic)]
-    topics.create(admin, wanted)
+    topic_admin.create(admin, wanted)
 
     event = order_created()
     producer = Producer(kafka_settings(lab.settings))

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from order_services import topics
 from order_services.local.ports import free_port
-from order_services.runtime.outbox import write
-from order_services.runtime.relay import Relay
+from order_services.messaging.relay import Relay
+from order_services.operations import topic_admin
+from order_services.storage.outbox import write
 from tests.integration.order_services.conftest import Lab, order_created
 from tests.support.waiting import wait_for
 
@@ -62,7 +62,7 @@ def get(port: int, path: str) -> tuple[int, str]:
 
 
 def test_a_service_charges_and_ends_in_good_order(lab: Lab, tmp_path: Path) -> None:
-    topics.create(topics.admin_client(lab.kafka.bootstrap_servers))
+    topic_admin.create(topic_admin.admin_client(lab.kafka.bootstrap_servers))
     with lab.database.begin() as connection:
         write(connection, "gateway", [order_created() for _ in range(10)])
     relay = Relay("gateway", lab.kafka_settings, lab.database)

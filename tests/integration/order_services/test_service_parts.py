@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError
 
-from order_services.events import EventType
+from order_services.domain.events import EventType
 from order_services.local.ports import free_port
-from order_services.runtime.service import Runtime, Service, run_until
-from order_services.runtime.settings import ServiceSettings
-from order_services.runtime.worker import Worker
+from order_services.process.settings import ServiceSettings
+from order_services.service.run import Runtime, Service, run_until
+from order_services.service.worker import Worker
 from tests.integration.order_services.conftest import Lab, Notebook, order_created
 from tests.support.fatal import raise_fatal
 from tests.support.waiting import wait_for

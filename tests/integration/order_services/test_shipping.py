@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from order_services import cancellation
-from order_services.cancellation import CancelRequest
-from order_services.events import Event, EventType, new_id
+from order_services.domain.events import Event, EventType, new_id
 from order_services.shipping.handler import ShippingHandler
 from order_services.shipping.timers import Timers
+from order_services.storage import decisions
+from order_services.storage.decisions import CancelRequest
 from tests.integration.order_services.conftest import Lab
 
 PAID = EventType.PAYMENT_PROCESSED
@@ -48,10 +48,10 @@ def outbox(lab: Lab) -> list[str]:
     ]
 
 
-def cancel(lab: Lab, order_id: str) -> cancellation.Cancellation:
+def cancel(lab: Lab, order_id: str) -> decisions.Cancellation:
     with lab.database.begin() as connection:
-        return cancellation.cancel(
-            connection, [CancelRequest(order_id, cancellation.REASON_CUSTOMER, "corr-1")], "gateway"
+        return decisions.cancel(
+            connection, [CancelRequest(order_id, decisions.REASON_CUSTOMER, "corr-1")], "gateway"
         )
 
 
@@ -129,7 +129,7 @@ def test_a_cancellation_before_dispatch_cancels_the_shipment(lab: Lab) -> None:
     timers(lab).advance()
     assert fact(lab, order_id) == "cancelled"
     assert outbox(lab) == []
-    assert cancel(lab, order_id) == cancellation.Cancellation([], frozenset())
+    assert cancel(lab, order_id) == decisions.Cancellation([], frozenset())
 
 
 def test_a_refund_cancels_the_shipment_at_once(lab: Lab) -> None:
@@ -143,7 +143,7 @@ def test_a_cancellation_after_dispatch_comes_too_late(lab: Lab) -> None:
     order_id = new_id()
     handle(lab, [event(order_id, PAID), event(order_id, RESERVED)])
     timers(lab, delivery_delay_seconds=60).advance()
-    assert cancel(lab, order_id) == cancellation.Cancellation([], frozenset({order_id}))
+    assert cancel(lab, order_id) == decisions.Cancellation([], frozenset({order_id}))
     assert fact(lab, order_id) == "dispatched"
 
 

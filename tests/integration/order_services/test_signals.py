@@ -17,7 +17,7 @@ TRIES = 500
 # Each round: wait with the helper, say what was asked, begin anew.
 ROUNDS = """
 import sys
-from order_services.signals import stop_signals
+from order_services.process.signals import stop_signals
 while True:
     with stop_signals() as stop:
         print("ready", flush=True)
@@ -90,7 +90,7 @@ def test_only_a_second_interrupt_a_second_later_insists() -> None:
 def test_a_wait_ends_with_its_time_and_a_signal_reaches_whoever_waits() -> None:
     code = """
 import os, signal, threading, time
-from order_services.signals import stop_signals
+from order_services.process.signals import stop_signals
 before = signal.getsignal(signal.SIGTERM)
 with stop_signals() as stop:
     print(stop.wait(0.05), stop.is_set(), flush=True)

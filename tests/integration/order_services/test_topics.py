@@ -5,28 +5,30 @@ from collections.abc import Callable
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from order_services import topics
+from order_services.domain import topics
+from order_services.domain.topics import Topic
 from order_services.local.kafka import EmbeddedKafka
 from order_services.local.ports import free_port
-from order_services.runtime import publishing
-from order_services.topics import Topic, TopicError
+from order_services.messaging import publishing
+from order_services.operations import topic_admin
+from order_services.operations.topic_admin import TopicError
 from tests.support.waiting import wait_for
 
 
 @pytest.fixture
 def admin(kafka: EmbeddedKafka) -> AdminClient:
-    return topics.admin_client(kafka.bootstrap_servers)
+    return topic_admin.admin_client(kafka.bootstrap_servers)
 
 
 def partitions(admin: AdminClient, name: str) -> int:
-    return len(topics.describe(admin, [name])[0].partitions)
+    return len(topic_admin.describe(admin, [name])[0].partitions)
 
 
 def test_all_declared_topics_are_created_once(admin: AdminClient) -> None:
-    topics.create(admin)
-    assert topics.create(admin) == []
-    wait_for("the topics", lambda: set(topics.list_names(admin)) >= set(topics.TOPIC_OF_NAME))
-    counts = {each.name: len(each.partitions) for each in topics.describe(admin)}
+    topic_admin.create(admin)
+    assert topic_admin.create(admin) == []
+    wait_for("the topics", lambda: set(topic_admin.list_names(admin)) >= set(topics.TOPIC_OF_NAME))
+    counts = {each.name: len(each.partitions) for each in topic_admin.describe(admin)}
     for topic in topics.TOPICS:
         assert counts[topic.name] == topic.partitions
     assert {name: counts[name] for name in ("orders", "payments", "orders-replay")} == {
@@ -40,34 +42,34 @@ def test_creating_changes_no_topic_that_is_there(
     admin: AdminClient, unique: Callable[[str], str]
 ) -> None:
     name = unique("topic")
-    assert topics.create(admin, [Topic(name, 2)]) == [name]
-    wait_for("the topic", lambda: name in topics.list_names(admin))
-    assert topics.create(admin, [Topic(name, 5)]) == []
+    assert topic_admin.create(admin, [Topic(name, 2)]) == [name]
+    wait_for("the topic", lambda: name in topic_admin.list_names(admin))
+    assert topic_admin.create(admin, [Topic(name, 5)]) == []
     assert partitions(admin, name) == 2
 
 
 def test_a_topic_only_grows(admin: AdminClient, unique: Callable[[str], str]) -> None:
     name = unique("topic")
-    topics.create(admin, [Topic(name, 2)])
-    wait_for("the topic", lambda: name in topics.list_names(admin))
-    assert topics.alter(admin, name, 4) is True
+    topic_admin.create(admin, [Topic(name, 2)])
+    wait_for("the topic", lambda: name in topic_admin.list_names(admin))
+    assert topic_admin.alter(admin, name, 4) is True
     wait_for("four partitions", lambda: partitions(admin, name) == 4)
-    assert topics.alter(admin, name, 4) is False
+    assert topic_admin.alter(admin, name, 4) is False
     with pytest.raises(TopicError, match=r"cannot shrink .* from 4 to 3 .* without losing"):
-        topics.alter(admin, name, 3)
+        topic_admin.alter(admin, name, 3)
     assert partitions(admin, name) == 4
 
 
 def test_an_unknown_topic_is_named(admin: AdminClient) -> None:
     with pytest.raises(TopicError, match="nothing-like-it does not exist"):
-        topics.describe(admin, ["nothing-like-it"])
+        topic_admin.describe(admin, ["nothing-like-it"])
 
 
 def test_a_broker_that_is_away_is_an_error_not_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(topics, "REQUEST_TIMEOUT_SECONDS", 1.0)
-    away = topics.admin_client(f"127.0.0.1:{free_port()}")
+    away = topic_admin.admin_client(f"127.0.0.1:{free_port()}")
     with pytest.raises(TopicError, match="cannot reach Kafka"):
-        topics.list_names(away)
+        topic_admin.list_names(away)
 
 
 def test_each_group_has_a_dead_letter_topic_of_its_own() -> None:
@@ -77,7 +79,7 @@ def test_each_group_has_a_dead_letter_topic_of_its_own() -> None:
 
 
 def found(admin: AdminClient, topic: Topic) -> dict[str, str]:
-    return {d.what: d.remedy for d in topics.check(admin, [topic])}
+    return {d.what: d.remedy for d in topic_admin.check(admin, [topic])}
 
 
 def test_a_topic_is_created_as_it_is_declared(
@@ -85,9 +87,9 @@ def test_a_topic_is_created_as_it_is_declared(
 ) -> None:
     wanted = Topic(unique("topic"), 2, retention_days=3, max_message_bytes=5_000)
     assert found(admin, wanted) == {"does not exist": "topics create"}
-    topics.create(admin, [wanted])
-    wait_for("the topic", lambda: topics.check(admin, [wanted]) == [])
-    assert topics._settings(admin, [wanted.name])[wanted.name].items() >= {
+    topic_admin.create(admin, [wanted])
+    wait_for("the topic", lambda: topic_admin.check(admin, [wanted]) == [])
+    assert topic_admin._settings(admin, [wanted.name])[wanted.name].items() >= {
         ("retention.ms", "259200000"),
         ("max.message.bytes", "5000"),
         ("cleanup.policy", "delete"),
@@ -111,12 +113,12 @@ def test_each_difference_is_told_with_the_command_that_mends_it(
         "retention.ms is 3600000, declared 604800000": settings,
     }
     wait_for("the topic", lambda: found(admin, wanted) == expected)
-    topics.alter(admin, name, 3)
-    topics.apply_settings(admin, name)
+    topic_admin.alter(admin, name, 3)
+    topic_admin.apply_settings(admin, name)
     # more partitions than declared are none: they only grow
-    wait_for("no difference", lambda: topics.check(admin, [wanted]) == [])
+    wait_for("no difference", lambda: topic_admin.check(admin, [wanted]) == [])
     with pytest.raises(TopicError, match="nothing-like-it is none of those that are declared"):
-        topics.apply_settings(admin, "nothing-like-it")
+        topic_admin.apply_settings(admin, "nothing-like-it")
 
 
 def test_an_acknowledged_message_is_on_two_brokers_where_there_are_two() -> None:

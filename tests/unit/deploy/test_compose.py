@@ -15,18 +15,19 @@ import pytest
 from pydantic_settings import BaseSettings
 
 from monitor.commands import main as monitor_cli
+from monitor.configuration import read_configuration
 from monitor.pools.services import ServiceTarget
-from monitor.pools.settings import DatabaseSettings, read_database_settings
-from monitor.settings import KafkaSettings, MonitorSettings, read_settings
-from order_services import topics
+from monitor.pools.settings import DatabaseSettings
+from monitor.settings import KafkaSettings, MonitorSettings
 from order_services.analytics.settings import AnalyticsSettings
 from order_services.cli import cli as services_cli
+from order_services.domain import topics
 from order_services.gateway.settings import GatewaySettings
 from order_services.inventory.settings import InventorySettings
 from order_services.local.kafka import KAFKA_VERSION, EmbeddedKafka
 from order_services.local.plan import SERVICES
 from order_services.payment.settings import PaymentSettings
-from order_services.runtime.settings import KILL_AFTER_SECONDS, ServiceSettings
+from order_services.process.settings import KILL_AFTER_SECONDS, ServiceSettings
 from order_services.shipping.settings import ShippingSettings
 from tests.unit.deploy import compose, dockerfile
 
@@ -175,10 +176,10 @@ def test_the_monitor_gets_only_variables_that_it_reads_and_they_are_valid(
     assert given - _variables(*models) - {"HOST"} == set()
     for key, value in variables.items():
         monkeypatch.setenv(key, value)
-    kafka, monitor = read_settings()
+    kafka, monitor = read_configuration().one()
     assert kafka.bootstrap_servers == ("kafka:29092",)
     assert (monitor.host, monitor.port) == ("0.0.0.0", MonitorSettings.model_fields["port"].default)
-    database = read_database_settings()
+    database = read_configuration().databases
     assert database.postgres_address is not None
     assert database.postgres_address.shown == "postgres:5432/ecommerce"
     assert database.pgbouncer_address is not None

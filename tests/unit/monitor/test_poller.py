@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 import monitor.exposition.samples
 from monitor.analysis.measures import Analyst
-from monitor.exposition import burrow, kminion, lag_exporter, process
+from monitor.exposition import burrow, kminion, lag_exporter
 from monitor.exposition.catalogue import CHOICES
 from monitor.exposition.metrics import BROKERS
 from monitor.exposition.series import Block
@@ -326,21 +326,10 @@ def test_a_group_that_cannot_be_rendered_costs_itself(monkeypatch: pytest.Monkey
     assert of_bad <= {"kafka_consumergroup_commit_age_seconds"}
 
 
-def test_blocks_of_others_that_fail_cost_themselves() -> None:
-    def fail() -> Any:
-        raise IndexError
-
-    _, poller, _ = make(more_blocks=lambda: (Block((), fail, name="databases"), process.block()))
-    poller.poll()
-    found = scrape(poller)
-    assert internal_errors(found) == {("exposition", "databases")}
-    assert lag(found) == 6
-    assert value(found, "process_cpu_seconds_total") is not None
-
-
-def test_a_page_that_cannot_be_made_says_so() -> None:
-    twice = [Block((), lambda: {BROKERS: {(): 1}})] * 2
-    _, poller, _ = make(more_blocks=lambda: twice)
+def test_a_page_that_cannot_be_made_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    twice = Block((), lambda: {BROKERS: {(): 1}})
+    _, poller, _ = make()
+    monkeypatch.setattr(monitor.poller, "faults", lambda *_: twice)
     poller.poll()
     found = scrape(poller)
     assert "failed to make its page: ValueError" in causes(found)[0]
@@ -501,13 +490,11 @@ def test_a_cluster_of_which_no_group_is_known_though_there_may_be_some_is_not_re
 
 
 def test_every_series_has_the_name_of_the_cluster_where_it_is_set() -> None:
-    _, poller, clock = make(
-        cluster='the "west"', families=CHOICES, more_blocks=lambda: [process.block()]
-    )
+    _, poller, clock = make(cluster='the "west"', families=CHOICES)
     poller.poll()
     found = poll_on(poller, clock)
     assert all(("cluster", 'the "west"') in labels for _, labels in found)
-    assert {"process_open_fds", "kafka_brokers", "kminion_exporter_up"} <= {n for n, _ in found}
+    assert {"kafka_brokers", "kminion_exporter_up"} <= {n for n, _ in found}
     where = {"consumergroup": "g", "topic": "t", "partition": "0", "cluster": 'the "west"'}
     assert value(found, "kafka_consumergroup_lag", **where) == 6
 

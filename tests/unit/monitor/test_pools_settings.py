@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from monitor.configuration import read_configuration
 from monitor.pools.address import Address
 from monitor.pools.metrics import METRICS
 from monitor.pools.pgbouncer import read_pgbouncer
 from monitor.pools.services import ServiceTarget
 from monitor.pools.session import Row, Session
-from monitor.pools.settings import read_database_settings
 from monitor.settings import SettingsError
 
 
@@ -52,7 +52,7 @@ def test_what_cannot_be_an_address_is_refused_without_repeating_it(text: str) ->
     assert "ret" not in str(e.value)
     if text:
         with pytest.raises(SettingsError) as refused:
-            read_database_settings(database_url=text)
+            read_configuration(database_url=text)
         assert str(refused.value).startswith("MONITOR_DATABASE_URL: say postgresql://")
         assert "ret" not in str(refused.value)
 
@@ -68,7 +68,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("MONITOR_DATABASE_URL", "postgresql://u:secret@db/shop")
     monkeypatch.setenv("MONITOR_PGBOUNCER_URL", "postgresql://u:secret@bouncer:6432/shop")
     monkeypatch.setenv("MONITOR_SERVICE_URLS", "payment=http://a:4001, http://b:4002/m")
-    settings = read_database_settings(pool_max=7)
+    settings = read_configuration(pool_max=7).databases
     assert settings.postgres_address is not None
     assert settings.postgres_address.shown == "db:5432/shop"
     assert settings.pgbouncer_address is not None
@@ -82,7 +82,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DATABASE_URL", "PGBOUNCER_URL", "SERVICE_URLS"):
         monkeypatch.setenv(f"MONITOR_{name}", "")
-    assert read_database_settings().is_empty
+    assert read_configuration().databases.is_empty
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_service_is_a_url_with_or_without_a_name(text: str, name: str | None, 
 )
 def test_a_service_url_with_a_fault_is_refused_without_repeating_it(text: str) -> None:
     with pytest.raises(SettingsError, match=r"MONITOR_SERVICE_URLS: say \[NAME=\]http://") as e:
-        read_database_settings(service_urls=text)
+        read_configuration(service_urls=text)
     assert "secret" not in str(e.value)
 
 

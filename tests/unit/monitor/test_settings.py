@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from monitor.commands.options import refuse_misspelt
-from monitor.pools.settings import DatabaseSettings, read_database_settings
+from monitor.configuration import read_configuration
+from monitor.pools.settings import DatabaseSettings
 from monitor.settings import (
     KafkaSettings,
     MonitorSettings,
     SettingsError,
-    read_settings,
     split_address,
 )
 from scripts.configuration import document
@@ -21,7 +21,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError) as caught:
-        read_settings()
+        read_configuration().one()
     return str(caught.value)
 
 
@@ -30,10 +30,10 @@ def test_options_go_before_the_environment_and_defaults_last(
 ) -> None:
     monkeypatch.setenv("KAFKA_BROKERS", "a:1,b:2")
     monkeypatch.setenv("MONITOR_PORT", "9999")
-    kafka, monitor = read_settings(port=9400, poll_interval=None)
+    kafka, monitor = read_configuration(port=9400, poll_interval=None).one()
     assert kafka.bootstrap_servers == ("a:1", "b:2")
     assert (monitor.port, monitor.poll_interval, monitor.stale_after_seconds) == (9400, 15, 45)
-    assert read_settings(bootstrap_servers="c:3")[0].bootstrap_servers == ("c:3",)
+    assert read_configuration(bootstrap_servers="c:3").one()[0].bootstrap_servers == ("c:3",)
 
 
 @pytest.mark.parametrize(
@@ -64,12 +64,12 @@ def test_a_password_in_clear_text_is_refused_but_not_on_this_machine(
     monkeypatch.setenv("KAFKA_SASL_MECHANISM", "PLAIN")
     monkeypatch.setenv("KAFKA_SASL_USERNAME", "user")
     monkeypatch.setenv("KAFKA_SASL_PASSWORD", "hush")
-    assert read_settings(bootstrap_servers="127.0.0.1:9092")[0].sasl_username == "user"
+    assert read_configuration(bootstrap_servers="127.0.0.1:9092").one()[0].sasl_username == "user"
     message = refused(monkeypatch, KAFKA_BROKERS="kafka.example:9092")
     assert "clear text" in message
     assert "hush" not in message
     monkeypatch.setenv("KAFKA_ALLOW_CLEARTEXT_PASSWORD", "true")
-    kafka, _ = read_settings()
+    kafka, _ = read_configuration().one()
     assert "hush" not in repr(kafka)
 
 
@@ -82,7 +82,7 @@ def test_a_certificate_that_is_none_is_refused_before_anything_is_sent(
     monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SSL")
     monkeypatch.setenv("KAFKA_SSL_CAFILE", str(tmp_path / "ca.pem"))
     with pytest.raises(OptionsError, match="holds no certificate"):
-        connection_options(read_settings()[0])
+        connection_options(read_configuration().one()[0])
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_deny_goes_before_allow_and_both_must_match_the_whole_name() -> None:
 )
 def test_choices_that_there_are_not_are_refused_by_name(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"MONITOR_{name.upper()}"):
-        read_settings(**{name: value})
+        read_configuration(**{name: value}).one()
 
 
 def test_the_table_of_settings_is_the_declarations() -> None:
@@ -134,11 +134,12 @@ def test_a_secret_may_be_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     secret.write_text("hush\n")
     monkeypatch.setenv("MONITOR_USERNAME", "prometheus")
     monkeypatch.setenv("MONITOR_PASSWORD_FILE", str(secret))
-    monkeypatch.setenv("MONITOR_DATABASE_URL_FILE", str(secret))
-    assert read_settings()[1].login == ("prometheus", "hush")
+    (tmp_path / "url").write_text("postgresql://u:hush@h/d\n")
+    monkeypatch.setenv("MONITOR_DATABASE_URL_FILE", str(tmp_path / "url"))
+    assert read_configuration().one()[1].login == ("prometheus", "hush")
     refuse_misspelt(os.environ)
     monkeypatch.setenv("MONITOR_PASSWORD", "louder")
-    assert read_settings()[1].login == ("prometheus", "louder")
+    assert read_configuration().one()[1].login == ("prometheus", "louder")
 
 
 def test_a_file_that_holds_no_secret_is_refused_by_name(
@@ -154,4 +155,4 @@ def test_a_file_that_holds_no_secret_is_refused_by_name(
     monkeypatch.delenv("KAFKA_SASL_PASSWORD_FILE")
     monkeypatch.setenv("MONITOR_DATABASE_URL_FILE", str(tmp_path))
     with pytest.raises(SettingsError, match=r"MONITOR_DATABASE_URL_FILE=.* Is a directory"):
-        read_database_settings()
+        read_configuration()

@@ -9,7 +9,6 @@ from structlog.testing import capture_logs
 import monitor.web.overview
 import monitor.web.pages
 from monitor.analysis.measures import Analyst
-from monitor.exposition.series import Block
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.questions import GroupCommits, ListedGroup
 from monitor.model import CLASSIC, Group, Offsets, Snapshot
@@ -74,15 +73,18 @@ def test_a_scrape_asks_no_broker_and_renders_nothing() -> None:
     assert poller.latest.page is page
 
 
-def test_nobody_is_told_ready_before_the_page_of_that_poll_is_served() -> None:
+def test_nobody_is_told_ready_before_the_page_of_that_poll_is_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     _, poller, _ = make()
     while_rendering = []
+    render = poller._renderer.parts
 
-    def more_blocks() -> tuple[Block, ...]:
+    def parts(*arguments: Any) -> Any:
         while_rendering.append(poller.unready_reason())
-        return ()
+        return render(*arguments)
 
-    poller._more_blocks = more_blocks
+    monkeypatch.setattr(poller._renderer, "parts", parts)
     poller.poll()
     assert while_rendering == ["the first poll has not ended"]
     assert poller.unready_reason() is None

@@ -11,7 +11,7 @@ import pytest
 
 from order_services.analytics.counting import _amount_cents, _day
 from order_services.analytics.live import Live, event_frame, stats_frame
-from order_services.events import Event, EventType
+from order_services.domain.events import Event, EventType
 from order_services.web.bus import LocalBus
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -6,7 +6,7 @@ import pytest
 
 from order_services.analytics.settings import AnalyticsSettings
 from order_services.local.ports import free_port
-from order_services.runtime.settings import SettingsError, load
+from order_services.process.settings import SettingsError, load
 from order_services.web.bus import MAX_WAITING, LocalBus, RedisBus, make_bus
 
 

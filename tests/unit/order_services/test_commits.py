@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, TopicPartition
 
-from order_services.runtime.commits import (
+from order_services.messaging.commits import (
     MAX_GAP_SECONDS,
     RETRY_MAX_SECONDS,
     ClientHangsError,

@@ -7,9 +7,10 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from order_services import commands, dead_letters
+from order_services import commands
 from order_services.cli import cli
-from order_services.dead_letters import DeadLetter, Progress, Selection
+from order_services.operations import redrive
+from order_services.operations.redrive import DeadLetter, Progress, Selection
 
 
 def letter(**changes: object) -> DeadLetter:
@@ -51,7 +52,7 @@ def test_many_gaps_fit_into_one_commit() -> None:
     progress = Progress()
     for offset in range(1, 40_000, 2):
         progress.add(offset)
-    assert len(progress.metadata()) < dead_letters.MAX_METADATA_BYTES
+    assert len(progress.metadata()) < redrive.MAX_METADATA_BYTES
 
 
 def test_the_type_is_taken_from_the_header_or_else_from_the_value() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 import pytest
 
-from order_services import topics
-from order_services.events import (
+from order_services.domain import topics
+from order_services.domain.events import (
     TOPIC_OF,
     Event,
     EventType,

@@ -11,12 +11,10 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from order_services.events import Event, EventType, new_id
+from order_services.domain.events import Event, EventType, new_id
 from order_services.payment.settings import PaymentSettings
-from order_services.runtime import instrumentation
-from order_services.runtime.admin import add_admin_routes
-from order_services.runtime.database import is_transient
-from order_services.runtime.faults import (
+from order_services.process import instrumentation
+from order_services.process.faults import (
     DATABASE_PAUSE,
     KINDS,
     POISON,
@@ -26,8 +24,10 @@ from order_services.runtime.faults import (
     InjectedPoisonError,
     from_settings,
 )
-from order_services.runtime.health import Health
-from order_services.runtime.settings import DatabasePauseMode, SettingsError, load
+from order_services.process.settings import DatabasePauseMode, SettingsError, load
+from order_services.service.admin import add_admin_routes
+from order_services.service.health import Health
+from order_services.storage.database import is_transient
 from order_services.web.app import ServiceApp
 from tests.support.serving import serving
 from tests.support.waiting import wait_for

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from order_services.domain.facts import InventoryFact, PaymentFact, ShipmentFact
 from order_services.gateway.status import OrderStatus, order_status
-from order_services.tables import InventoryFact, PaymentFact, ShipmentFact
 
 P, I, S = PaymentFact, InventoryFact, ShipmentFact  # noqa: E741  # a table is read in columns
 RANK = {status: rank for rank, status in enumerate(OrderStatus)}

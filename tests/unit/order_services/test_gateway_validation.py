@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from order_services.catalogue import PRODUCT_OF
+from order_services.domain.catalogue import PRODUCT_OF
 from order_services.gateway.validation import (
     MAX_ITEMS,
     MAX_QUANTITY,

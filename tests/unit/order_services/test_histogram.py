@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client import Histogram as PlainHistogram
 
-from order_services.runtime.histogram import Histogram
+from order_services.process.histogram import Histogram
 
 # on a bound, between bounds, below all, above all, and some of them twice
 AMOUNTS = [0.5, 1.0, 1.5, 2.0, 2.0, 0.0, 7.0, 7.0]

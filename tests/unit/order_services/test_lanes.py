@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from order_services.runtime.lanes import KEYLESS, WHOLE_TOPIC, Lane, Lanes, partition_of
+from order_services.messaging.lanes import KEYLESS, WHOLE_TOPIC, Lane, Lanes, partition_of
 
 
 class Clock:

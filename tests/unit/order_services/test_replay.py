@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from order_services import replay
 from order_services.cli import cli
-from order_services.events import Event, EventType, decode, new_id
+from order_services.domain.events import Event, EventType, decode, new_id
 from order_services.gateway.replaying import ReplayJobs, add_replay_routes
-from order_services.replay import Replay, ReplayRunningError, ReplayState
-from order_services.runtime.health import Health
+from order_services.operations import replay
+from order_services.operations.replay import Replay, ReplayRunningError, ReplayState
+from order_services.service.health import Health
 from order_services.web.app import ServiceApp
 from tests.support.serving import serving
 
@@ -166,11 +166,13 @@ def test_a_copy_is_the_original_marked() -> None:
 def test_the_border_is_below_all_ids_of_its_moment_and_above_those_before(moment: datetime) -> None:
     at = moment.replace(tzinfo=UTC)
     border = replay._first_id_at(at)
-    with patch("order_services.events.time.time_ns", lambda: int(at.timestamp() * 1000) * 10**6):
+    with patch(
+        "order_services.domain.events.time.time_ns", lambda: int(at.timestamp() * 1000) * 10**6
+    ):
         assert border < new_id()
     earlier = at - timedelta(milliseconds=2)
     with patch(
-        "order_services.events.time.time_ns", lambda: int(earlier.timestamp() * 1000) * 10**6
+        "order_services.domain.events.time.time_ns", lambda: int(earlier.timestamp() * 1000) * 10**6
     ):
         assert new_id() < border
 

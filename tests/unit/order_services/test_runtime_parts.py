@@ -2,18 +2,18 @@ from __future__ import annotations
 
 import pytest
 
-from order_services.runtime.backoff import Backoff
-from order_services.runtime.dead_letters import (
+from order_services.domain.topics import PAYMENT_GROUP
+from order_services.messaging.dead_letters import (
     MAX_ERROR_LENGTH,
     DeadLetterLimit,
     DeadLetterLimitError,
     dead_letter,
     describe,
 )
-from order_services.runtime.health import Health
-from order_services.runtime.messages import ReceivedMessage
-from order_services.runtime.outbox import decode_headers, encode_headers
-from order_services.topics import PAYMENT_GROUP
+from order_services.messaging.messages import ReceivedMessage
+from order_services.process.backoff import Backoff
+from order_services.service.health import Health
+from order_services.storage.outbox import decode_headers, encode_headers
 
 
 def test_waits_grow_to_their_bound_and_begin_anew_after_a_success() -> None:

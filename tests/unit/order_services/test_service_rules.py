@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from order_services.events import Event, EventType, new_id
+from order_services.domain.events import Event, EventType, new_id
 from order_services.inventory.rules import take
 from order_services.payment.rules import REASON_REFUSED, Rules
 from order_services.shipping.handler import HANDLES, reported_facts

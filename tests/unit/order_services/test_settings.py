@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from order_services.payment.settings import PaymentSettings
-from order_services.runtime.settings import SettingsError, load
+from order_services.process.settings import SettingsError, load
 
 
 def test_the_environment_configures_a_service(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,4 +120,4 @@ def test_every_client_takes_its_settings_from_one_place(repository: Path) -> Non
         for path in source.rglob("*.py")
         if '"bootstrap.servers"' in path.read_text()
     }
-    assert named == {"runtime/kafka_settings.py", "local/kafka.py"}
+    assert named == {"process/kafka_settings.py", "local/kafka.py"}

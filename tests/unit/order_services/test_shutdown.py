@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from order_services.runtime.shutdown import RELAY_SHARE, stop_in_order
+from order_services.service.shutdown import RELAY_SHARE, stop_in_order
 
 BUDGET_S = 1.0
 

@@ -1,0 +1,532 @@
+"""The one consume loop: takes batches from Kafka, has them processed, commits their offsets.
+
+Offsets are committed after the database transaction, so a crash in between delivers the batch again
+and the inbox recognises it. Nothing is committed by the Kafka client on its own.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+from confluent_kafka import Consumer as KafkaConsumer
+from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka import Message as KafkaMessage
+
+from order_services.domain.events import Event
+from order_services.domain.topics import ConsumerGroup
+from order_services.messaging.batch import BatchProcessor
+from order_services.messaging.commits import (
+    PATIENCE_SECONDS,
+    ClientHangsError,
+    OffsetCommits,
+    Partition,
+)
+from order_services.messaging.dead_letters import DeadLetterLimitError, describe
+from order_services.messaging.kafka_errors import FatalClientError, is_fatal, means
+from order_services.messaging.messages import (
+    ReceivedMessage,
+    UnreadableHeadersError,
+    correlation_id,
+    headers_of,
+)
+from order_services.messaging.outcomes import tell
+from order_services.process import instrumentation
+from order_services.process.backoff import Backoff
+from order_services.process.kafka_settings import kafka_settings
+from order_services.process.logs import KafkaLog
+from order_services.process.settings import GroupProtocol, ServiceSettings
+from order_services.storage.database import is_transient
+
+POLL_SECONDS: Final = 0.25
+# How long librdkafka asks for no more once enough messages are at hand.
+FETCH_BACKOFF_MS: Final = 50
+# How long librdkafka may take to notice a topic that was created after the start.
+METADATA_REFRESH_MS: Final = 10_000
+# While it waits for a retry the consumer must keep polling, or it would lose its partitions.
+PAUSED_POLL_SECONDS: Final = 0.1
+# A parked partition's retries wait this much longer than they take: the others get most of the time.
+PARKED_WAIT_FACTOR: Final = 4
+
+_log = structlog.get_logger(__name__)
+
+RebalanceCallback = Callable[[KafkaConsumer, list[TopicPartition]], None]
+
+
+@dataclass(slots=True)
+class _Parked:
+    """A partition whose messages wait for a retry of their own."""
+
+    messages: list[ReceivedMessage]
+    taken_at: float
+    backoff: Backoff
+    due_at: float = 0.0
+
+    def postpone(self, attempt_seconds: float) -> float:
+        wait_seconds = max(self.backoff.next_seconds(), PARKED_WAIT_FACTOR * attempt_seconds)
+        self.due_at = time.monotonic() + wait_seconds
+        return wait_seconds
+
+
+class InstanceIdTakenError(Exception):
+    """Another process is the static member that this one was."""
+
+
+class Consumer:
+    """Runs the loop on a thread of its own.
+
+    Transient errors undo a batch and it is tried again. While the database is away all partitions are
+    paused; when it answers, and only the messages of some partitions fail (a row that somebody keeps
+    locked), those are parked and retried on their own while the others go on. Either way the consumer
+    keeps polling, so that the group does not take it for dead.
+
+    A batch cannot hold up a rebalance for long: the database ends a transaction that takes more than
+    its share of the revoke budget (`ServiceSettings.revoke_budget_seconds`), and a batch that waits for
+    a retry is given up at once.
+
+    A Kafka client that hangs in a commit, or has met a fatal error, is left behind for a new one. What
+    it had not committed is delivered again, to the inbox. Who was fenced does not come back: it would
+    fence the other one in turn.
+
+    `on_handled` is told of the events of each batch after its commit; `on_written` is called when
+    rows were committed to the outbox.
+    """
+
+    def __init__(
+        self,
+        *,
+        group: ConsumerGroup,
+        settings: ServiceSettings,
+        processor: BatchProcessor,
+        on_written: Callable[[], None],
+        on_handled: Callable[[Sequence[Event]], None] | None = None,
+    ) -> None:
+        self._group = group
+        self._settings = settings
+        self._processor = processor
+        self._on_written = on_written
+        self._on_handled = on_handled
+        self._kafka: KafkaConsumer | None = None
+        self._assigned: set[Partition] = set()
+        self._joined = False
+        self._paused = False
+        self._backlog: list[KafkaMessage] = []
+        self._parked: dict[Partition, _Parked] = {}
+        # since the batch at hand was taken: its messages of these are not ours any more, even if the
+        # partition has come back
+        self._given_up: set[Partition] = set()
+        self._commits = OffsetCommits(math.inf)
+        self._stopping = threading.Event()
+        self._stopped_because: str | None = None
+        self._last_error: str | None = None
+        self._renewals = self._new_backoff()
+        self._broken = False
+        self._last_turn = time.monotonic()
+        self._taken_at = float("-inf")
+        # daemon: a broker that does not answer can hold up close(), and must not hold up the exit
+        self._thread = threading.Thread(target=self._run, name="consumer", daemon=True)
+        for topic in group.topics:
+            instrumentation.children(topic)
+
+    def start(self) -> None:
+        """Join the group and begin."""
+        self._thread.start()
+
+    def ask_to_stop(self) -> None:
+        """Take no more batches."""
+        self._stopping.set()
+
+    def stop(self, timeout_seconds: float) -> bool:
+        """Finish the batch at hand, commit and leave the group; False when that took too long."""
+        self.ask_to_stop()
+        if self._thread.is_alive():
+            self._thread.join(timeout_seconds)
+        return not self._thread.is_alive()
+
+    def not_ready(self) -> str | None:
+        """Say why no messages are being processed, or None."""
+        if self._stopped_because is not None:
+            return f"consumer: stopped: {self._stopped_because}"
+        if not self._joined:
+            why = "" if self._last_error is None else f": {self._last_error}"
+            return f"consumer: not a member of {self._group.group_id} yet{why}"
+        return None
+
+    def not_alive(self) -> str | None:
+        """Say why only a restart can help, or None."""
+        if self._broken:
+            return f"consumer: ended: {self._stopped_because}"
+        silent_seconds = time.monotonic() - self._last_turn
+        is_running = self._thread.is_alive() and self._stopped_because is None
+        if is_running and silent_seconds > self._settings.max_poll_interval_seconds:
+            return f"consumer: no progress for {silent_seconds:.0f} s"
+        return None
+
+    def _run(self) -> None:
+        instrumentation.CONSUMER_STOPPED.set(0)
+        try:
+            while not self._stopping.is_set():
+                try:
+                    self._consume()
+                except ClientHangsError as error:
+                    self._leave_behind(error)
+                except FatalClientError as error:
+                    self._leave_behind(error)
+                    self._stopping.wait(self._renewals.next_seconds())
+        except DeadLetterLimitError as error:
+            self._stop_because(str(error))
+        except InstanceIdTakenError as error:
+            self._broken = True
+            self._stop_because(str(error))
+        except Exception as error:  # noqa: BLE001  # a thread has nobody to raise to
+            self._broken = True
+            self._stop_because(describe(error))
+            _log.exception("consumer ended", group=self._group.group_id)
+        finally:
+            if self._kafka is not None:
+                self._kafka.close()
+
+    def _consume(self) -> None:
+        """Consume until we are stopped.
+
+        Raises ClientHangsError or FatalClientError when only a new client can go on, and
+        InstanceIdTakenError when none can.
+        """
+        # a client's own: answers to a client that was left behind are not for its successor
+        commits = self._commits = OffsetCommits(
+            self._settings.session_timeout_seconds + PATIENCE_SECONDS
+        )
+        kafka = self._kafka = KafkaConsumer(
+            {**client_settings(self._group, self._settings), "on_commit": commits.answered}
+        )
+        kafka.subscribe(
+            list(self._group.topics),
+            on_assign=self._unless_left_behind(self._on_assign),
+            on_revoke=self._unless_left_behind(self._on_revoke),
+            on_lost=self._unless_left_behind(self._on_lost),
+        )
+        while not self._stopping.is_set():
+            self._last_turn = time.monotonic()
+            self._retry_parked(kafka)
+            messages = self._take(kafka)
+            if messages:
+                self._process_until_it_works(kafka, messages)
+            # what failed too, and not with the next batch only: until that comes it would show as lag
+            commits.send(kafka)
+
+    def _unless_left_behind(self, callback: RebalanceCallback) -> RebalanceCallback:
+        def call(kafka: KafkaConsumer, partitions: list[TopicPartition]) -> None:
+            # the client does by itself what a callback leaves undone; ours would touch its successor's
+            if kafka is self._kafka:
+                callback(kafka, partitions)
+
+        return call
+
+    def _leave_behind(self, error: ClientHangsError | FatalClientError) -> None:
+        """Forget the client, and all that it has handed out."""
+        instrumentation.CLIENTS_LEFT_BEHIND.inc()
+        _log.error("kafka client left behind", group=self._group.group_id, reason=str(error))
+        kafka, self._kafka = self._kafka, None
+        self._joined = self._paused = False
+        self._give_up(_partitions(self._assigned))
+        # also its errors, which are of no partition
+        self._backlog = []
+        if kafka is not None:
+            # it may get to leave its group, and may as well hang in that
+            threading.Thread(target=kafka.close, name="close", daemon=True).start()
+
+    def _stop_because(self, reason: str) -> None:
+        self._stopped_because = reason
+        instrumentation.CONSUMER_STOPPED.set(1)
+        _log.error("consumer stopped", group=self._group.group_id, reason=reason)
+
+    def _take(self, kafka: KafkaConsumer) -> list[ReceivedMessage]:
+        """Return the next batch: all that is there, waiting only for the first and to gather more."""
+        received: list[KafkaMessage]
+        received, self._backlog = self._backlog, []
+        if not received:
+            first = kafka.poll(self._poll_seconds())
+            self._commits.polled()
+            if first is None:
+                return []
+            received.append(first)
+        missing = self._settings.batch_max_messages - len(received)
+        if missing > 0:
+            received += kafka.consume(missing, self._gather_seconds())
+            self._commits.polled()
+        self._taken_at = time.monotonic()
+        # the client's queue may still hold messages of partitions that were revoked since
+        ours = [
+            each
+            for each in map(self._received, received)
+            if each is not None and (each.topic, each.partition) in self._assigned
+        ]
+        return self._behind_parked(ours) if self._parked else ours
+
+    def _gather_seconds(self) -> float:
+        due_at = self._taken_at + self._settings.batch_interval_seconds
+        return max(self._settings.batch_linger_seconds, due_at - time.monotonic())
+
+    def _poll_seconds(self) -> float:
+        due_at = min((parked.due_at for parked in self._parked.values()), default=float("inf"))
+        return min(POLL_SECONDS, max(0.0, due_at - time.monotonic()))
+
+    def _behind_parked(self, messages: Sequence[ReceivedMessage]) -> list[ReceivedMessage]:
+        """Queue what was fetched before its partition was parked behind what is parked."""
+        others = []
+        for message in messages:
+            parked = self._parked.get((message.topic, message.partition))
+            if parked is None:
+                others.append(message)
+            else:
+                # handling it first would commit its offset, and with that those that still wait
+                parked.messages.append(message)
+        return others
+
+    def _still_ours(self, messages: Sequence[ReceivedMessage]) -> list[ReceivedMessage]:
+        """Return those of a batch at hand whose partitions we have kept."""
+        return [each for each in messages if (each.topic, each.partition) not in self._given_up]
+
+    def _received(self, message: KafkaMessage) -> ReceivedMessage | None:
+        error = message.error()
+        if error is not None:
+            self._on_error(error)
+            return None
+        topic, partition, offset = message.topic(), message.partition(), message.offset()
+        if topic is None or partition is None or offset is None:
+            return None  # only errors have none; this tells the type checker
+        try:
+            headers = headers_of(message)
+        except UnreadableHeadersError as error:
+            # all that an event must say is in its value, and is judged there
+            instrumentation.CONSUMER_ERRORS.labels(type(error).__name__).inc()
+            _log.warning(
+                "headers ignored", topic=topic, partition=partition, offset=offset, error=str(error)
+            )
+            headers = ()
+        return ReceivedMessage(topic, partition, offset, message.key(), message.value(), headers)
+
+    def _on_error(self, error: KafkaError) -> None:
+        instrumentation.CONSUMER_ERRORS.labels(error.name()).inc()
+        self._last_error = error.str()
+        instance = f"INSTANCE_ID {self._settings.instance_id!r}"
+        if means(error, KafkaError.FENCED_INSTANCE_ID):
+            raise InstanceIdTakenError(
+                f"another process uses {instance} with KAFKA_CLIENT_ID "
+                f"{self._settings.kafka_client_id!r}: each replica needs one of its own"
+            )
+        if means(error, KafkaError.UNRELEASED_INSTANCE_ID):
+            # or has used it, and died a moment ago
+            self._last_error = f"another process uses {instance}"
+        if is_fatal(error):
+            raise FatalClientError(self._last_error)
+        _log.warning("kafka reports", code=error.name(), error=error.str())
+
+    def _process_until_it_works(
+        self, kafka: KafkaConsumer, messages: list[ReceivedMessage]
+    ) -> None:
+        """Process a batch, through transient errors and for as long as its messages are ours."""
+        self._given_up.clear()
+        taken_at = time.perf_counter()
+        backoff = self._new_backoff()
+        while messages and not self._attempt(messages, taken_at):
+            if not self._processor.database_away():
+                self._process_apart(kafka, messages, taken_at)
+                break
+            self._wait(kafka, backoff.next_seconds())
+            if self._stopping.is_set():
+                break
+            messages = self._still_ours(messages)
+        self._resume(kafka)
+
+    def _process_apart(
+        self, kafka: KafkaConsumer, messages: list[ReceivedMessage], taken_at: float
+    ) -> None:
+        """Process each partition's messages alone, and park those that still fail."""
+        apart: dict[Partition, list[ReceivedMessage]] = {}
+        for message in messages:
+            apart.setdefault((message.topic, message.partition), []).append(message)
+        for key, own in apart.items():
+            # each attempt may take long: the group must hear of us in between
+            self._wait(kafka, 0)
+            if self._stopping.is_set():
+                return
+            started = time.perf_counter()
+            # one partition alone has just failed alone
+            if len(apart) > 1 and self._attempt(self._still_ours(own), taken_at):
+                continue
+            if key not in self._given_up:
+                self._park(kafka, key, _Parked(own, taken_at, self._new_backoff()), started)
+
+    def _park(self, kafka: KafkaConsumer, key: Partition, parked: _Parked, started: float) -> None:
+        self._parked[key] = parked
+        kafka.pause([TopicPartition(*key)])
+        wait_seconds = parked.postpone(time.perf_counter() - started)
+        instrumentation.PARKED_PARTITIONS.set(len(self._parked))
+        _log.warning(
+            "partition parked",
+            topic=key[0],
+            partition=key[1],
+            messages=len(parked.messages),
+            wait_seconds=round(wait_seconds, 2),
+        )
+
+    def _retry_parked(self, kafka: KafkaConsumer) -> None:
+        """Try the first parked partition that is due: one, so that others are not kept waiting."""
+        now = time.monotonic()
+        for key, parked in self._parked.items():
+            if parked.due_at <= now:
+                started = time.perf_counter()
+                if self._attempt(parked.messages, parked.taken_at):
+                    self._unpark([key])
+                    kafka.resume([TopicPartition(*key)])
+                else:
+                    parked.postpone(time.perf_counter() - started)
+                return
+
+    def _unpark(self, keys: Sequence[Partition]) -> None:
+        for key in keys:
+            self._parked.pop(key, None)
+        instrumentation.PARKED_PARTITIONS.set(len(self._parked))
+
+    def _attempt(self, messages: Sequence[ReceivedMessage], taken_at: float) -> bool:
+        """Process messages and remember their offsets; False when a transient error has undone it."""
+        if not messages:
+            return True
+        started = time.perf_counter()
+        try:
+            outcome = self._processor.process(messages)
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            instrumentation.RETRIES.labels(type(error).__name__).inc()
+            _log.warning(
+                "batch will be tried again",
+                error=type(error).__name__,
+                messages=len(messages),
+                correlation_id=correlation_id(messages[0]),
+            )
+            return False
+        seconds = time.perf_counter() - taken_at
+        if outcome.written:
+            self._on_written()
+        tell(messages, outcome, seconds)
+        if self._on_handled is not None and outcome.events:
+            try:
+                self._on_handled(outcome.events)
+            except Exception:  # noqa: BLE001  # a listener may fail in any way
+                # the events are committed: failing to tell of them must not stop the consumer
+                _log.exception("a listener failed")
+        # in order within a partition: the last one wins
+        self._commits.add({(each.topic, each.partition): each.offset + 1 for each in messages})
+        instrumentation.BATCH_SECONDS.observe(time.perf_counter() - started)
+        return True
+
+    def _new_backoff(self) -> Backoff:
+        return Backoff(self._settings.retry_first_seconds, self._settings.retry_max_seconds)
+
+    def _wait(self, kafka: KafkaConsumer, seconds: float) -> None:
+        """Wait with all partitions paused, polling so that the group does not think us dead."""
+        if not self._paused:
+            self._paused = True
+            kafka.pause(_partitions(self._assigned))
+        until = time.monotonic() + seconds
+        while True:
+            self._last_turn = time.monotonic()
+            message = kafka.poll(max(0.0, min(until - time.monotonic(), PAUSED_POLL_SECONDS)))
+            self._commits.polled()
+            if message is not None and (error := message.error()) is not None:
+                self._on_error(error)
+            elif message is not None:
+                # fetched before the pause: it would be lost if it were dropped here
+                self._backlog.append(message)
+            if time.monotonic() >= until or self._stopping.is_set():
+                return
+
+    def _resume(self, kafka: KafkaConsumer) -> None:
+        if self._paused:
+            self._paused = False
+            kafka.resume(_partitions(self._assigned - self._parked.keys()))
+
+    def _on_assign(self, kafka: KafkaConsumer, partitions: list[TopicPartition]) -> None:
+        kafka.incremental_assign(partitions)
+        if self._paused and partitions:
+            kafka.pause(partitions)
+        self._assigned.update((each.topic, each.partition) for each in partitions)
+        self._joined = True
+        self._last_error = None
+        self._renewals.reset()
+        self._rebalanced("assigned", partitions)
+
+    def _on_revoke(self, kafka: KafkaConsumer, partitions: list[TopicPartition]) -> None:
+        # no batch is at work: callbacks run only while we poll, and what waits for a retry is given
+        # up here, uncommitted, for the next owner to handle
+        self._commits.send_now(kafka)
+        self._give_up(partitions)
+        kafka.incremental_unassign(partitions)
+        self._rebalanced("revoked", partitions)
+
+    def _on_lost(self, kafka: KafkaConsumer, partitions: list[TopicPartition]) -> None:
+        # others may own them already: a commit now would overwrite theirs
+        self._give_up(partitions)
+        kafka.incremental_unassign(partitions)
+        self._joined = False
+        self._rebalanced("lost", partitions)
+
+    def _give_up(self, partitions: Sequence[TopicPartition]) -> None:
+        keys = [(each.topic, each.partition) for each in partitions]
+        self._given_up.update(keys)
+        self._assigned.difference_update(keys)
+        self._unpark(keys)
+        self._commits.forget(keys)
+        # the next owner gets these, and commits past them: handled late, they would set it back
+        self._backlog = [
+            each for each in self._backlog if (each.topic(), each.partition()) not in keys
+        ]
+
+    def _rebalanced(self, kind: str, partitions: Sequence[TopicPartition]) -> None:
+        instrumentation.REBALANCES.labels(kind).inc()
+        for topic in self._group.topics:
+            count = sum(assigned == topic for assigned, _ in self._assigned)
+            instrumentation.ASSIGNED_PARTITIONS.labels(topic).set(count)
+        names = sorted(f"{each.topic}-{each.partition}" for each in partitions)
+        _log.info("partitions " + kind, group=self._group.group_id, partitions=names)
+
+
+def client_settings(group: ConsumerGroup, settings: ServiceSettings) -> dict[str, Any]:
+    """Return the Kafka client's settings for a member of `group`."""
+    config: dict[str, Any] = {
+        **kafka_settings(settings),
+        "client.id": settings.kafka_client_id,
+        "group.id": group.group_id,
+        # the client would commit what was handed out, not what was processed
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        # a group that is new, or was away for longer than its offsets are kept, must skip nothing
+        "auto.offset.reset": "earliest",
+        "max.poll.interval.ms": int(settings.max_poll_interval_seconds * 1000),
+        "topic.metadata.refresh.interval.ms": METADATA_REFRESH_MS,
+        "fetch.wait.max.ms": 100,
+        "queued.min.messages": 4 * settings.batch_max_messages,
+        # by default a second, in which a consumer that catches up has long used them up
+        "fetch.queue.backoff.ms": FETCH_BACKOFF_MS,
+        "log_level": 4,
+        "logger": KafkaLog(),
+    }
+    if settings.group_protocol is GroupProtocol.CONSUMER:
+        config["group.protocol"] = "consumer"
+    else:
+        config["partition.assignment.strategy"] = "cooperative-sticky"
+        config["session.timeout.ms"] = int(settings.session_timeout_seconds * 1000)
+    if settings.group_instance_id is not None:
+        config["group.instance.id"] = settings.group_instance_id
+    return config
+
+
+def _partitions(keys: set[Partition]) -> list[TopicPartition]:
+    return [TopicPartition(*key) for key in keys]

@@ -1,0 +1,1 @@
+"""What a person on call does with messages and history."""
