@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -36,6 +36,7 @@ from monitor.kafka.wire.failures import (
     explain,
 )
 from monitor.kafka.wire.logins import Logins
+from monitor.kafka.wire.tokens import TokenError, of_settings
 from monitor.settings import KafkaSettings
 
 # How often a connection that a quota has paused is looked at again.
@@ -59,10 +60,11 @@ class KafkaWire:
         self._recovered: set[int] = set()
         self._logins = Logins()
         self._failed: dict[tuple[str, int], Exception] = {}
-        self._lookups: dict[tuple[str, int], Any] = {}
+        self._under_way: dict[str, Any] = {}
         # a connection that was closed for one reply fails all its questions with that error
         self._blamed: BaseException | None = None
-        options = connection_options(settings)
+        self._tokens = of_settings(settings)
+        options = connection_options(settings, self._tokens)
         self._diagnoses = Diagnoses(options.get("ssl_context"), logs_in="sasl_mechanism" in options)
         self._net = NetworkSelector(client_id=CLIENT_ID, slow_task_threshold_secs=0)
         self._manager = KafkaConnectionManager(self._net, **options)
@@ -96,6 +98,9 @@ class KafkaWire:
         not_awaited: Collection[int] = (),
     ) -> None:
         """Send all questions, then await all replies and fill in answers or failures."""
+        if self._tokens is not None and self._tokens.is_due:
+            # before it ends: brokers ask those who are connected to log in anew
+            threading.Thread(target=self._renew, name="token", daemon=True).start()
         outcomes = self._manager.run(self._exchange, asks, timeout_s, not_awaited)
         for ask, outcome in zip(asks, outcomes, strict=True):
             self._settle(ask, outcome)
@@ -206,6 +211,10 @@ class KafkaWire:
         self._manager._auth_failures.pop(node, None)  # noqa: SLF001  # it has no public way
         if all(node != known.node_id for known in self._manager.least_used_connections()):
             await self._resolve(address, deadline)
+            if self._tokens is not None and not self._tokens.is_good:
+                await self._aside("token", self._renew, deadline, TokenError("it takes too long"))
+                if (failure := self._tokens.failure) is not None:
+                    raise failure
         timeout_ms = max(1.0, (deadline - time.monotonic()) * 1_000)
         connection = self._manager.get_connection(
             # its own refresh would ask for all metadata again after every lost connection
@@ -227,25 +236,39 @@ class KafkaWire:
         return connection
 
     async def _resolve(self, address: tuple[str, int], deadline: float) -> None:
-        """Have the broker's name looked up on a thread of its own; one that hangs, only once."""
-        if address not in self._lookups:
-            self._lookups[address] = future = Future()
+        """Have the broker's name looked up."""
+        await self._aside(
+            f"resolve-{address}", lambda: resolve(*address), deadline, SlowNameError()
+        )
 
-            def look_up() -> None:
-                resolve(*address)
-                with contextlib.suppress(RuntimeError):  # the wire was closed in the meantime
-                    self._net.call_soon_threadsafe(found)
+    async def _aside(
+        self, name: str, work: Callable[[], None], deadline: float, too_slow: Exception
+    ) -> None:
+        """Have work that waits done on a thread of its own; what hangs is begun only once."""
+        if name not in self._under_way:
+            self._under_way[name] = future = Future()
 
-            def found() -> None:
-                del self._lookups[address]
+            def run() -> None:
+                try:
+                    work()
+                finally:
+                    with contextlib.suppress(RuntimeError):  # the wire was closed in the meantime
+                        self._net.call_soon_threadsafe(done)
+
+            def done() -> None:
+                del self._under_way[name]
                 future.success(None)
 
-            threading.Thread(target=look_up, name=f"resolve-{address[0]}", daemon=True).start()
+            threading.Thread(target=run, name=name, daemon=True).start()
         remaining_ms = (deadline - time.monotonic()) * 1_000 * PREPARATION_SHARE
         try:
-            await self._manager.wait_for(self._lookups[address], remaining_ms)
+            await self._manager.wait_for(self._under_way[name], remaining_ms)
         except errors.KafkaTimeoutError:
-            raise SlowNameError from None
+            raise too_slow from None
+
+    def _renew(self) -> None:
+        if self._tokens is not None:
+            self._tokens.renew()
 
     # -- on either thread ---------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from kafka import errors
 
 from monitor.kafka.questions import Failure
 from monitor.kafka.wire.logins import is_refusal
+from monitor.kafka.wire.tokens import TokenError
 
 
 class ThrottledError(Exception):
@@ -73,7 +74,7 @@ _KINDS: Final[tuple[tuple[type[BaseException], str], ...]] = (
 def cause_of(error: BaseException) -> str:
     """Say in a few words why a broker did not answer; none of these messages holds a secret."""
     text = str(error)
-    for sign, meaning in _SIGNS:
+    for sign, meaning in () if isinstance(error, TokenError) else _SIGNS:
         if sign in text:
             return meaning
     for kind, meaning in _KINDS:
@@ -86,7 +87,7 @@ def cause_of(error: BaseException) -> str:
         return _of_handshake(text.rpartition("Handshake failed: ")[2])
     if isinstance(error, errors.KafkaConnectionError):
         return "it closed the connection"
-    return text or type(error).__name__
+    return text or type(error).__name__  # a TokenError's says it all
 
 
 def _of_handshake(text: str) -> str:
