@@ -154,7 +154,7 @@ class KafkaSettings(SettingsWithSecretFiles):
             self.security_protocol == "SASL_PLAINTEXT"
             and self.sasl_mechanism in ("PLAIN", "OAUTHBEARER")
             and not self.allow_cleartext_password
-            and not all(_is_loopback(split_address(a)[0]) for a in self.bootstrap_servers)
+            and not all(is_loopback(split_address(a)[0]) for a in self.bootstrap_servers)
         ):
             raise ValueError(
                 f"{self.sasl_mechanism} over SASL_PLAINTEXT sends the secret in clear text: use "
@@ -185,7 +185,7 @@ class KafkaSettings(SettingsWithSecretFiles):
         if (
             parts.scheme == "http"
             and not self.allow_cleartext_password
-            and not _is_loopback(parts.hostname)
+            and not is_loopback(parts.hostname)
         ):
             raise ValueError(
                 "KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL without TLS has the client's secret sent "
@@ -218,6 +218,8 @@ class MonitorSettings(SettingsWithSecretFiles):
     """Password of that user."""
     allow_cleartext_password: bool = False
     """Whether that login may be asked for without TLS, as behind a proxy that has it."""
+    web_config_file: Path | None = None
+    """Prometheus' `web.config.yml`, in place of the six settings before: TLS, client certificates, users with bcrypt, headers; read again when it changes."""
     poll_interval: Annotated[float, Field(ge=1, le=3_600)] = 15.0
     """Seconds between polls; ten scrapers cost what one costs."""
     request_timeout: Annotated[float, Field(ge=0.1, le=120)] = 5.0
@@ -270,10 +272,17 @@ class MonitorSettings(SettingsWithSecretFiles):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    _files = field_validator("tls_certfile", "tls_keyfile", "tls_client_cafile")(_existing_file)
+    _files = field_validator("tls_certfile", "tls_keyfile", "tls_client_cafile", "web_config_file")(
+        _existing_file
+    )
 
     @model_validator(mode="after")
     def _serves_safely(self) -> Self:
+        if self.web_config_file is not None and (self.tls_certfile or self.username):
+            raise ValueError(
+                "MONITOR_WEB_CONFIG_FILE goes in place of MONITOR_TLS_... and MONITOR_USERNAME: set "
+                "one or the other"
+            )
         if (self.tls_certfile is None) != (self.tls_keyfile is None):
             raise ValueError("MONITOR_TLS_CERTFILE and MONITOR_TLS_KEYFILE need each other")
         if self.tls_client_cafile is not None and self.tls_certfile is None:
@@ -285,7 +294,7 @@ class MonitorSettings(SettingsWithSecretFiles):
         if (
             self.username
             and self.tls_certfile is None
-            and not _is_loopback(self.host)
+            and not is_loopback(self.host)
             and not self.allow_cleartext_password
         ):
             raise ValueError(
@@ -361,7 +370,8 @@ def split_address(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Say whether only this machine reaches an address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

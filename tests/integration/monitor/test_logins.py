@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
-from pydantic import SecretStr
 from click.testing import CliRunner
+from pydantic import SecretStr
 
 from monitor.commands import main
 from monitor.kafka.questions import Ask, ListGroups
