@@ -302,6 +302,9 @@ class Snapshot:
 
     `unreadable` has the partitions whose logs may not be looked into, topic -> partition -> error,
     where that was tried since the poll before: all that is there counts as readable.
+
+    `failures` has the faults of our own, (step, subject) -> cause: what the step would have told of
+    the subject was not seen.
     """
 
     cluster_id: str | None
@@ -323,6 +326,7 @@ class Snapshot:
     topic_configs: Mapping[str, TopicConfig] = field(default_factory=dict)
     log_sizes: Mapping[int, LogSizes] = field(default_factory=dict)
     unreadable: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    failures: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     @property
     def wall_offset(self) -> float:

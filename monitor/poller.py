@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -19,7 +19,9 @@ import structlog
 from monitor.analysis.guard import Guard
 from monitor.analysis.measures import Analyst, Found, Times
 from monitor.analysis.status import DEFAULT_RULES, StatusRules
+from monitor.analysis.windows import CommitWindow
 from monitor.changes import changes
+from monitor.configuration import Watched
 from monitor.every import Every, cause_of
 from monitor.exposition.catalogue import ALWAYS, DEFAULT_FAMILIES
 from monitor.exposition.metrics import MONITOR_DATA_AGE
@@ -27,7 +29,7 @@ from monitor.exposition.own import faults
 from monitor.exposition.render import Page, Parts, Renderer, page_of
 from monitor.exposition.samples import Choice, blocks
 from monitor.exposition.series import Level
-from monitor.kafka.questions import UnreachableError
+from monitor.kafka.brokers import UnreachableError
 from monitor.memory import GarbageCollection
 from monitor.model import LogLook, Snapshot
 from monitor.state import State
@@ -130,6 +132,11 @@ class Poller:
         """Return itself, as a fleet of one that no list names: what serves a fleet serves this, too."""
         return {"": self}
 
+    @property
+    def watched(self) -> Sequence[Watched]:
+        """Return no settings: they are not known here."""
+        return ()
+
     def page_of(self, cluster: str) -> Page | None:
         """Return the page of a cluster by its name; this one has none."""
         return self.page() if cluster == self._cluster else None
@@ -139,10 +146,18 @@ class Poller:
         oldest_at = self.latest.oldest_at
         return None if oldest_at is None else round(max(0.0, self._monotonic() - oldest_at), 3)
 
+    def current(self) -> State:
+        """Return the last state without what is too old by now."""
+        return self._until_now().without_older_than(self._stale_after_s)
+
     def shown(self) -> State:
         """Return the last state without what is too old by now, or hidden."""
-        state = self._until_now().without_older_than(self._stale_after_s)
+        state = self.current()
         return state.without_empty_groups() if self._choice.hide_empty_groups else state
+
+    def commit_windows(self, group: str) -> Mapping[str, Mapping[int, CommitWindow]]:
+        """Return the last commits that polls saw of a group, by topic and partition."""
+        return self._analyst.commit_windows(group)
 
     def _until_now(self) -> State:
         return replace(self.latest.state, monotonic_at=self._monotonic())
@@ -240,7 +255,11 @@ class Poller:
                 *blocks(state, self._choice, self._guard),
                 faults(
                     state.cluster,
-                    lambda: {**state.findings.failures, **self._guard.failures},
+                    lambda: {
+                        **(state.snapshot.failures if state.snapshot else {}),
+                        **state.findings.failures,
+                        **self._guard.failures,
+                    },
                 ),
             )
             parts = self._renderer.parts(found, self._guard)

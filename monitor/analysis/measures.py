@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from monitor.analysis.guard import Failure
     from monitor.analysis.readable import Position, Readable
     from monitor.analysis.retention import RetentionRisk
-    from monitor.analysis.windows import PartitionOffsets
+    from monitor.analysis.windows import CommitWindow, PartitionOffsets
     from monitor.model import Group, LogLook, Snapshot, Topic
 
 Times: TypeAlias = "Mapping[str, Mapping[int, int]]"
@@ -231,6 +231,10 @@ class Analyst:
         self._last = measured
         self.findings = Findings(poll.open_transactions, dict(self._guard.failures))
         return measured
+
+    def commit_windows(self, group: str) -> Mapping[str, Mapping[int, CommitWindow]]:
+        """Return the last commits seen, by topic and partition; any thread may ask."""
+        return self._commits.of_group(group)
 
     # -- groups to which nothing happens ----------------------------------------------------------
 

@@ -216,14 +216,6 @@ def _without(commits: PartitionOffsets, topics: Sequence[str]) -> PartitionOffse
     return {t: commits[t] for t in commits if t not in topics} if topics else commits
 
 
-def _healthy(
-    window: CommitWindow | None, topic: str, partition: int, lag: int, rules: StatusRules
-) -> PartitionStatus:
-    if window is None:
-        return PartitionStatus(topic, partition, Status.OK, 0.0, lag, None, None)
-    return _with_window((topic, partition), Status.OK, lag, window, rules)
-
-
 def _with_window(
     where: tuple[str, int], status: Status, lag: int, window: CommitWindow, rules: StatusRules
 ) -> PartitionStatus:
@@ -235,29 +227,3 @@ def _with_window(
 def _commit(window: CommitWindow, at: int) -> Commit:
     lag = window.lags[at]
     return Commit(window.offsets[at], window.times[at] / 1000, None if lag == NO_LAG_KNOWN else lag)
-
-
-def partition_statuses(
-    group: str,
-    commits: PartitionOffsets,
-    log_ends: PartitionOffsets,
-    commit_windows: CommitWindows,
-    found: GroupStatus,
-    *,
-    rules: StatusRules = DEFAULT_RULES,
-) -> tuple[PartitionStatus, ...]:
-    """Return all partitions of a group, the healthy ones too: Burrow's /lag, made when asked for."""
-    bad = {(p.topic, p.partition): p for p in found.partitions}
-    return tuple(
-        bad.get((topic, partition))
-        or _healthy(
-            commit_windows.get(group, topic, partition),
-            topic,
-            partition,
-            max(0, end - committed),
-            rules,
-        )
-        for topic, partitions in commits.items()
-        for partition, committed in partitions.items()
-        if (end := log_ends.get(topic, {}).get(partition)) is not None
-    )

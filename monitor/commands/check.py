@@ -20,7 +20,7 @@ from nagiosplugin.range import Range
 
 from monitor.analysis.measures import Analyst, GroupMeasures
 from monitor.commands import options
-from monitor.commands.selection import Selection, selecting, selection_of
+from monitor.commands.selection import refuse_left_out, selecting, selection_of
 from monitor.commands.watching import (
     choose,
     collector_of,
@@ -31,6 +31,7 @@ from monitor.commands.watching import (
     what_is_missing,
 )
 from monitor.model import Snapshot
+from monitor.selection import Selection
 from monitor.settings import KafkaSettings, MonitorSettings
 from monitor.words import duration, plural, safe
 
@@ -51,8 +52,8 @@ class Outcome(IntEnum):
 _WORST_LAST: Final = (Outcome.OK, Outcome.UNKNOWN, Outcome.WARNING, Outcome.CRITICAL)
 
 
-class _Timeout(Exception):  # noqa: N818  # an event, as signals are
-    """The time for the whole check is over."""
+class _Timeout(BaseException):
+    """The time is over; an event, as signals are: nobody who catches faults may keep it."""
 
 
 class _Plugin(click.Command):
@@ -112,7 +113,7 @@ def check(
     """
     selection = selection_of(**given)
     kafka, settings = source.one()
-    selection.refuse_left_out(settings)
+    refuse_left_out(selection, settings)
     try:
         with _time_limit(timeout):
             snapshot, measured = _measure(kafka, settings, selection)

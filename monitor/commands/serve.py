@@ -19,6 +19,7 @@ from monitor.exposition import process
 from monitor.fleet import Fleet, Watch
 from monitor.memory import keep_heap_small
 from monitor.poller import Poller
+from monitor.pools.services import ServiceTarget
 from monitor.pools.watch import DatabaseWatch
 from monitor.settings import MonitorSettings, is_loopback
 from monitor.web.app import create_app
@@ -97,6 +98,7 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
             client_certificates=authorities is not None,
             web_config=web_config,
             reload=reload if process_settings.reload_by_http else None,
+            services=[ServiceTarget.parse(url) for url in configuration.databases.service_urls],
         )
         server = WebServer(app, process_settings.host, process_settings.port, certificate)
         port = server.bind()

@@ -5,23 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import click
 
 from monitor.analysis.measures import Analyst, GroupMeasures
 from monitor.analysis.status import StatusRules
+from monitor.answers.clusters import who_is_silent
 from monitor.commands import screen
 from monitor.commands.options import Refusal
-from monitor.commands.selection import EVERYTHING, Amount, Selection
 from monitor.commands.views import Look
+from monitor.exposition.of_groups import text_of_groups
+from monitor.exposition.samples import Choice
+from monitor.kafka.brokers import UnreachableError
 from monitor.kafka.collector import Collector, Intervals
-from monitor.kafka.questions import UnreachableError
-from monitor.kafka.wire import KafkaWire, OptionsError
+from monitor.kafka.connecting import OptionsError
+from monitor.kafka.transport import KafkaWire
 from monitor.model import Snapshot
+from monitor.selection import EVERYTHING, Amount, Selection
 from monitor.settings import KafkaSettings, MonitorSettings
-from monitor.state import is_used
+from monitor.state import State, is_used
 from monitor.words import plural, safe, with_remedy
 
 # Within the ten seconds in which a wrong address must be told, diagnosis included.
@@ -80,6 +84,35 @@ def collector_of(
         yield collector
     finally:
         wire.close()
+
+
+def cluster_of(settings: MonitorSettings, snapshot: Snapshot) -> str:
+    """Return the name of the cluster that was looked at."""
+    return settings.cluster or snapshot.cluster_id or "unknown"
+
+
+def as_metrics(
+    settings: MonitorSettings,
+    snapshot: Snapshot,
+    chosen: Mapping[str, GroupMeasures],
+    selection: Selection,
+) -> str:
+    """Return what /metrics would have about the groups that are meant."""
+    groups = {group: snapshot.groups[group] for group in chosen}
+    state = State(
+        cluster_of(settings, snapshot),
+        snapshot.taken_at,
+        replace(snapshot, groups=groups),
+        chosen,
+        succeeded_at=snapshot.taken_at,
+        monotonic_at=snapshot.monotonic_at,
+    )
+    choice = Choice(
+        settings.stale_after_seconds, settings.level, settings.families, settings.member_metrics
+    )
+    return text_of_groups(
+        state, choice, cluster=settings.cluster, wants_topic=selection.wants_topic()
+    )
 
 
 def rules_of(settings: MonitorSettings) -> StatusRules:
@@ -206,6 +239,10 @@ def what_is_missing(snapshot: Snapshot) -> Missing:
         if topic in read
         for partition, error in sorted(partitions.items())
     )
+    lines += _some(
+        f"step {' of '.join(filter(None, part))}: the monitor failed ({cause})"
+        for part, cause in snapshot.failures.items()
+    )
     silent = snapshot.broker_errors.keys()
     everything = bool(snapshot.brokers) and snapshot.brokers.keys() <= silent
     return Missing(tuple(lines), everything)
@@ -219,7 +256,7 @@ def refuse_unknown_groups(snapshot: Snapshot, names: Iterable[str]) -> None:
     told = ", ".join(repr(safe(name)) for name in names)
     if snapshot.groups_complete:
         raise Refusal(f"the cluster has no group {told}, or it may not be described")
-    raise Refusal(f"not known whether the cluster has a group {told}: {_who_is_silent(snapshot)}")
+    raise Refusal(f"not known whether the cluster has a group {told}: {who_is_silent(snapshot)}")
 
 
 def refuse_unknown_topics(snapshot: Snapshot, names: Iterable[str]) -> None:
@@ -241,28 +278,14 @@ def no_groups(snapshot: Snapshot, selection: Selection) -> str:
             if selection.narrows or snapshot.groups
             else "The cluster has no consumer groups."
         )
-    return f"Not known whether the cluster has consumer groups: {_who_is_silent(snapshot)}."
-
-
-def _who_is_silent(snapshot: Snapshot) -> str:
-    silent = [
-        snapshot.brokers[broker].address if broker in snapshot.brokers else str(broker)
-        for broker in snapshot.broker_errors
-    ]
-    if not silent and snapshot.errors:
-        return "; ".join(snapshot.errors)
-    if not silent:
-        return "a broker has just started, or denies a group that another lists"
-    if len(silent) == len(snapshot.brokers):
-        return "no broker answers"
-    return f"{'broker' if len(silent) == 1 else 'brokers'} {', '.join(silent)} did not answer"
+    return f"Not known whether the cluster has consumer groups: {who_is_silent(snapshot)}."
 
 
 def _some(lines: Iterable[str]) -> list[str]:
     found = list(lines)
     if len(found) <= MAX_NAMED:
         return found
-    kind = found[0].split()[0] if found[0].startswith("group") else "partition"
+    kind = found[0].split()[0] if found[0].startswith(("group", "step")) else "partition"
     return [*found[:MAX_NAMED], f"{plural(len(found) - MAX_NAMED, f'{kind}')} more"]
 
 

@@ -7,6 +7,7 @@ batch whose reply was too large is halved, and remembered.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
@@ -17,6 +18,9 @@ from monitor.kafka.questions import Ask
 # What one reply is meant to hold; the client library refuses ten times as much.
 MEANT_BYTES: Final = 10_000_000
 MAX_GROUPS: Final = 5_000
+# Replies of one broker that are in memory at the same time, at most: of a large cluster's first poll,
+# whose groups' sizes nobody knows, they would be hundreds.
+MAX_UNDER_WAY: Final = 8
 # Halving the largest batch down to one group takes fewer questions than this.
 MAX_HALVINGS: Final = 16
 
@@ -85,11 +89,14 @@ class Part:
     groups: Sequence[str]
 
 
-Take: TypeAlias = Callable[[Part, Mapping[str, Any], float], None]
-"""What takes in an answer, and when it came."""
+Take: TypeAlias = Callable[[Part, Ask[Any]], None]
+"""What takes in an answer, or a failure that smaller batches can't mend."""
 
 
-def ask_in_batches(exchange: Exchange, parts: Sequence[Part], take: Take) -> None:
+_Asked: TypeAlias = tuple[Part, Ask[Any]]
+
+
+def ask_in_batches(exchange: Exchange, parts: Iterable[Part], take: Take) -> None:
     """Ask all, and have the answers taken; ask again in smaller batches where a reply is too large.
 
     Replies that came just before one that is too large are lost with it, and may be blamed for it:
@@ -102,20 +109,36 @@ def ask_in_batches(exchange: Exchange, parts: Sequence[Part], take: Take) -> Non
             for part in parts
             for batch in part.batches.cut(part.groups)
         ]
-        exchange.ask([ask for _, ask in asks], again=True)
-        parts = _again(asks, take, alone)
+        parts = []
+        for wave in _waves(asks):
+            exchange.ask([ask for _, ask in wave], again=True)
+            parts += _again(wave, take, alone)
         if not parts:
             break
     for part in alone:
         ask = Ask(part.broker, part.question(part.groups))
         exchange.ask([ask], again=True)
-        if ask.answer is not None:
-            take(part, ask.answer, ask.answered_at)
-        elif ask.failure is not None and ask.failure.too_large:
+        if ask.failure is not None and ask.failure.too_large:
             part.batches.leave_out(part.groups[0])
+        else:
+            take(part, ask)
 
 
-def _again(asks: Sequence[tuple[Part, Ask[Any]]], take: Take, alone: list[Part]) -> list[Part]:
+def _waves(asks: Sequence[_Asked]) -> Iterator[list[_Asked]]:
+    """Cut the questions so that no broker is asked too many at once."""
+    of_brokers: defaultdict[int, list[_Asked]] = defaultdict(list)
+    for part, ask in asks:
+        of_brokers[part.broker].append((part, ask))
+    longest = max(map(len, of_brokers.values()), default=0)
+    for start in range(0, longest, MAX_UNDER_WAY):
+        yield [
+            asked
+            for of_broker in of_brokers.values()
+            for asked in of_broker[start : start + MAX_UNDER_WAY]
+        ]
+
+
+def _again(asks: Sequence[_Asked], take: Take, alone: list[Part]) -> list[Part]:
     """Have what was answered taken; return what is to be asked again, or put it to `alone`."""
     blamed = {
         (part.broker, part.batches): len(part.groups)
@@ -124,9 +147,8 @@ def _again(asks: Sequence[tuple[Part, Ask[Any]]], take: Take, alone: list[Part])
     }
     again = []
     for part, ask in asks:
-        if ask.answer is not None:
-            take(part, ask.answer, ask.answered_at)
         if ask.failure is None or not (ask.failure.too_large or ask.failure.lost):
+            take(part, ask)
             continue
         if ask.failure.too_large and len(part.groups) == 1:
             alone.append(part)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from monitor.kafka.questions import Ask, Brokers
+from monitor.kafka.brokers import Brokers
+from monitor.kafka.questions import Ask
+from monitor.kafka.steps import Step, Steps
 
 
 class Exchange:
@@ -14,13 +16,19 @@ class Exchange:
     `suspects` are the brokers that failed in the last poll: they are asked again, but not waited
     for, until they answer. `down` has the brokers that did not answer and why, `refused` those of
     them that refused our login, `answered` those that answered, `errors` what else went wrong,
-    `started_at` the moment at which the poll began.
+    `started_at` the moment at which the poll began. `steps` has the faults of our own.
     """
 
     def __init__(
-        self, brokers: Brokers, timeout_s: float, suspects: frozenset[int], started_at: float = 0.0
+        self,
+        brokers: Brokers,
+        timeout_s: float,
+        suspects: frozenset[int],
+        started_at: float = 0.0,
+        steps: Steps | None = None,
     ) -> None:
         self.started_at = started_at
+        self.steps = steps or Steps()
         self._brokers = brokers
         self._timeout_s = timeout_s
         self.suspects = suspects
@@ -40,6 +48,9 @@ class Exchange:
         self.answered |= {ask.broker for ask in asks if ask.failure is None}
         self.suspects -= self.answered
         for ask in asks:
+            if ask.failure is not None and ask.failure.fault is not None:
+                subject = f"{type(ask.question).__name__} of broker {ask.broker}"
+                self.steps.failed(Step.ANSWER, subject, ask.failure.fault)
             if ask.failure is None or (again and (ask.failure.too_large or ask.failure.lost)):
                 continue
             if ask.failure.broker_down:
@@ -53,14 +64,14 @@ class Exchange:
         """Ask what a broker may be too old to know: its failure is no fault."""
         self._brokers.ask([ask], self._timeout_s, self.suspects)
 
-    def aside(self) -> Exchange:
+    def aside(self, steps: Steps) -> Exchange:
         """Return an exchange for what is asked between this poll and the next.
 
         What fails there is its own: a broker that searches remote storage for long, or may not be
         read from, is not down, and is asked as ever in the next poll. Those that failed here are
         not asked.
         """
-        aside = Exchange(self._brokers, self._timeout_s, frozenset(), self.started_at)
+        aside = Exchange(self._brokers, self._timeout_s, frozenset(), self.started_at, steps)
         aside.down = {**dict.fromkeys(self.suspects, "it did not answer before"), **self.down}
         return aside
 

@@ -1,81 +1,31 @@
-"""Groups: what each committed, who its members are.
-
-Commits and members of all groups of one coordinator are asked for in one round; only groups with
-members are described, and those of the newer types once more when the last member has left, then as
-often as the metadata is read: their epoch tells who came and went between two polls.
+"""Groups: who is there, who speaks for each, and what is concluded from absence.
 
 A group leaves only when its absence is proven: its coordinator, asked by name, knows no such group
-and has no commits of it. Who speaks for a group: see `listings`.
+and has no commits of it. Who speaks for a group: see `listings`. What its coordinator says of it: see
+`group_answers`.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
-from monitor.kafka.batches import MEANT_BYTES, Batches, Part, ask_in_batches
+from monitor.kafka.apis.describe_groups import DescribedGroup
+from monitor.kafka.apis.list_groups import ListedGroup, ListGroups
+from monitor.kafka.apis.metadata import ClusterMetadata
+from monitor.kafka.apis.offset_fetch import GroupCommits
 from monitor.kafka.exchange import Exchange
-from monitor.kafka.listings import (
-    DEAD,
-    EMPTY,
-    MEMBERLESS_STATES,
-    Listings,
-    find_coordinators,
-    read_lists,
-)
-from monitor.kafka.questions import (
-    Ask,
-    ClusterMetadata,
-    DescribeClassicGroups,
-    DescribeConsumerGroups,
-    DescribedGroup,
-    DescribeShareGroups,
-    DescribeStreamsGroups,
-    FetchCommits,
-    FetchShareOffsets,
-    GroupCommits,
-    ListedGroup,
-    ListGroups,
-)
-from monitor.model import (
-    ANSWERED,
-    CLASSIC,
-    CONSUMER,
-    SHARE,
-    STREAMS,
-    Assignment,
-    Group,
-    PartitionOffsets,
-    Refused,
-    Silent,
-    Topic,
-)
+from monitor.kafka.group_answers import TYPES_WITH_COMMITS, GroupAnswers, Told
+from monitor.kafka.listings import DEAD, EMPTY, MEMBERLESS_STATES, Listings, read_lists
+from monitor.kafka.questions import Ask
+from monitor.kafka.steps import Step
+from monitor.model import ANSWERED, Group, PartitionOffsets, Refused, Silent
 
-# What a group is taken to need of a reply before its first answer: 200 and 500 groups a question.
-UNKNOWN_COMMITS_BYTES: Final = MEANT_BYTES // 200
-UNKNOWN_MEMBERS_BYTES: Final = MEANT_BYTES // 500
-# What a commit needs where the reply's bytes were not counted.
-COMMIT_BYTES: Final = 60
 # A broker that has just started lists no groups for some seconds, and no error: until it has
 # answered for so long, what it does not list may be there.
 STARTING_S: Final = 30.0
 
-# How each type of group is described; a type that is not here keeps its listed state only.
-DESCRIBE_BY_TYPE: Final[Mapping[str, Callable[[Sequence[str]], Any]]] = {
-    CLASSIC: DescribeClassicGroups,
-    CONSUMER: DescribeConsumerGroups,
-    SHARE: DescribeShareGroups,
-    STREAMS: DescribeStreamsGroups,
-}
-# How each type of group is asked for its positions.
-FETCH_BY_TYPE: Final[Mapping[str, Callable[[Sequence[str]], Any]]] = {
-    CLASSIC: FetchCommits,
-    CONSUMER: FetchCommits,
-    STREAMS: FetchCommits,
-    SHARE: FetchShareOffsets,
-}
 # Errors of a group that pass by themselves: its coordinator is away or not ready, not unwilling.
 PASSING: Final = frozenset(
     {
@@ -87,23 +37,9 @@ PASSING: Final = frozenset(
     }
 )
 NO_SUCH_GROUP: Final = "GROUP_ID_NOT_FOUND"
-COMMITS_TOO_LARGE: Final = "its commits do not fit into one reply"
-MEMBERS_TOO_LARGE: Final = "its members do not fit into one reply"
 AWAY: Final = "its coordinator is away"
-
-
-@dataclass(slots=True)
-class _Found:
-    """What the coordinators said of the groups, by group id; `described_of` are those asked for."""
-
-    commits: dict[str, GroupCommits] = field(default_factory=dict)
-    described: dict[str, DescribedGroup] = field(default_factory=dict)
-    described_of: set[str] = field(default_factory=set)
-    seen_at: dict[str, float] = field(default_factory=dict)
-
-    def moved(self) -> list[str]:
-        """Return the groups that another broker coordinates."""
-        return [group_id for group_id, commits in self.commits.items() if commits.moved]
+# What is said of a group where a fault of our own kept a part of it from being read.
+FAILED: Final = "the monitor failed to read it"
 
 
 class GroupCollector:
@@ -123,8 +59,8 @@ class GroupCollector:
         self._wants_topic = wants_topic
         self._seen_at: dict[str, float] = {}  # when each group's coordinator last answered
         self._metadata: ClusterMetadata | None = None  # that the epochs of empty groups are from
-        self._commit_batches = Batches(UNKNOWN_COMMITS_BYTES)
-        self._member_batches = Batches(UNKNOWN_MEMBERS_BYTES)
+        self._list_questions: dict[int, ListGroups] = {}
+        self._answers = GroupAnswers()
         self._answering_since: dict[int, float] | None = None  # brokers that sent their lists
         self._unlisted: frozenset[str] = frozenset()  # of the last poll, asked by name
         self._unexpected: frozenset[str] = frozenset()  # of the last poll
@@ -138,9 +74,10 @@ class GroupCollector:
         last: Mapping[str, Group],
     ) -> dict[str, Group]:
         """Return all groups; those whose coordinator is silent or away as they were, and silent."""
-        lists: list[Ask[list[ListedGroup]]] = [
-            Ask(broker, ListGroups()) for broker in metadata.brokers
-        ]
+        self._list_questions = {
+            broker: self._list_questions.get(broker) or ListGroups() for broker in metadata.brokers
+        }
+        lists = [Ask(broker, question) for broker, question in self._list_questions.items()]
         exchange.ask(lists)
         if self._wants_group is not None:
             for ask in lists:
@@ -156,15 +93,21 @@ class GroupCollector:
         }
         has_new_metadata = metadata is not self._metadata
         listings = read_lists(lists, exchange, metadata, last, refused)
-        found = self._read(exchange, metadata, listings, last)
+        if has_new_metadata:
+            # what is asked as often as the metadata: epochs of empty groups, and what did not fit
+            self._answers.try_all_again()
+        self._metadata = metadata
+        told = self._answers.read(exchange, metadata, listings, {} if has_new_metadata else last)
         groups = {}
         for group_id, listed in listings.groups.items():
-            by_name = group_id in listings.by_name
-            if by_name and _is_gone(listed, found, metadata, is_listed=group_id in listings.listed):
-                continue
-            groups[group_id] = self._assemble(
-                listed, listings.coordinators[group_id], found, exchange, last.get(group_id)
-            )
+            args = listed, listings, told, exchange, last.get(group_id)
+            try:
+                group = self._assemble(*args)
+            except Exception as error:  # noqa: BLE001  # a fault of our own must cost this group only
+                exchange.steps.failed(Step.GROUP, group_id, error)
+                group = self._unread(listed, last.get(group_id))
+            if group is not None:
+                groups[group_id] = group
         for group_id in listings.away & last.keys():
             before = last[group_id]
             groups[group_id] = (
@@ -172,13 +115,28 @@ class GroupCollector:
                 if group_id in refused
                 else replace(before, answer=Silent(self._seen_at.get(group_id), AWAY))
             )
-        self._conclude(lists, listings, groups, exchange, metadata)
+        self.moving = self.complete = False
+        exchange.steps.attempt(
+            Step.ABSENCE, "", self._conclude, lists, listings, groups, exchange, metadata
+        )
         # once for each: where groups are placed by another hash, or the metadata do not tell where,
         # newer ones tell nothing else
         news = listings.unexpected - self._unexpected
         self._unexpected = frozenset(listings.unexpected)
         self.moving = self.moving or (bool(news) and not has_new_metadata)
         return groups
+
+    def silenced(self, last: Mapping[str, Group]) -> dict[str, Group]:
+        """Return the groups as they were, where a fault of our own kept them all from being read."""
+        self.moving = self.complete = False
+        return {
+            group_id: replace(group, answer=Silent(self._seen_at.get(group_id), FAILED))
+            for group_id, group in last.items()
+        }
+
+    def _unread(self, listed: ListedGroup, last: Group | None) -> Group:
+        known = last or Group(listed.id, listed.type, listed.state, listed.protocol_type)
+        return replace(known, answer=Silent(self._seen_at.get(listed.id), FAILED))
 
     def _conclude(
         self,
@@ -209,78 +167,34 @@ class GroupCollector:
         )
         for group_id in self._seen_at.keys() - groups.keys():
             del self._seen_at[group_id]
-        self._commit_batches.keep(groups)
-        self._member_batches.keep(groups)
-
-    def _read(
-        self,
-        exchange: Exchange,
-        metadata: ClusterMetadata,
-        listings: Listings,
-        last: Mapping[str, Group],
-    ) -> _Found:
-        found = _Found()
-        unchanged = last
-        if metadata is not self._metadata:
-            # what is asked as often as the metadata: epochs of empty groups, and what did not fit
-            unchanged = {}
-            self._commit_batches.try_oversized_again()
-            self._member_batches.try_oversized_again()
-        self._metadata = metadata
-        news = [g.id for g in listings.groups.values() if _has_news(g, unchanged.get(g.id))]
-        self._ask(exchange, listings, listings.groups, news, found)
-        moved = found.moved()
-        coordinators = find_coordinators(moved, exchange, metadata)
-        for group_id, coordinator in coordinators.items():
-            listings.move(group_id, coordinator)
-            # all that is told of a group is from one broker
-            found.described.pop(group_id, None)
-        self._ask(exchange, listings, coordinators, coordinators, found)
-        for group_id, described in found.described.items():
-            if listings.groups[group_id].type == STREAMS:
-                found.described[group_id] = _within(described, metadata.topics)
-        return found
-
-    def _ask(
-        self,
-        exchange: Exchange,
-        listings: Listings,
-        fetched: Iterable[str],
-        described: Iterable[str],
-        found: _Found,
-    ) -> None:
-        """Ask each coordinator for commits and members of its groups."""
-        commits = list(_parts(listings, fetched, FETCH_BY_TYPE, self._commit_batches))
-        members = list(_parts(listings, described, DESCRIBE_BY_TYPE, self._member_batches))
-
-        def take(part: Part, answer: Mapping[str, Any], answered_at: float) -> None:
-            if part.batches is self._member_batches:
-                found.described.update(answer)
-            else:
-                found.commits.update(answer)
-                part.batches.learn({name: of.size or _guessed(of) for name, of in answer.items()})
-            # what was told first counts: the other part is newer at least
-            found.seen_at = dict.fromkeys(answer, answered_at) | found.seen_at
-
-        ask_in_batches(exchange, [*commits, *members], take)
-        for part in members:
-            found.described_of.update(part.groups)
-            for group_id in self._member_batches.oversized.intersection(part.groups):
-                found.described[group_id] = DescribedGroup(error=MEMBERS_TOO_LARGE)
-        for part in commits:
-            for group_id in self._commit_batches.oversized.intersection(part.groups):
-                found.commits[group_id] = GroupCommits(error=COMMITS_TOO_LARGE)
+        self._answers.keep(groups.keys())
 
     def _assemble(
         self,
         listed: ListedGroup,
-        coordinator: int,
-        found: _Found,
+        listings: Listings,
+        told: Told,
         exchange: Exchange,
         last: Group | None,
-    ) -> Group:
-        """Join what was read of a group; its errors stay with it, its last commits are kept."""
-        commits, described = found.commits.get(listed.id), found.described.get(listed.id)
+    ) -> Group | None:
+        """Join what was read of a group; None where it is proven not to be there.
+
+        Its errors stay with it, its last commits are kept.
+        """
+        if listed.id in listings.by_name and _is_gone(listed, told, listings):
+            return None
+        coordinator = listings.coordinators[listed.id]
+        commits, described = told.commits.get(listed.id), told.described.get(listed.id)
+        offsets = self._offsets(commits, last)
+        if (
+            last is not None
+            and described is None
+            and listed.id not in told.described_of
+            and commits is not None
+            and _is_at_rest(listed, coordinator, commits, offsets, last)
+        ):
+            self._seen_at[listed.id] = told.seen_at.get(listed.id, exchange.started_at)
+            return last
         if (
             described is not None
             and listed.state is None
@@ -289,11 +203,15 @@ class GroupCollector:
             # it has commits and no members: some services know a group only while it runs
             described = DescribedGroup(state=EMPTY, members=())
         errors = [part.error for part in (commits, described) if part and part.error]
-        missing = (listed.type in FETCH_BY_TYPE and commits is None) or (
-            listed.id in found.described_of and described is None
+        missing = (listed.type in TYPES_WITH_COMMITS and commits is None) or (
+            listed.id in told.described_of and described is None
         )
         if missing:
-            errors.append(exchange.down.get(coordinator, "its coordinator did not answer"))
+            errors.append(
+                FAILED
+                if listed.id in told.failed
+                else exchange.down.get(coordinator, "its coordinator did not answer")
+            )
         error = "; ".join(dict.fromkeys(errors)) or None
         if last is not None and (missing or any(map(_passes, errors))):
             answer = Silent(self._seen_at.get(listed.id), error)
@@ -306,19 +224,20 @@ class GroupCollector:
             assignor=described.assignor if described and described.members else None,
             coordinator=coordinator,
             members=_members(listed, described, last),
-            commits=self._offsets(commits, last),
+            commits=offsets,
             lags=self._wanted(commits.lags) if commits else {},
             epoch=_epoch(listed, described, last),
             answer=Refused(error) if error else ANSWERED,
         )
         if missing or any(map(_passes, errors)):
             return replace(group, answer=Silent(None, error))
-        self._seen_at[listed.id] = found.seen_at.get(listed.id, exchange.started_at)
-        return group
+        self._seen_at[listed.id] = told.seen_at.get(listed.id, exchange.started_at)
+        # one object for as long as nothing happens to it
+        return last if group == last else group
 
     def _offsets(self, commits: GroupCommits | None, last: Group | None) -> PartitionOffsets:
         offsets = self._wanted(commits.offsets) if commits else {}
-        if last is not None and offsets == last.commits:
+        if last is not None and (offsets is last.commits or offsets == last.commits):
             return last.commits  # one object for all polls: analysis keeps it, too
         return offsets
 
@@ -328,37 +247,40 @@ class GroupCollector:
         return {name: of for name, of in offsets.items() if self._wants_topic(name)}
 
 
-def _parts(
-    listings: Listings,
-    wanted: Iterable[str],
-    by_type: Mapping[str, Callable[[Sequence[str]], Any]],
-    batches: Batches,
-) -> Iterator[Part]:
-    """Sort groups by coordinator and kind of question."""
-    groups: defaultdict[tuple[int, Any], list[str]] = defaultdict(list)
-    for group_id in wanted:
-        question = by_type.get(listings.groups[group_id].type)
-        if question is not None:
-            groups[listings.coordinators[group_id], question].append(group_id)
-    for (broker, question), of in groups.items():
-        yield Part(broker, question, batches, of)
-
-
-def _is_gone(
-    listed: ListedGroup, found: _Found, metadata: ClusterMetadata, *, is_listed: bool
+def _is_at_rest(
+    listed: ListedGroup,
+    coordinator: int,
+    commits: GroupCommits,
+    offsets: PartitionOffsets,
+    last: Group,
 ) -> bool:
-    """Say whether a group is proven not to be there, by its coordinator, which does not list it.
+    """Say whether all is as it was of a group without members: nearly all are, in most polls."""
+    return (
+        listed.state == last.state
+        and listed.state in MEMBERLESS_STATES
+        and offsets is last.commits
+        and last.answer is ANSWERED
+        and commits.error is None
+        and not commits.lags
+        and not last.lags
+        and last.members == ()
+        and last.assignor is None
+        and coordinator == last.coordinator
+        and listed.type == last.type
+        and listed.protocol_type == last.protocol_type
+    )
 
-    `is_listed` says that another broker does.
-    """
-    commits, described = found.commits.get(listed.id), found.described.get(listed.id)
-    if listed.type not in FETCH_BY_TYPE:
-        return not is_listed  # nobody can be asked about it
+
+def _is_gone(listed: ListedGroup, told: Told, listings: Listings) -> bool:
+    """Say whether a group is proven not to be there, by its coordinator, which does not list it."""
+    commits, described = told.commits.get(listed.id), told.described.get(listed.id)
+    if listed.type not in TYPES_WITH_COMMITS:
+        return listed.id not in listings.listed  # nobody can be asked about it
     if commits is None or commits.offsets or commits.error not in {None, NO_SUCH_GROUP}:
         return False
     if described is not None and described.error is None and described.state not in {None, DEAD}:
         return False
-    if metadata.group_partitions:
+    if listings.placed:
         return described is not None and described.error in {None, NO_SUCH_GROUP}
     # a service that lists only groups that run, and describes no others
     return described is None or described.error is None or not _passes(described.error)
@@ -382,41 +304,6 @@ def _epoch(listed: ListedGroup, described: DescribedGroup | None, last: Group | 
     return epoch
 
 
-def _guessed(commits: GroupCommits) -> int:
-    """Return how many bytes a group's commits take of a reply, roughly."""
-    return COMMIT_BYTES * (1 + sum(map(len, commits.offsets.values())))
-
-
 def _passes(error: str) -> bool:
     """Say whether an error, of a group or of one of its partitions, passes by itself."""
     return error.rpartition(": ")[2] in PASSING
-
-
-def _within(described: DescribedGroup, topics: Mapping[str, Topic]) -> DescribedGroup:
-    """Drop partitions that do not exist: tasks are as many as the largest of their topics has."""
-
-    def existing(assignment: Assignment | None) -> Assignment | None:
-        return assignment and {
-            name: tuple(p for p in held if name not in topics or p in topics[name].partitions)
-            for name, held in assignment.items()
-        }
-
-    return replace(
-        described,
-        members=described.members
-        and tuple(
-            replace(
-                member,
-                assignment=existing(member.assignment) or {},
-                target=existing(member.target),
-            )
-            for member in described.members
-        ),
-    )
-
-
-def _has_news(group: ListedGroup, last: Group | None) -> bool:
-    """Tell whether a description may say what is not known: members, or an empty group's epoch."""
-    if group.state not in MEMBERLESS_STATES:
-        return True
-    return group.state == EMPTY and group.type != CLASSIC and (last is None or last.members != ())

@@ -13,9 +13,12 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from monitor.kafka.apis.find_coordinator import FindCoordinators
+from monitor.kafka.apis.list_groups import ListedGroup
+from monitor.kafka.apis.metadata import ClusterMetadata
 from monitor.kafka.coordinators import leader_of
 from monitor.kafka.exchange import Exchange
-from monitor.kafka.questions import Ask, ClusterMetadata, FindCoordinators, ListedGroup
+from monitor.kafka.questions import Ask
 from monitor.model import Group
 
 # States in which a group has no members.
@@ -35,7 +38,8 @@ class Listings:
     `by_name` are those that their coordinator, which can be asked, does not list; `away` are those
     of the last poll whose coordinator is silent or not known. `heard` has the lists of groups that
     several brokers list, by broker. `listed` are all that a broker lists, `unexpected` those of them
-    of which the metadata do not say that a broker that lists them is their coordinator.
+    of which the metadata do not say that a broker that lists them is their coordinator. `placed`
+    says whether the metadata tell where groups are coordinated.
     """
 
     groups: dict[str, ListedGroup] = field(default_factory=dict)
@@ -45,6 +49,7 @@ class Listings:
     heard: dict[str, dict[int, ListedGroup]] = field(default_factory=dict)
     listed: set[str] = field(default_factory=set)
     unexpected: set[str] = field(default_factory=set)
+    placed: bool = False
 
     def hear(self, broker: int, groups: Iterable[ListedGroup]) -> None:
         """Take in a broker's list."""
@@ -88,7 +93,7 @@ def read_lists(
 
     `refused` are unlisted groups that need not be asked for again now.
     """
-    found = Listings(away=set(refused))
+    found = Listings(away=set(refused), placed=bool(metadata.group_partitions))
     for ask in lists:
         found.hear(ask.broker, ask.answer or ())
     unlisted = last.keys() - found.groups.keys() - refused

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final, TypeAlias, TypeVar
 
+from monitor.kafka.apis.fetch import FoundLooks, LookAtLogs
 from monitor.kafka.exchange import Exchange
 from monitor.kafka.offsets import PASSING as PASSING_OFFSETS
 from monitor.kafka.offsets import at_leaders
-from monitor.kafka.questions import Ask, FoundLooks, LookAtLogs
+from monitor.kafka.questions import Ask
 from monitor.model import LogLook, Topic
 
 # Requests per leader and call: a reply is small, and may tell of one partition only.

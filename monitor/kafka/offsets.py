@@ -12,7 +12,8 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
-from monitor.kafka.questions import EARLIEST, LATEST, Ask, FoundOffsets, ListOffsets
+from monitor.kafka.apis.list_offsets import EARLIEST, LATEST, FoundOffsets, ListOffsets
+from monitor.kafka.questions import Ask
 from monitor.model import Offsets, Topic
 
 # The bound of one reply: past it a question goes out as several.
@@ -133,6 +134,14 @@ def join(
     refused = _refused([answer for _, answer in answered], leaderless)
     silent = _keep_unanswered(values, last, topics, refused)
     return Offsets(last.values if values == last.values else values, seen_at, silent, refused)
+
+
+def silenced(last: Offsets) -> Offsets:
+    """Return the offsets as they were, none of them seen now."""
+    since = {
+        name: {index: last.time_of(name, index) for index in of} for name, of in last.values.items()
+    }
+    return replace(last, silent=since)
 
 
 def created_anew(ends: Offsets, last_ends: Offsets, starts: Offsets) -> frozenset[str]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from monitor.kafka.apis.describe_cluster import DescribeOwnRights
 from monitor.kafka.exchange import Exchange
-from monitor.kafka.questions import Ask, DescribeOwnRights
+from monitor.kafka.questions import Ask
 
 UNSEEN: Final = (
     "this login may not describe the cluster, so that groups and topics that it may not describe are "

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qs
 
 import structlog
@@ -16,9 +16,9 @@ from werkzeug.http import parse_accept_header
 
 from monitor.every import cause_of
 from monitor.exposition.render import CONTENT_TYPE, Page
-from monitor.poller import Poller
+from monitor.pools.services import ServiceTarget
 from monitor.web.login import WRONG_LOGIN_DELAY_S, Access, Login, WrongLogins
-from monitor.web.pages import pages
+from monitor.web.pages import Watching, pages
 from monitor.web.web_config import WebConfigFile
 
 _log = structlog.get_logger(__name__)
@@ -31,7 +31,7 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 PAGE_THREADS: Final = 4
 # What answers without a login: whoever restarts programs has no password.
-OPEN: Final = frozenset({"/health", "/ready"})
+OPEN: Final = frozenset({"/health", "/ready", "/burrow/admin", "/burrow/admin/ready"})
 # What every page may do: nothing but show itself.
 _SECURITY_HEADERS: Final = [
     (
@@ -43,23 +43,6 @@ _SECURITY_HEADERS: Final = [
 ]
 
 
-class Watching(Protocol):
-    """The clusters that are watched: a fleet, or the poller of the only one."""
-
-    @property
-    def pollers(self) -> Mapping[str, Poller]:
-        """Return the poller of each cluster by its name."""
-
-    def page(self) -> Page:
-        """Return the page of all."""
-
-    def page_of(self, cluster: str) -> Page | None:
-        """Return the page of one, None where there is none of this name."""
-
-    def unready_reason(self) -> str | None:
-        """Say why nothing that is shown can be relied on, None when something can."""
-
-
 Reload = Callable[[], str | None]
 """Reads the settings again; says what is wrong with them, None when they are in force."""
 
@@ -67,8 +50,8 @@ Reload = Callable[[], str | None]
 class App:
     """The ASGI application that serves what is watched; `reload` is what POST /-/reload does.
 
-    `access` says who may see all but /health and /ready; /ready keeps its reason from others: it
-    names addresses.
+    `access` says who may see all but what is `OPEN`; /ready keeps its reason from others: it names
+    addresses.
     """
 
     def __init__(
@@ -77,12 +60,13 @@ class App:
         access: Callable[[], Access],
         *,
         reload: Reload | None = None,
+        services: Sequence[ServiceTarget] = (),
     ) -> None:
         self._watching = watching
         self._reload = reload
         self._access = access
         self._wrong_logins = WrongLogins()
-        flask: Any = pages(lambda: watching.pollers)
+        flask: Any = pages(watching, services)
         self._pages: Any = WSGIMiddleware(flask, workers=PAGE_THREADS)
         self._answers: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
             "/metrics": self._metrics,
@@ -124,6 +108,8 @@ class App:
         answer = self._answers.get(path)
         if path == "/-/reload":
             await self._reload_settings(scope, send)
+        elif not scope["query_string"].isascii():  # a2wsgi would fail on it
+            await _refuse(send, HTTPStatus.BAD_REQUEST, "parameters are to be percent-encoded")
         elif answer is None:
             await self._pages(scope, receive, send)
         elif scope["method"] not in ("GET", "HEAD"):
@@ -215,13 +201,19 @@ def create_app(
     client_certificates: bool = False,
     web_config: WebConfigFile | None = None,
     reload: Reload | None = None,
+    services: Sequence[ServiceTarget] = (),
 ) -> App:
     """Return the application that serves what is watched, see `App`.
 
     Without a `web_config` the login and the certificates say who may see the pages.
     """
     fixed = Access(Login(user_and_password), client_certificates)
-    return App(watching, web_config.access if web_config else lambda: fixed, reload=reload)
+    return App(
+        watching,
+        web_config.access if web_config else lambda: fixed,
+        reload=reload,
+        services=services,
+    )
 
 
 async def _is_gone(receive: Receive) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 
 from monitor.analysis.measures import GroupMeasures
 from monitor.analysis.rates import NEVER
+from monitor.answers.clusters import NOT_IN_METADATA
 from monitor.model import Group, Snapshot
 from monitor.ranking import status_word, urgency
 from monitor.state import State
@@ -108,13 +109,7 @@ def overview(state: State) -> Overview:
                 for broker, cause in snapshot.broker_errors.items()
                 if broker in snapshot.brokers
             ),
-            *(
-                (
-                    str(broker),
-                    "not in the cluster's metadata, though partitions have replicas on it",
-                )
-                for broker in sorted(snapshot.missing_brokers)
-            ),
+            *((str(broker), NOT_IN_METADATA) for broker in sorted(snapshot.missing_brokers)),
         ),
         errors=snapshot.errors,
         topics=len(snapshot.topics),

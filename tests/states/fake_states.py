@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from monitor.kafka.questions import GroupCommits
+from monitor.kafka.apis.offset_fetch import GroupCommits
 from tests.states.model import ABSENT, AbsentOr, Between, Number, Right, State
 from tests.unit.monitor.model_cluster import ABORTED, Clock, ModelCluster
 

@@ -33,9 +33,11 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from monitor.commands import main
 from monitor.exposition.series import Level
+from monitor.kafka.apis.metadata import ClusterMetadata
+from monitor.kafka.brokers import Brokers
 from monitor.kafka.collector import Collector, Intervals
-from monitor.kafka.questions import Ask, Brokers, ClusterMetadata
-from monitor.kafka.wire import KafkaWire
+from monitor.kafka.questions import Ask
+from monitor.kafka.transport import KafkaWire
 from monitor.poller import Poller
 from monitor.settings import KafkaSettings
 from monitor.web.app import create_app

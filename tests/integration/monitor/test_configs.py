@@ -9,7 +9,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from monitor.kafka.collector import Collector, Intervals
-from monitor.kafka.wire import KafkaWire
+from monitor.kafka.transport import KafkaWire
 from monitor.model import Snapshot, TopicConfig
 from monitor.settings import KafkaSettings
 from order_services.local.kafka import EmbeddedKafka

@@ -24,10 +24,11 @@ from monitor.analysis.measures import Analyst
 from monitor.exposition.metrics import MONITOR_BROKER_UP
 from monitor.exposition.render import Renderer
 from monitor.exposition.samples import Choice, blocks
+from monitor.kafka.apis.list_offsets import ListOffsets
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.coordinators import GROUPS_TOPIC, partition_of
-from monitor.kafka.questions import Ask, ListOffsets
-from monitor.kafka.wire import KafkaWire
+from monitor.kafka.questions import Ask
+from monitor.kafka.transport import KafkaWire
 from monitor.model import Snapshot
 from monitor.settings import KafkaSettings
 from monitor.state import State

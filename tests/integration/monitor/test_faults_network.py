@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import NewTopic
 
+from monitor.kafka.apis.list_groups import ListGroups
+from monitor.kafka.brokers import UnreachableError
 from monitor.kafka.collector import Collector, Intervals
-from monitor.kafka.questions import Ask, Failure, ListGroups, UnreachableError
-from monitor.kafka.wire import CLIENT_ID, KafkaWire
+from monitor.kafka.connecting import CLIENT_ID
+from monitor.kafka.questions import Ask, Failure
+from monitor.kafka.transport import KafkaWire
 from monitor.model import Broker
 from monitor.settings import KafkaSettings
 from order_services.local.kafka import EmbeddedKafka

@@ -20,12 +20,14 @@ from kafka.protocol.api_header import ResponseClassRegistry
 from kafka.protocol.consumer import ListOffsetsRequest, OffsetFetchRequest
 from kafka.protocol.metadata import FindCoordinatorRequest
 
-from monitor.kafka import messages
-from monitor.kafka.questions import EARLIEST, LATEST, ListOffsets
-from monitor.kafka.wire.apis import offsets_request
-from monitor.kafka.wire.connecting import ClosingSocket
-from monitor.kafka.wire.declared import ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse
-from monitor.kafka.wire.encoded import EncodedRequest
+from monitor.kafka.apis import messages
+from monitor.kafka.apis.describe_groups import (
+    ConsumerGroupDescribeRequest,
+    ConsumerGroupDescribeResponse,
+)
+from monitor.kafka.apis.list_offsets import EARLIEST, LATEST, ListOffsets
+from monitor.kafka.connecting import ClosingSocket
+from monitor.kafka.encoded import EncodedRequest
 from order_services.local.kafka import classpath
 
 OUR_MESSAGES = sorted(
@@ -66,10 +68,10 @@ def test_messages_that_it_lacks_can_be_declared_and_are_found_by_their_api_key()
 def test_an_encoded_request_is_byte_for_byte_what_kafka_python_would_send() -> None:
     question = ListOffsets({"t": {0: LATEST, 1: EARLIEST}, "ü": {7: 1_700_000_000_000}})
     for version in range(1, ListOffsetsRequest.max_version + 1):
-        theirs = offsets_request(question)
+        theirs = question.message()
         theirs.API_VERSION = version
         theirs.with_header(correlation_id=5, client_id="c")
-        body = offsets_request(question).encode(version=version)
+        body = question.message().encode(version=version)
         ours = EncodedRequest(ListOffsetsRequest, version, body)
         ours.with_header(correlation_id=5, client_id="c")
         assert ours.encode(framed=True, header=True) == theirs.encode(framed=True, header=True)

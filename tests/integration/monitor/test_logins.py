@@ -17,8 +17,9 @@ from click.testing import CliRunner
 from pydantic import SecretStr
 
 from monitor.commands import main
-from monitor.kafka.questions import Ask, ListGroups
-from monitor.kafka.wire import KafkaWire
+from monitor.kafka.apis.list_groups import ListGroups
+from monitor.kafka.questions import Ask
+from monitor.kafka.transport import KafkaWire
 from monitor.settings import KafkaSettings
 from order_services.local.kafka import EmbeddedKafka
 from order_services.local.ports import LOOPBACK

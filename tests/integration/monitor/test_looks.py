@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,9 @@ from confluent_kafka.admin import (
 )
 from kafka.protocol.consumer import FetchRequest
 
-from monitor.kafka import fetch
+from monitor.kafka.apis import fetch
 from monitor.kafka.collector import Collector, Intervals
-from monitor.kafka.wire import KafkaWire
+from monitor.kafka.transport import KafkaWire
 from monitor.model import LogLook
 from monitor.settings import KafkaSettings
 from order_services.local.kafka import EmbeddedKafka
@@ -219,19 +219,15 @@ def test_a_reply_has_one_whole_batch_at_most_however_large_and_tells_of_all_part
     collector = logs.collector
     collector.poll()
     received = []
-    decoder = fetch.fetch_decoder
+    read = fetch.LookAtLogs.read
 
-    def counting(version: int, wanted: Any) -> Any:
-        decode = decoder(version, wanted)
-
-        def decode_counted(data: bytes, at: int) -> Any:
-            received.append(len(data))
-            return decode(data, at)
-
-        return decode_counted
+    def counting(question: fetch.LookAtLogs, replies: Sequence[Any]) -> Any:
+        parts = [part for topic in replies[0].responses for part in topic.partitions]
+        received.append(sum(len(part.records or b"") for part in parts))
+        return read(question, replies)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fetch, "fetch_decoder", counting)
+        patch.setattr(fetch.LookAtLogs, "read", counting)
         found: dict[int, LogLook] = {}
         wanted = dict.fromkeys(range(5), 0)
         while wanted:

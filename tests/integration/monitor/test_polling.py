@@ -12,10 +12,10 @@ import pytest
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from monitor.kafka.brokers import UnreachableError
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.coordinators import GROUPS_TOPIC
-from monitor.kafka.questions import UnreachableError
-from monitor.kafka.wire import KafkaWire
+from monitor.kafka.transport import KafkaWire
 from monitor.model import ANSWERED, Refused, Snapshot
 from monitor.settings import KafkaSettings
 from order_services.local.kafka import EmbeddedKafka
@@ -220,7 +220,7 @@ def test_a_reply_that_is_larger_than_a_client_takes_is_asked_for_in_parts(
     commit(
         kafka, groups[8], *(TopicPartition(topic, index, 2, metadata[:2_900]) for index in (0, 1))
     )
-    monkeypatch.setattr("monitor.kafka.wire.connecting.MAX_REPLY_BYTES", 5_000)
+    monkeypatch.setattr("monitor.kafka.connecting.MAX_REPLY_BYTES", 5_000)
     wire = KafkaWire(KafkaSettings(bootstrap_servers=(kafka.bootstrap_servers,)))
     try:
         collector = Collector(
@@ -249,8 +249,8 @@ def test_an_old_broker_gets_one_request_per_group_and_the_same_numbers(
     fill(kafka, topic, groups[0])
     commit(kafka, groups[1], TopicPartition(topic, 1, 3))
     # the versions that a broker of Kafka 2.8 offers
-    options = "monitor.kafka.wire.client.connection_options"
-    from monitor.kafka.wire.connecting import connection_options  # noqa: PLC0415
+    options = "monitor.kafka.transport.connection_options"
+    from monitor.kafka.connecting import connection_options  # noqa: PLC0415
 
     monkeypatch.setattr(options, lambda s: connection_options(s) | {"api_version": (2, 8)})
     wire = KafkaWire(KafkaSettings(bootstrap_servers=(kafka.bootstrap_servers,)))

@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from monitor.analysis.measures import Analyst, GroupMeasures
 from monitor.kafka.collector import Collector, Intervals
-from monitor.kafka.wire import KafkaWire
+from monitor.kafka.transport import KafkaWire
 from monitor.settings import KafkaSettings
 from order_services.local.kafka import EmbeddedKafka
 from tests.support import foreign

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import pytest
 from pydantic import SecretStr
 
+from monitor.kafka.apis.list_groups import ListGroups
+from monitor.kafka.brokers import UnreachableError
 from monitor.kafka.collector import Collector, Intervals
-from monitor.kafka.questions import Ask, ListGroups, UnreachableError
-from monitor.kafka.wire import KafkaWire
+from monitor.kafka.questions import Ask
+from monitor.kafka.transport import KafkaWire
 from monitor.model import Broker
 from monitor.settings import KafkaSettings
 from order_services.local.kafka import EmbeddedKafka

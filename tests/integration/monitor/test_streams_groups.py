@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from monitor.analysis.lag import lag_of_group
 from monitor.kafka.collector import Collector, Intervals
-from monitor.kafka.wire import KafkaWire
+from monitor.kafka.transport import KafkaWire
 from monitor.model import STREAMS, Snapshot
 from monitor.settings import KafkaSettings
 from order_services.local.kafka import EmbeddedKafka

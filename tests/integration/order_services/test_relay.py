@@ -11,10 +11,11 @@ from confluent_kafka import Consumer, TopicPartition
 from order_services.domain import topics
 from order_services.local.ports import free_port
 from order_services.messaging.lanes import partition_of
-from order_services.messaging.publishing import Reports, Row
+from order_services.messaging.publishing import Reports
 from order_services.messaging.relay import SUSPECTS_PER_CYCLE, PublishError, Relay
 from order_services.operations import topic_admin
 from order_services.storage.outbox import Message, write, write_messages
+from order_services.storage.outbox_slice import Row
 from tests.integration.order_services.conftest import Lab, order_created
 from tests.support.cluster import Cluster
 from tests.support.waiting import wait_for

@@ -7,34 +7,26 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from monitor.kafka.coordinators import GROUPS_TOPIC, partition_of
-from monitor.kafka.questions import (
-    GRACE_S,
-    LATEST,
-    Ask,
-    ClusterMetadata,
+from monitor.kafka.apis.describe_cluster import DescribeOwnRights
+from monitor.kafka.apis.describe_configs import DescribeTopicConfigs
+from monitor.kafka.apis.describe_groups import (
     DescribeClassicGroups,
     DescribeConsumerGroups,
     DescribedGroup,
-    DescribeLogDirs,
-    DescribeOwnRights,
     DescribeShareGroups,
     DescribeStreamsGroups,
-    DescribeTopicConfigs,
-    Failure,
-    FetchCommits,
-    FetchShareOffsets,
-    FindCoordinators,
-    FoundLooks,
-    FoundOffsets,
-    GroupCommits,
-    ListedGroup,
-    ListGroups,
-    ListOffsets,
-    LookAtLogs,
-    Metadata,
-    UnreachableError,
 )
+from monitor.kafka.apis.describe_log_dirs import DescribeLogDirs
+from monitor.kafka.apis.fetch import FoundLooks, LookAtLogs
+from monitor.kafka.apis.find_coordinator import FindCoordinators
+from monitor.kafka.apis.list_groups import ListedGroup, ListGroups
+from monitor.kafka.apis.list_offsets import LATEST, FoundOffsets, ListOffsets
+from monitor.kafka.apis.metadata import ClusterMetadata, Metadata
+from monitor.kafka.apis.offset_fetch import FetchCommits, GroupCommits
+from monitor.kafka.apis.share_offsets import FetchShareOffsets
+from monitor.kafka.brokers import GRACE_S, UnreachableError
+from monitor.kafka.coordinators import GROUPS_TOPIC, partition_of
+from monitor.kafka.questions import Ask, Failure
 from monitor.model import Broker, LogLook, Partition, Topic, TopicConfig
 
 
@@ -112,7 +104,11 @@ class FakeBrokers:
             elif (name := type(ask.question).__name__) in self.refusing:
                 ask.failure = Failure(f"{name} refused")
             else:
-                ask.answer = self._answer(ask.broker, ask.question)
+                answer = self.answer_or_failure(ask.broker, ask.question)
+                if isinstance(answer, Failure):
+                    ask.failure = answer
+                else:
+                    ask.answer = answer
                 ask.answered_at = begun + latency
         self.now += max(awaited, default=0.0)
 
@@ -153,6 +149,10 @@ class FakeBrokers:
                 for name, topic in self.topics.items()
             },
         )
+
+    def answer_or_failure(self, broker: int, question: Any) -> Any:
+        """Return what a broker that is up says; a test may have it fail."""
+        return self._answer(broker, question)
 
     def _answer(self, broker: int, question: Any) -> Any:
         answer: Any

@@ -12,22 +12,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from monitor.kafka.apis.describe_groups import DescribedGroup
+from monitor.kafka.apis.fetch import FoundLooks, LookAtLogs
+from monitor.kafka.apis.list_groups import ListedGroup
+from monitor.kafka.apis.list_offsets import EARLIEST, LATEST, FoundOffsets, ListOffsets
+from monitor.kafka.apis.metadata import ClusterMetadata
+from monitor.kafka.apis.offset_fetch import GroupCommits
+from monitor.kafka.brokers import UnreachableError
 from monitor.kafka.coordinators import GROUPS_TOPIC, partition_of
-from monitor.kafka.questions import (
-    EARLIEST,
-    LATEST,
-    Ask,
-    ClusterMetadata,
-    DescribedGroup,
-    Failure,
-    FoundLooks,
-    FoundOffsets,
-    GroupCommits,
-    ListedGroup,
-    ListOffsets,
-    LookAtLogs,
-    UnreachableError,
-)
+from monitor.kafka.questions import Ask, Failure
 from monitor.model import CLASSIC, Broker, LogLook, Member, Partition, Topic, TopicConfig
 
 DATA: Final = "data"

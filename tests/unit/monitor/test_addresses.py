@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from monitor.kafka.apis.metadata import ClusterMetadata
+from monitor.kafka.brokers import UnreachableError
 from monitor.kafka.collector import Collector, Intervals
-from monitor.kafka.questions import ClusterMetadata, UnreachableError
 from monitor.model import Broker
 from tests.unit.monitor.fake_brokers import FakeBrokers
 

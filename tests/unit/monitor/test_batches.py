@@ -10,18 +10,16 @@ from typing import Any
 
 import pytest
 
-from monitor.kafka.batches import MAX_GROUPS, MEANT_BYTES, Batches
-from monitor.kafka.collector import Collector, Intervals
-from monitor.kafka.questions import (
-    Ask,
+from monitor.kafka.apis.describe_groups import (
     DescribeClassicGroups,
     DescribedGroup,
-    Failure,
-    FetchCommits,
-    GroupCommits,
-    ListedGroup,
+    decode_assignment,
 )
-from monitor.kafka.replies import decode_assignment
+from monitor.kafka.apis.list_groups import ListedGroup
+from monitor.kafka.apis.offset_fetch import FetchCommits, GroupCommits
+from monitor.kafka.batches import MAX_GROUPS, MAX_UNDER_WAY, MEANT_BYTES, Batches
+from monitor.kafka.collector import Collector, Intervals
+from monitor.kafka.questions import Ask, Failure
 from monitor.model import ANSWERED, CLASSIC, Refused
 from tests.unit.monitor.fake_brokers import FakeBrokers
 
@@ -82,6 +80,15 @@ def test_unknown_groups_are_asked_about_in_small_batches_which_grow_with_what_is
     brokers.batches.clear()
     collector.poll()
     assert brokers.batches == [4_000]
+
+
+def test_no_broker_has_many_replies_under_way_at_once_and_nobody_is_left_out() -> None:
+    brokers = groups(4_000)
+    found = Collector(brokers, Intervals()).poll().groups
+    assert all(group.commits == {"t": {0: 1}} for group in found.values())
+    rounds = [sum(broker == 1 for broker, _ in asked) for asked in brokers.asked]
+    assert max(rounds) == MAX_UNDER_WAY
+    assert sum(rounds) > 25
 
 
 def test_a_reply_that_is_too_large_is_asked_for_in_parts_in_the_same_poll_and_remembered() -> None:

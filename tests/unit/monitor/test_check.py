@@ -8,7 +8,8 @@ import time
 import pytest
 
 from monitor.commands import watching
-from monitor.kafka.questions import GroupCommits, ListedGroup
+from monitor.kafka.apis.list_groups import ListedGroup
+from monitor.kafka.apis.offset_fetch import GroupCommits
 from monitor.model import CLASSIC
 from tests.unit.monitor.fake_brokers import FakeBrokers
 from tests.unit.monitor.test_cli import Watched, run

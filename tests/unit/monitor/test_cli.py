@@ -13,7 +13,8 @@ from click.testing import CliRunner, Result
 
 from monitor.analysis.measures import Analyst, GroupMeasures
 from monitor.commands import main, report, watching
-from monitor.kafka.questions import GroupCommits, ListedGroup
+from monitor.kafka.apis.list_groups import ListedGroup
+from monitor.kafka.apis.offset_fetch import GroupCommits
 from monitor.model import CLASSIC, Group, Member, Offsets, Partition, Snapshot, Topic
 from tests.unit.monitor.fake_brokers import FakeBrokers
 
@@ -64,7 +65,7 @@ def test_a_narrow_terminal_gets_lines_that_fit() -> None:
 
 def test_json_and_csv_hold_everything_uncut() -> None:
     found = report.reports(snapshot(), measured())
-    answer = json.loads(report.as_json(snapshot(), found))
+    answer = json.loads(report.as_json("c", snapshot(), measured()))
     payments = next(group for group in answer["groups"] if group["group"] == "payments")
     assert payments["total_lag"] == 6
     assert [row["lag"] for row in payments["partitions"]] == [None, 6, None]

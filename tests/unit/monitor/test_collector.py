@@ -6,17 +6,13 @@ from typing import Any
 
 import pytest
 
+from monitor.kafka.apis.describe_groups import DescribedGroup
+from monitor.kafka.apis.list_groups import ListedGroup
+from monitor.kafka.apis.list_offsets import EARLIEST, FoundOffsets, ListOffsets
+from monitor.kafka.apis.offset_fetch import GroupCommits
+from monitor.kafka.brokers import UnreachableError
 from monitor.kafka.collector import Collector, Intervals
-from monitor.kafka.questions import (
-    EARLIEST,
-    Ask,
-    DescribedGroup,
-    FoundOffsets,
-    GroupCommits,
-    ListedGroup,
-    ListOffsets,
-    UnreachableError,
-)
+from monitor.kafka.questions import Ask
 from monitor.model import (
     CLASSIC,
     CONSUMER,

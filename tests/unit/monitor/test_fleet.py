@@ -15,8 +15,9 @@ from monitor.configuration import Configuration, Watched, read_configuration
 from monitor.exposition import process
 from monitor.exposition.series import Block
 from monitor.fleet import Fleet, Watch
+from monitor.kafka.apis.list_groups import ListedGroup
+from monitor.kafka.apis.offset_fetch import GroupCommits
 from monitor.kafka.collector import Collector, Intervals
-from monitor.kafka.questions import GroupCommits, ListedGroup
 from monitor.model import CLASSIC
 from monitor.poller import Poller
 from monitor.web.app import create_app

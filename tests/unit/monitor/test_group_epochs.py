@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from monitor.analysis.measures import Analyst
+from monitor.kafka.apis.describe_groups import DescribedGroup
+from monitor.kafka.apis.list_groups import ListedGroup
+from monitor.kafka.apis.offset_fetch import GroupCommits
 from monitor.kafka.collector import Collector, Intervals
-from monitor.kafka.questions import DescribedGroup, GroupCommits, ListedGroup
 from monitor.model import CLASSIC, CONSUMER, SHARE, STREAMS, Member
 from tests.unit.monitor.fake_brokers import FakeBrokers
 

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from monitor.analysis.activity import MOVES_OF_A_CONSUMER
 from monitor.exposition.catalogue import CHOICES
+from monitor.kafka.apis.describe_groups import DescribedGroup
+from monitor.kafka.apis.list_groups import ListedGroup
+from monitor.kafka.apis.offset_fetch import GroupCommits
 from monitor.kafka.collector import Collector, Intervals
-from monitor.kafka.questions import DescribedGroup, GroupCommits, ListedGroup
 from monitor.model import CLASSIC, Member
 from monitor.poller import Poller
 from monitor.web.overview import overview

@@ -17,8 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from monitor.exposition.catalogue import ALWAYS, DEFAULT_FAMILIES
 from monitor.exposition.render import Renderer
+from monitor.kafka.apis.offset_fetch import GroupCommits
 from monitor.kafka.collector import Collector, Intervals
-from monitor.kafka.questions import GroupCommits
 from monitor.poller import Poller
 from tests.states.model import Samples, parse
 from tests.unit.monitor.model_cluster import (

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from monitor.kafka.apis.describe_groups import DescribedGroup
+from monitor.kafka.apis.list_groups import ListedGroup
+from monitor.kafka.apis.offset_fetch import GroupCommits
 from monitor.kafka.collector import Collector, Intervals
-from monitor.kafka.questions import DescribedGroup, GroupCommits, ListedGroup
 from monitor.model import CLASSIC, Member, Partition, Topic, TopicConfig
 from tests.unit.monitor.fake_brokers import FakeBrokers
 

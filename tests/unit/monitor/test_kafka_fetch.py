@@ -9,8 +9,7 @@ import pytest
 from kafka.protocol.consumer import FetchResponse
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
-from monitor.kafka.compact import Decoded
-from monitor.kafka.fetch import FETCH_VERSIONS, fetch_decoder, look
+from monitor.kafka.apis.fetch import FETCH_VERSIONS, FoundLooks, LookAtLogs, look
 from monitor.kafka.questions import Failure
 from monitor.model import LogLook
 
@@ -156,8 +155,8 @@ def test_messages_of_older_formats_are_readable() -> None:
     assert look(old_message(9, compressed=True), 5, []) == (5, 10)
 
 
-def reply(version: int, partitions: dict[int, Any], error: int = 0) -> bytes:
-    """Return the body of a reply, encoded by kafka-python."""
+def reply(version: int, partitions: dict[int, Any], error: int = 0) -> Any:
+    """Return a reply as it comes off the wire."""
     topic = FetchResponse.FetchableTopicResponse
     part = topic.PartitionData
     told = FetchResponse(
@@ -189,13 +188,19 @@ def reply(version: int, partitions: dict[int, Any], error: int = 0) -> bytes:
         ],
         node_endpoints=[],
     )
-    return bytes(told.encode(version=version))
+    return FetchResponse.decode(told.encode(version=version), version=version)
+
+
+def read(told: Any, wanted: dict[str, dict[int, int]]) -> FoundLooks:
+    found = LookAtLogs(wanted).read([told])
+    assert not isinstance(found, Failure)
+    return found
 
 
 @pytest.mark.parametrize("version", FETCH_VERSIONS)
 def test_each_version_of_the_reply_is_read(version: int) -> None:
     aborted = batch(5, [5], producer=7, transactional=True) + marker(6, 7, commit=False)
-    data = reply(
+    told = reply(
         version,
         {
             0: {"records": aborted, "aborted": [(5, 7)]},
@@ -206,10 +211,9 @@ def test_each_version_of_the_reply_is_read(version: int) -> None:
         },
     )
     wanted = {"t": {0: 5, 1: 8, 2: 0, 3: 100, 4: 100}}
-    found = fetch_decoder(version, wanted)(b"head" + data, 4)
-    assert found.throttle_time_ms == 12
-    assert not isinstance(found.answer, Failure)
-    assert found.answer.looks == {
+    assert told.throttle_time_ms == 12
+    found = read(told, wanted)
+    assert found.looks == {
         "t": {
             0: LogLook(None, 7, 90),
             1: LogLook(8, 9, 90),
@@ -217,26 +221,17 @@ def test_each_version_of_the_reply_is_read(version: int) -> None:
             4: LogLook(None, 100, 100),
         }
     }
-    assert found.answer.errors == {"t": {2: "TOPIC_AUTHORIZATION_FAILED"}}
-    assert not found.answer.leader_moved
+    assert found.errors == {"t": {2: "TOPIC_AUTHORIZATION_FAILED"}}
+    assert not found.leader_moved
 
 
 @pytest.mark.parametrize("version", [4, 12])
 def test_a_leader_that_moved_is_noticed(version: int) -> None:
-    found = fetch_decoder(version, {"t": {0: 0}})(reply(version, {0: {"error": 6}}), 0)
-    assert not isinstance(found.answer, Failure)
-    assert found.answer.leader_moved
-    assert found.answer.looks == {}
+    found = read(reply(version, {0: {"error": 6}}), {"t": {0: 0}})
+    assert found.leader_moved
+    assert found.looks == {}
 
 
 def test_a_reply_that_is_refused_whole_is_a_failure() -> None:
-    found = fetch_decoder(12, {"t": {0: 0}})(reply(12, {}, error=29), 0)
-    assert found == Decoded(Failure("Fetch: TOPIC_AUTHORIZATION_FAILED"), 12)
-
-
-@pytest.mark.parametrize("version", [4, 12])
-def test_a_reply_that_ends_too_early_is_an_error(version: int) -> None:
-    data = reply(version, {0: {"records": batch(0, [0])}})
-    for size in range(len(data) - 1):
-        with pytest.raises(ValueError, match="ends too early"):
-            fetch_decoder(version, {"t": {0: 0}})(data[:size], 0)
+    found = LookAtLogs({"t": {0: 0}}).read([reply(12, {}, error=29)])
+    assert found == Failure("Fetch: TOPIC_AUTHORIZATION_FAILED")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from kafka import errors
 
-from monitor.kafka.wire.logins import FIRST_WAIT_S, MAX_WAIT_S, Logins
+from monitor.kafka.logins import FIRST_WAIT_S, MAX_WAIT_S, Logins
 
 ADDRESS = ("one", 9092)
 

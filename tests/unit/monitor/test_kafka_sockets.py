@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from monitor.kafka.wire.connecting import ClosingSocket, connection_options
+from monitor.kafka.connecting import ClosingSocket, connection_options
 from monitor.settings import KafkaSettings
 
 TLS = Path(__file__).parents[2] / "support" / "tls"

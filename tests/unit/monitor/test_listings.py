@@ -10,18 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from monitor.kafka.apis.describe_groups import DescribedGroup
+from monitor.kafka.apis.list_groups import ListedGroup, ListGroups
+from monitor.kafka.apis.metadata import ClusterMetadata
+from monitor.kafka.apis.offset_fetch import GroupCommits
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.exchange import Exchange
 from monitor.kafka.groups import STARTING_S
 from monitor.kafka.listings import read_lists
-from monitor.kafka.questions import (
-    Ask,
-    ClusterMetadata,
-    DescribedGroup,
-    GroupCommits,
-    ListedGroup,
-    ListGroups,
-)
+from monitor.kafka.questions import Ask
 from monitor.model import (
     ANSWERED,
     CLASSIC,

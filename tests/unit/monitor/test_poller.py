@@ -17,8 +17,10 @@ from monitor.exposition import burrow, kminion, lag_exporter
 from monitor.exposition.catalogue import CHOICES
 from monitor.exposition.metrics import BROKERS
 from monitor.exposition.series import Block
+from monitor.kafka.apis.list_groups import ListedGroup
+from monitor.kafka.apis.offset_fetch import GroupCommits
 from monitor.kafka.collector import Collector, Intervals
-from monitor.kafka.questions import Ask, GroupCommits, ListedGroup
+from monitor.kafka.questions import Ask
 from monitor.model import (
     CLASSIC,
     Broker,
@@ -58,7 +60,7 @@ class Brokers(FakeBrokers):
         super().ask(asks, timeout_s, not_awaited)
 
     def _break(self, name: str) -> None:
-        if name in self.broken:
+        if name in self.broken or "all" in self.broken:
             raise IndexError("secret-of-a-server")
 
     def _name(self, ask: Ask[Any]) -> str:
@@ -135,17 +137,11 @@ def poll_on(poller: Poller, clock: Clock, seconds: float = 15) -> Samples:
 # -- a poll that fails as a whole -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", ["Metadata", "ListGroups", "FetchCommits", "ListOffsets"])
-def test_a_poll_that_fails_is_published_and_what_is_old_leaves_the_page(step: str) -> None:
+def test_a_poll_that_fails_is_published_and_what_is_old_leaves_the_page() -> None:
     brokers, poller, clock = make()
     poller.poll()
-    brokers.broken = {step}
-    clock.now += 50  # the metadata are due soon
-    poller.poll()
-    clock.now -= 35
-    found = poll_on(poller, clock, 15)
-    if step == "Metadata":
-        found = poll_on(poller, clock, 31)
+    brokers.broken = {"all"}
+    found = poll_on(poller, clock)
     assert value(found, "kafka_monitor_up", cluster="cluster") == 0
     (cause,) = causes(found)
     assert cause.startswith("the monitor failed: IndexError at ")
@@ -167,7 +163,28 @@ def test_a_poll_that_fails_is_published_and_what_is_old_leaves_the_page(step: st
     assert poller.unready_reason() is None
 
 
-@pytest.mark.parametrize("step", ["find_cluster", "ListGroups", "ListOffsets"])
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [("Metadata", {"metadata"}), ("ListGroups", {"groups"}), ("ListOffsets", {"log_ends"})],
+)
+def test_a_step_that_fails_costs_its_figures_only_and_what_is_old_of_them_leaves_the_page(
+    step: str, told: set[str]
+) -> None:
+    brokers, poller, clock = make()
+    poller.poll()
+    brokers.broken = {step}
+    found = poll_on(poller, clock, 61)  # metadata and log starts are due
+    assert value(found, "kafka_monitor_up", cluster="cluster") == 1
+    assert causes(found) == []
+    assert {of for of, _ in internal_errors(found)} >= told
+    assert (lag(found) is None) == (step != "Metadata")
+    assert value(found, "kafka_topic_partitions", topic="t") == 2
+    brokers.broken = set()
+    found = poll_on(poller, clock)
+    assert (lag(found), internal_errors(found)) == (6, set())
+
+
+@pytest.mark.parametrize("step", ["find_cluster", "all"])
 def test_a_first_poll_that_fails_says_why(step: str) -> None:
     brokers, poller, _ = make()
     brokers.broken = {step}
@@ -182,12 +199,17 @@ def test_a_first_poll_that_fails_says_why(step: str) -> None:
 def test_the_log_tells_of_a_failing_poll_once() -> None:
     brokers, poller, clock = make()
     poller.poll()
-    brokers.broken = {"ListGroups"}
+    brokers.broken = {"all"}
     with capture_logs() as logs:
         for _ in range(5):
-            poll_on(poller, clock)
+            poll_on(poller, clock, 61)
     told = [line["event"] for line in logs if line["log_level"] == "error"]
-    assert told == ["a fault of the monitor's own", "polls fail"]
+    steps = [line["step"] for line in logs if line.get("event") == "a part failed"]
+    assert len(steps) == len(set(steps)) > 3
+    assert [event for event in told if event != "a part failed"] == [
+        "a fault of the monitor's own",
+        "polls fail",
+    ]
 
 
 def test_an_analysis_that_fails_as_a_whole_is_a_failed_poll(

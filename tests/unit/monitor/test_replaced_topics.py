@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from monitor.kafka.apis.list_offsets import EARLIEST, FoundOffsets, ListOffsets
 from monitor.kafka.collector import Collector, Intervals
-from monitor.kafka.questions import EARLIEST, FoundOffsets, ListOffsets
 from monitor.model import Partition, Snapshot, Topic
 from tests.unit.monitor.fake_brokers import FakeBrokers
 

@@ -24,7 +24,8 @@ PROGRAM = """
 import time
 import monitor.commands.watching as watching
 from monitor.commands import main
-from monitor.kafka.questions import GroupCommits, ListedGroup
+from monitor.kafka.apis.offset_fetch import GroupCommits
+from monitor.kafka.apis.list_groups import ListedGroup
 from tests.unit.monitor.fake_brokers import FakeBrokers
 brokers = FakeBrokers(
     groups={1: [ListedGroup("a", "classic", "Empty", "consumer")]},

@@ -76,7 +76,7 @@ def test_a_password_in_clear_text_is_refused_but_not_on_this_machine(
 def test_a_certificate_that_is_none_is_refused_before_anything_is_sent(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from monitor.kafka.wire.connecting import OptionsError, connection_options  # noqa: PLC0415
+    from monitor.kafka.connecting import OptionsError, connection_options  # noqa: PLC0415
 
     (tmp_path / "ca.pem").write_text("no certificate")
     monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SSL")

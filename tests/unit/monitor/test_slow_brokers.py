@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from monitor.kafka.apis.list_groups import ListedGroup
+from monitor.kafka.apis.offset_fetch import GroupCommits
 from monitor.kafka.collector import Collector, Intervals
-from monitor.kafka.questions import GroupCommits, ListedGroup
 from monitor.model import CLASSIC
 from tests.unit.monitor.fake_brokers import FakeBrokers
 

@@ -17,8 +17,8 @@ from click.testing import CliRunner
 
 from monitor.client_properties import read_client_properties
 from monitor.commands import main
-from monitor.kafka.wire import tokens
-from monitor.kafka.wire.tokens import Expiring, MskIam, Renewed, TokenError, of_settings
+from monitor.kafka import tokens
+from monitor.kafka.tokens import Expiring, MskIam, Renewed, TokenError, of_settings
 from monitor.settings import KafkaSettings, SettingsError
 
 HOST = "b-1.demo.abc123.c2.kafka.eu-west-1.amazonaws.com"
@@ -225,7 +225,7 @@ def test_what_cannot_log_in_is_refused_with_the_reason(
 def test_without_its_library_the_login_of_msk_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("monitor.kafka.wire.connecting.has_botocore", lambda: False)
+    monkeypatch.setattr("monitor.kafka.connecting.has_botocore", lambda: False)
     assert tokens.has_botocore()
     environment = {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_MECHANISM": "AWS_MSK_IAM"}
     result = CliRunner().invoke(main, ["lag"], env=environment)

@@ -9,8 +9,9 @@ from structlog.testing import capture_logs
 import monitor.web.overview
 import monitor.web.pages
 from monitor.analysis.measures import Analyst
+from monitor.kafka.apis.list_groups import ListedGroup
+from monitor.kafka.apis.offset_fetch import GroupCommits
 from monitor.kafka.collector import Collector, Intervals
-from monitor.kafka.questions import GroupCommits, ListedGroup
 from monitor.model import CLASSIC, Group, Offsets, Snapshot
 from monitor.poller import Poller
 from monitor.state import State

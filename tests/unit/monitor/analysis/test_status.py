@@ -14,7 +14,6 @@ from monitor.analysis.status import (
     Status,
     StatusRules,
     group_status,
-    partition_statuses,
     window_status,
 )
 from monitor.analysis.windows import NO_LAG_KNOWN, CommitWindow, CommitWindows, EndWindows
@@ -287,12 +286,6 @@ def test_the_group_is_as_bad_as_its_worst_partition_capped_to_err() -> None:
     assert {p.partition: p.status for p in found.partitions} == {1: Status.WARN, 2: Status.STOP}
     assert found.partition_count == 3
     assert found.complete == 1.0
-    every = partition_statuses(
-        "g", {"t": {0: 11, 1: 11, 2: 40}}, {"t": {0: 11, 1: 32, 2: 50}}, polls.commits, found
-    )
-    assert [p.status for p in every] == [Status.OK, Status.WARN, Status.STOP]
-    assert every[0].end is not None
-    assert every[0].end.offset == 11
 
 
 def test_warn_alone_makes_the_group_warn() -> None:

@@ -1,0 +1,256 @@
+"""DescribeGroups and its three younger kin: state and members of groups, by the type of group."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, Final
+
+from kafka.protocol.admin import DescribeGroupsRequest
+from kafka.protocol.api_message import ApiMessage
+
+from monitor.kafka.apis import messages
+from monitor.kafka.apis.error_codes import error_name
+from monitor.kafka.questions import Question, VersionOf
+from monitor.model import Assignment, Member
+
+# What kafka-python lacks is declared from the broker's own schemas; replies are found by their API
+# key in its registry.
+
+
+class ConsumerGroupDescribeRequest(ApiMessage, load_json=messages):  # type: ignore[misc,call-arg]  # untyped base
+    """KIP-848's description of groups."""
+
+
+class ConsumerGroupDescribeResponse(ApiMessage, load_json=messages):  # type: ignore[misc,call-arg]  # untyped base
+    """The reply to it."""
+
+
+class ShareGroupDescribeRequest(ApiMessage, load_json=messages):  # type: ignore[misc,call-arg]  # untyped base
+    """KIP-932's description of groups."""
+
+
+class ShareGroupDescribeResponse(ApiMessage, load_json=messages):  # type: ignore[misc,call-arg]  # untyped base
+    """The reply to it."""
+
+
+class StreamsGroupDescribeRequest(ApiMessage, load_json=messages):  # type: ignore[misc,call-arg]  # untyped base
+    """KIP-1071's description of groups."""
+
+
+class StreamsGroupDescribeResponse(ApiMessage, load_json=messages):  # type: ignore[misc,call-arg]  # untyped base
+    """The reply to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedGroup:
+    """A group's description, or its own error."""
+
+    state: str | None = None
+    assignor: str | None = None
+    epoch: int | None = None
+    members: tuple[Member, ...] | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _DescribeGroups(Question[dict[str, DescribedGroup]]):
+    """State and members of groups."""
+
+    groups: Sequence[str]
+
+    def read(self, replies: Sequence[Any]) -> dict[str, DescribedGroup]:
+        """Read each group's description, or its error."""
+        (reply,) = replies
+        return {
+            group.group_id: DescribedGroup(error=error_name(group.error_code))
+            if group.error_code
+            else self._read_group(group)
+            for group in reply.groups
+        }
+
+    def _read_group(self, group: Any) -> DescribedGroup:
+        raise NotImplementedError
+
+
+class DescribeClassicGroups(_DescribeGroups):
+    """Of groups of the classic protocol."""
+
+    __slots__ = ()
+
+    def requests(self, version_of: VersionOf) -> list[Any]:  # noqa: ARG002  # any version will do
+        """Return one request for all groups."""
+        return [
+            DescribeGroupsRequest(groups=list(self.groups), include_authorized_operations=False)
+        ]
+
+    def _read_group(self, group: Any) -> DescribedGroup:
+        return DescribedGroup(
+            state=group.group_state or None,
+            assignor=group.protocol_data or None,
+            members=tuple(
+                Member(
+                    id=member.member_id,
+                    client_id=member.client_id,
+                    host=member.client_host,
+                    instance_id=member.group_instance_id,
+                    # other protocol types (Connect's workers) put something else in these bytes
+                    assignment=decode_assignment(bytes(member.member_assignment))
+                    if group.protocol_type == "consumer"
+                    else {},
+                )
+                for member in group.members
+            ),
+        )
+
+
+class _DescribeNewerGroups(_DescribeGroups):
+    """Of groups of a newer type: the requests of all have the same form."""
+
+    __slots__ = ()
+    request: ClassVar[Any]
+
+    def requests(self, version_of: VersionOf) -> list[Any]:  # noqa: ARG002  # any version will do
+        """Return one request for all groups."""
+        return [self.request(group_ids=list(self.groups), include_authorized_operations=False)]
+
+
+class DescribeConsumerGroups(_DescribeNewerGroups):
+    """Of groups of the consumer protocol (KIP-848)."""
+
+    __slots__ = ()
+    request = ConsumerGroupDescribeRequest
+
+    def _read_group(self, group: Any) -> DescribedGroup:
+        return DescribedGroup(
+            state=group.group_state or None,
+            assignor=group.assignor_name or None,
+            epoch=group.group_epoch,
+            members=tuple(
+                Member(
+                    id=member.member_id,
+                    client_id=member.client_id,
+                    host=member.client_host,
+                    instance_id=member.instance_id,
+                    assignment=_named_assignment(member.assignment),
+                    target=_named_assignment(member.target_assignment),
+                    epoch=member.member_epoch,
+                )
+                for member in group.members
+            ),
+        )
+
+
+class DescribeShareGroups(_DescribeNewerGroups):
+    """Of share groups (KIP-932); members share partitions, so that several hold the same."""
+
+    __slots__ = ()
+    request = ShareGroupDescribeRequest
+
+    def _read_group(self, group: Any) -> DescribedGroup:
+        return DescribedGroup(
+            state=group.group_state or None,
+            assignor=group.assignor_name or None,
+            epoch=group.group_epoch,
+            members=tuple(
+                Member(
+                    id=member.member_id,
+                    client_id=member.client_id,
+                    host=member.client_host,
+                    assignment=_named_assignment(member.assignment),
+                    epoch=member.member_epoch,
+                )
+                for member in group.members
+            ),
+        )
+
+
+class DescribeStreamsGroups(_DescribeNewerGroups):
+    """Of streams groups (KIP-1071); a member holds what its active tasks read.
+
+    Standby and warm-up tasks read changelogs only. Task n of a subtopology reads partition n of
+    each of its source topics.
+    """
+
+    __slots__ = ()
+    request = StreamsGroupDescribeRequest
+
+    def _read_group(self, group: Any) -> DescribedGroup:
+        sources = {
+            subtopology.subtopology_id: [
+                *subtopology.source_topics,
+                *(topic.name for topic in subtopology.repartition_source_topics),
+            ]
+            for subtopology in (group.topology.subtopologies if group.topology else None) or ()
+        }
+        return DescribedGroup(
+            state=group.group_state or None,
+            epoch=group.group_epoch,
+            members=tuple(
+                Member(
+                    id=member.member_id,
+                    client_id=member.client_id,
+                    host=member.client_host,
+                    instance_id=member.instance_id,
+                    assignment=_read_by(member.assignment.active_tasks, sources),
+                    target=_read_by(member.target_assignment.active_tasks, sources),
+                    epoch=member.member_epoch,
+                )
+                for member in group.members
+            ),
+        )
+
+
+def _read_by(tasks: Iterable[Any], sources: Mapping[str, Sequence[str]]) -> Assignment:
+    assignment: dict[str, set[int]] = {}
+    for task in tasks:
+        for topic in sources.get(task.subtopology_id, ()):
+            assignment.setdefault(topic, set()).update(task.partitions)
+    return {topic: tuple(sorted(partitions)) for topic, partitions in assignment.items()}
+
+
+# The longest assignment that is cached: 4,096 of them take 2 MB.
+CACHED_BYTES: Final = 512
+
+
+def decode_assignment(data: bytes) -> Assignment:
+    """Decode a classic member's assignment (ConsumerProtocolAssignment, any version).
+
+    Malformed bytes, which a client of its own making may send, give an empty assignment. Short ones
+    are cached, as they stay the same for thousands of polls; Kafka Streams puts 30 kB into a
+    member's, new at every rebalance.
+    """
+    return _cached_assignment(data) if len(data) <= CACHED_BYTES else _decode_assignment(data)
+
+
+@lru_cache(maxsize=4_096)
+def _cached_assignment(data: bytes) -> Assignment:
+    return _decode_assignment(data)
+
+
+def _decode_assignment(data: bytes) -> Assignment:
+    assignment: dict[str, tuple[int, ...]] = {}
+    try:
+        (topics,) = struct.unpack_from(">i", data, 2)  # after the version
+        position = 6
+        for _ in range(topics):
+            (length,) = struct.unpack_from(">h", data, position)
+            position += 2
+            topic = sys.intern(data[position : position + length].decode())
+            position += length
+            (count,) = struct.unpack_from(">i", data, position)
+            position += 4
+            assignment[topic] = tuple(sorted(struct.unpack_from(f">{count}i", data, position)))
+            position += 4 * count
+    except (struct.error, UnicodeDecodeError):
+        return {}
+    return assignment
+
+
+def _named_assignment(assignment: Any) -> Assignment:
+    return {
+        topic.topic_name: tuple(sorted(topic.partitions)) for topic in assignment.topic_partitions
+    }
