@@ -8,7 +8,10 @@ import sys
 def main() -> None:
     """Run the command; exit code 2 where a package that it needs is not installed."""
     try:
-        from order_services.cli import main as run  # noqa: PLC0415  # what may be missing
+        # what it needs may be missing at once, or when a subcommand begins
+        from order_services.cli import main as run  # noqa: PLC0415
+
+        run()
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in {"order_services", "monitor"}:
             raise
@@ -18,4 +21,3 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
-    run()
