@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import structlog
@@ -15,9 +16,11 @@ from monitor import logs
 from monitor.commands import options
 from monitor.commands.watching import collector_of, rules_of
 from monitor.configuration import Watched
-from monitor.exposition import process
+from monitor.exposition.families import process
+from monitor.exposition.series import Level
 from monitor.fleet import Fleet, Watch
 from monitor.memory import keep_heap_small
+from monitor.otlp.settings import EXPORTER, push_interval
 from monitor.poller import Poller
 from monitor.pools.services import ServiceTarget
 from monitor.pools.watch import DatabaseWatch
@@ -26,6 +29,9 @@ from monitor.web.app import create_app
 from monitor.web.server import AddressError, WebServer
 from monitor.web.tls import Certificate, CertificateError, Secures
 from monitor.web.web_config import WebConfigError, WebConfigFile
+
+if TYPE_CHECKING:
+    from monitor.otlp.push import Pusher
 
 _log = structlog.get_logger(__name__)
 
@@ -63,10 +69,15 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
     databases = DatabaseWatch(configuration.databases)
     # of several clusters those that are away cost only themselves
     connects = not wait and len(configuration.clusters) == 1
+    pushing = _pushing(lambda: tuple(fleet.pollers.values()), process_settings.otlp_level)
     fleet = Fleet(
         configuration,
         lambda watched, published: _open(watched, published, connect=connects),
-        own_blocks=lambda: (*databases.blocks(), process.block()),
+        own_blocks=lambda: (
+            *databases.blocks(),
+            process.block(),
+            *([pushing[0].block()] if pushing else ()),
+        ),
         own_failed=databases.failed,
     )
     reloading = threading.Lock()
@@ -107,6 +118,9 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
         raise options.Refusal(str(error)) from None
     databases.start(process_settings.poll_interval)
     fleet.start()
+    if pushing:
+        pusher, interval_s = pushing
+        pusher.start(interval_s)
     host = process_settings.host
     shown = f"[{host}]" if ":" in host else host
     scheme = "https" if certificate else "http"
@@ -122,6 +136,8 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
         "Ctrl-C stops."
     )
     server.serve_until_stopped(on_hangup=reload)
+    if pushing:
+        pushing[0].stop()
     fleet.stop()
     databases.stop()
 
@@ -141,6 +157,24 @@ def web_config_of(settings: MonitorSettings) -> WebConfigFile | None:
     return found
 
 
+def _pushing(sources: Callable[[], Sequence[Poller]], level: Level) -> tuple[Pusher, float] | None:
+    """Return what pushes to an OpenTelemetry collector and how often, None unless it is asked for."""
+    try:
+        interval_s = push_interval(os.environ)
+        if interval_s is None:
+            return None
+        # here, as most monitors push nothing: the library takes 20 MB
+        from monitor.otlp.push import Pusher  # noqa: PLC0415
+
+        return Pusher(sources, level), interval_s
+    except ImportError:
+        raise options.Refusal(
+            f"{EXPORTER}=otlp needs an extra: pip install 'kafka-lag-monitor[otlp]'"
+        ) from None
+    except ValueError as error:
+        raise options.Refusal(f"OpenTelemetry: {error}") from None
+
+
 def _open(watched: Watched, published: Callable[[], None], *, connect: bool) -> Watch:
     settings = watched.settings
     with ExitStack() as opened:
@@ -151,6 +185,7 @@ def _open(watched: Watched, published: Callable[[], None], *, connect: bool) -> 
             cluster=settings.cluster,
             families=settings.families,
             level=settings.level,
+            measures_level=settings.measures_level,
             members=settings.member_metrics,
             hide_empty_groups=settings.hide_empty_groups,
             rules=rules_of(settings),

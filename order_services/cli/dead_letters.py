@@ -12,11 +12,11 @@ import click
 from order_services.cli.failing import EXIT_INTERRUPTED, fail
 from order_services.cli.kafka import connect, kafka_option
 from order_services.cli.printing import (
+    message_for_programs,
     output_option,
     print_field,
     print_json,
-    print_value,
-    text_of,
+    print_message,
     time_of,
 )
 from order_services.operations import dead_letters, redrive
@@ -68,9 +68,7 @@ def show_dead_letter(brokers: str, output: str, group: str, offset: int, partiti
             {
                 **asdict(letter),
                 "event_type": letter.event_type,
-                "key": text_of(letter.key),
-                "value": text_of(letter.value),
-                "headers": [[name, text_of(value)] for name, value in letter.headers],
+                **message_for_programs(letter.key, letter.headers, letter.value),
             }
         )
         return
@@ -84,10 +82,7 @@ def show_dead_letter(brokers: str, output: str, group: str, offset: int, partiti
     print_field("failed at", time_of(letter.failed_at))
     print_field("attempts", "unknown" if letter.attempts is None else str(letter.attempts))
     print_field("error", letter.error)
-    print_field("key", text_of(letter.key) or "none")
-    for name, value in letter.headers:
-        print_field("header", f"{name}: {text_of(value)}")
-    print_value(letter.value)
+    print_message(letter.key, letter.headers, letter.value)
 
 
 @command.command("redrive")

@@ -6,10 +6,12 @@ import json
 import textwrap
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import click
 import orjson
+
+from order_services.domain.events import Headers
 
 WIDTH: Final = 80
 LABEL_WIDTH: Final = 12
@@ -36,11 +38,25 @@ def print_field(name: str, text: str) -> None:
         click.echo(f"{label:<{LABEL_WIDTH}}{line}")
 
 
-def print_value(value: bytes | None) -> None:
-    """Print a message's value, as indented JSON where it is that."""
+def print_message(key: bytes | None, headers: Headers, value: bytes | None) -> None:
+    """Print a message, its value as indented JSON where it is that."""
+    print_field("key", text_of(key) or "none")
+    for name, header in headers:
+        print_field("header", f"{name}: {text_of(header)}")
     click.echo("value")
     for line in value_lines(value):
         click.echo(line)
+
+
+def message_for_programs(
+    key: bytes | None, headers: Headers, value: bytes | None
+) -> dict[str, Any]:
+    """Return a message's parts as JSON can hold them."""
+    return {
+        "key": text_of(key),
+        "value": text_of(value),
+        "headers": [[name, text_of(header)] for name, header in headers],
+    }
 
 
 def value_lines(value: bytes | None) -> Sequence[str]:

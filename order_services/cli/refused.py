@@ -10,11 +10,11 @@ from sqlalchemy.engine import URL
 from order_services.cli.database import database_option, open_database, settings_with
 from order_services.cli.failing import fail
 from order_services.cli.printing import (
+    message_for_programs,
     output_option,
     print_field,
     print_json,
-    print_value,
-    text_of,
+    print_message,
     time_of,
 )
 from order_services.operations import refused
@@ -56,9 +56,7 @@ def show_refused(database: URL | None, output: str, message_id: int) -> None:
         print_json(
             {
                 **asdict(found),
-                "key": text_of(found.key),
-                "value": text_of(found.value),
-                "headers": [[name, text_of(value)] for name, value in found.headers],
+                **message_for_programs(found.key, found.headers, found.value),
             }
         )
         return
@@ -67,10 +65,7 @@ def show_refused(database: URL | None, output: str, message_id: int) -> None:
     print_field("written at", time_of(found.created_at))
     print_field("refused at", time_of(found.refused_at))
     print_field("reason", found.reason)
-    print_field("key", text_of(found.key) or "none")
-    for name, value in found.headers:
-        print_field("header", f"{name}: {text_of(value)}")
-    print_value(found.value)
+    print_message(found.key, found.headers, found.value)
 
 
 @command.command("retry")

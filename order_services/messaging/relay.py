@@ -171,18 +171,19 @@ class Relay(Threaded):
         wait_seconds = 0.0
         began = float("-inf")
         while not self._stopping.is_set():
+            woken = False
             if wait_seconds > 0:
-                self._woken.wait(wait_seconds)
+                woken = self._woken.wait(wait_seconds)
                 self._stopping.wait(max(0.0, began + GATHER_SECONDS - time.monotonic()))
             began = time.monotonic()
             # before looking: a wake-up that comes while we look must not be lost
             self._woken.clear()
-            wait_seconds = self._turn(wait_seconds)
+            wait_seconds = self._turn(wait_seconds, woken=woken)
         while time.monotonic() < self._stop_by and self._turn(0) == 0:
             pass
         self._active.set(0)
 
-    def _turn(self, waited_seconds: float) -> float:
+    def _turn(self, waited_seconds: float, *, woken: bool = False) -> float:
         """Run a cycle and return how long to wait for the next one."""
         try:
             published = self.publish_once()
@@ -204,7 +205,9 @@ class Relay(Threaded):
         if self._suspects or published >= self._settings.relay_batch_max_messages:
             return 0
         if published:
-            return self._settings.relay_poll_seconds
+            # of our own rows we are told: after those, others' are looked for as seldom as before
+            pause_seconds = waited_seconds if woken and not self._lanes else 0.0
+            return max(pause_seconds, self._settings.relay_poll_seconds)
         return min(
             max(2 * waited_seconds, self._settings.relay_poll_seconds), MAX_IDLE_POLL_SECONDS
         )

@@ -21,5 +21,5 @@ class ShippingSettings(ServiceSettings):
     shipping_dispatch_delay_seconds: Delay = 0.5
     # from dispatching a shipment to delivering it
     shipping_delivery_delay_seconds: Delay = 2.0
-    shipping_timer_interval_seconds: PositiveSeconds = 0.2
+    shipping_timer_interval_seconds: PositiveSeconds = 0.25
     shipping_timer_batch: PositiveInt = 500

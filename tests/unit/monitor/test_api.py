@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -14,6 +16,7 @@ from monitor.pools.services import ServiceTarget
 from monitor.web.api import Api
 from monitor.web.api_routes import MAX_KEPT, RestOfPath, api_routes
 from monitor.web.app import create_app
+from scripts.api import markdown
 from tests.support.asgi import Client
 from tests.unit.monitor.watched_cluster import WatchedCluster
 
@@ -359,6 +362,20 @@ def test_the_document_is_valid_and_complete(watched: WatchedCluster) -> None:
     }
     parameters = document["paths"]["/api/v1/groups"]["get"]["parameters"]
     assert all(parameter["description"] for parameter in parameters)
+
+
+def test_the_page_about_it_is_made_from_it() -> None:
+    written = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
+    assert written == f"{markdown()}\n", "run: make docs"
+
+
+def test_no_pattern_takes_for_ever(watched: WatchedCluster) -> None:
+    watched.cluster.commit("a" * 200 + "!", "orders", 0)
+    watched.poll()
+    began = time.monotonic()
+    assert watched.get(f"/groups?name={'*a' * 200}")["groups"] == []
+    assert watched.get(f"/groups?name={quote('[z-a](((')}")["groups"] == []
+    assert time.monotonic() - began < 5
 
 
 def test_it_is_behind_the_login_of_the_pages(watched: WatchedCluster) -> None:
