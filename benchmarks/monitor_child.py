@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import monitor.poller
-from monitor.analysis.measures import Found, Times
+from monitor.analysis.analyst import TimeReplies, Times
 from monitor.commands import main
 from monitor.exposition.render import Page
 from monitor.model import LogLook, Snapshot
@@ -45,7 +45,7 @@ class _Watched:
         snapshot, self.collect_cpu = _timed(self._source.poll)
         return snapshot
 
-    def offsets_for_times(self, wanted: Times) -> Found:
+    def offsets_for_times(self, wanted: Times) -> TimeReplies:
         self.time_questions += 1
         found, cpu = _timed(lambda: self._source.offsets_for_times(wanted))
         self.times_cpu += cpu
@@ -98,7 +98,7 @@ def _lags(state: State) -> dict[str, Any]:
     for group_id, measures in state.groups.items():
         commits = state.snapshot.groups[group_id].commits
         for topic, partitions in measures.lag.partitions.items():
-            seconds = measures.seconds_of(topic)
+            seconds = measures.behind_by_partition(topic, state.snapshot.seen_at)
             rows += [
                 [
                     group_id,

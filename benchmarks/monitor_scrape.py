@@ -28,7 +28,7 @@ from typing import Any, Final
 import psutil
 
 from benchmarks.support import median, percentile, run, say, table
-from monitor.analysis.measures import Found, Times
+from monitor.analysis.analyst import TimeReplies, Times
 from monitor.model import Broker, Group, LogLook, Member, Offsets, Partition, Snapshot, Topic
 from monitor.poller import Poller
 from monitor.web.app import create_app
@@ -87,7 +87,7 @@ class Cluster:
             coordinator=1, members=(member,) if live else (), commits={topic: commits},
         )  # fmt: skip
 
-    def offsets_for_times(self, wanted: Times) -> Found:
+    def offsets_for_times(self, wanted: Times) -> TimeReplies:
         """Answer that each partition's first record came at the time asked for."""
         return {
             topic: {partition: (0, at) for partition, at in partitions.items()}

@@ -12,9 +12,9 @@ import structlog
 
 from monitor.analysis.guard import Failure, Guard
 from monitor.configuration import Configuration, Watched
-from monitor.exposition import metrics as m
-from monitor.exposition.catalogue import ALWAYS
-from monitor.exposition.own import faults
+from monitor.exposition.families import monitor as own
+from monitor.exposition.families.monitor import faults
+from monitor.exposition.metric import Metric
 from monitor.exposition.render import Page, Parts, Renderer, page_of
 from monitor.exposition.series import Block
 from monitor.poller import Poller
@@ -67,7 +67,7 @@ class Fleet:
         self._own_blocks, self._own_failed = own_blocks, own_failed
         self._guard = Guard()
         only = None if configuration.names_clusters else configuration.process.cluster
-        self._renderer = Renderer(ALWAYS, cluster=only)
+        self._renderer = Renderer(cluster=only)
         # published by the threads of several pollers
         self._joining = threading.Lock()
         self._running = False
@@ -177,10 +177,10 @@ class Fleet:
             self._guard,
         )
 
-    def _reload_samples(self) -> Mapping[m.Metric, Mapping[tuple[str, ...], float]]:
+    def _reload_samples(self) -> Mapping[Metric, Mapping[tuple[str, ...], float]]:
         return {
-            m.MONITOR_RELOAD_SUCCESSFUL: {(): int(not self._reload_failed)},
-            m.MONITOR_RELOADED_AT: {(): round(self._reloaded_at, 3)},
+            own.RELOAD_SUCCESSFUL: {(): int(not self._reload_failed)},
+            own.RELOADED_AT: {(): round(self._reloaded_at, 3)},
         }
 
     def _with_ages(self, page: Page, watches: Iterable[Watch]) -> Page:
@@ -191,7 +191,7 @@ class Fleet:
         }
         if not ages:
             return page
-        return page.ending_with(self._renderer.lines(m.MONITOR_DATA_AGE, ages))
+        return page.ending_with(self._renderer.lines(own.DATA_AGE, ages))
 
 
 def _name(watched: Watched) -> str:

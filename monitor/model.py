@@ -334,6 +334,11 @@ class Snapshot:
         return self.taken_at - self.monotonic_at
 
     @property
+    def seen_at(self) -> float:
+        """Return when the log ends were seen, which lags in seconds are of (monotonic seconds)."""
+        return self.end_offsets.seen_at or self.monotonic_at
+
+    @property
     def log_bytes(self) -> PartitionOffsets:
         """Return topic -> partition -> bytes of the leader's log, where its broker told."""
         found: dict[str, dict[int, int]] = {}

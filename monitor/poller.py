@@ -16,18 +16,17 @@ from typing import Final, Protocol
 
 import structlog
 
+from monitor.analysis.analyst import Analyst, TimeReplies, Times
 from monitor.analysis.guard import Guard
-from monitor.analysis.measures import Analyst, Found, Times
 from monitor.analysis.status import DEFAULT_RULES, StatusRules
 from monitor.analysis.windows import CommitWindow
 from monitor.changes import changes
 from monitor.configuration import Watched
 from monitor.every import Every, cause_of
-from monitor.exposition.catalogue import ALWAYS, DEFAULT_FAMILIES
-from monitor.exposition.metrics import MONITOR_DATA_AGE
-from monitor.exposition.own import faults
+from monitor.exposition.blocks import Choice, blocks
+from monitor.exposition.families import DEFAULT_FAMILIES
+from monitor.exposition.families.monitor import DATA_AGE, faults
 from monitor.exposition.render import Page, Parts, Renderer, page_of
-from monitor.exposition.samples import Choice, blocks
 from monitor.exposition.series import Block, Level
 from monitor.kafka.brokers import UnreachableError
 from monitor.memory import GarbageCollection
@@ -46,7 +45,7 @@ class Source(Protocol):
     def poll(self) -> Snapshot:
         """Return a snapshot; raises UnreachableError when no broker was ever reached."""
 
-    def offsets_for_times(self, wanted: Times) -> Found:
+    def offsets_for_times(self, wanted: Times) -> TimeReplies:
         """Return the first offset at or after a time of each partition, and its record's time."""
 
     def look_at_logs(self, wanted: Times) -> Mapping[str, Mapping[int, LogLook]]:
@@ -87,6 +86,7 @@ class Poller:
         cluster: str | None = None,
         families: Collection[str] = DEFAULT_FAMILIES,
         level: Level = Level.PARTITION,
+        measures_level: Level = Level.TOPIC,
         members: bool = True,
         hide_empty_groups: bool = False,
         rules: StatusRules = DEFAULT_RULES,
@@ -102,10 +102,11 @@ class Poller:
         self._guard = Guard()
         self._analyst = Analyst(source.offsets_for_times, source.look_at_logs, rules=rules)
         self._choice = Choice(
-            stale_after_s, level, families, members, hide_empty_groups=hide_empty_groups
-        )
+            stale_after_s, level, families, measures_level, members,
+            hide_empty_groups=hide_empty_groups,
+        )  # fmt: skip
         self._tell_published = published
-        self._renderer = Renderer({*families, *ALWAYS}, cluster=cluster)
+        self._renderer = Renderer(cluster=cluster)
         self._garbage = GarbageCollection()
         self._every = Every("poll", self.poll, overdue=self._publish_overdue)
         # a poll that hangs is published by another thread than its own
@@ -285,7 +286,7 @@ class Poller:
         if oldest_at is None:
             return page
         age = round(max(0.0, self._monotonic() - oldest_at), 3)
-        return page.ending_with(self._renderer.lines(MONITOR_DATA_AGE, {(cluster,): age}))
+        return page.ending_with(self._renderer.lines(DATA_AGE, {(cluster,): age}))
 
 
 def _tell(before: State, now: State) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Final
 
 from monitor.analysis.measures import GroupMeasures
@@ -17,7 +18,7 @@ def urgency(measures: GroupMeasures) -> tuple[int, int, float, int]:
     return (
         max((advice.severity for advice in measures.advice), default=0),
         0 if status is Status.NOTFOUND else int(status),
-        measures.seconds_max or 0.0,
+        -inf if measures.behind_since is None else -measures.behind_since,
         measures.lag.total,
     )
 

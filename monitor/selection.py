@@ -32,10 +32,10 @@ class Amount:
         number, unit = float(found[1]), found[2]
         return cls(seconds=number * _UNITS[unit]) if unit else cls(messages=number)
 
-    def is_exceeded(self, measures: GroupMeasures) -> bool:
+    def is_exceeded(self, measures: GroupMeasures, snapshot: Snapshot) -> bool:
         """Say whether a group is further behind; one of which that is not known is not."""
         if self.seconds is not None:
-            return (measures.seconds_max or 0.0) > self.seconds
+            return (measures.behind(snapshot.seen_at) or 0.0) > self.seconds
         return measures.lag.total > (self.messages or 0)
 
 
@@ -65,7 +65,7 @@ class Selection:
         """Return what says by its name whether a topic is meant, None when all are."""
         return _by_name(self.topics, self.topic_pattern)
 
-    def holds(self, group: Group, measures: GroupMeasures) -> bool:
+    def holds(self, group: Group, measures: GroupMeasures, snapshot: Snapshot) -> bool:
         """Say whether a group is in the states and as far behind as was asked for."""
         if self.states and (group.state or "unknown").lower() not in self.states:
             return False
@@ -73,7 +73,7 @@ class Selection:
             return False
         if self.only_behind and not measures.lag.total:
             return False
-        return self.lag_over is None or self.lag_over.is_exceeded(measures)
+        return self.lag_over is None or self.lag_over.is_exceeded(measures, snapshot)
 
     def chosen(
         self, snapshot: Snapshot, measured: Mapping[str, GroupMeasures]
@@ -83,7 +83,7 @@ class Selection:
         return {
             group_id: measures
             for group_id, measures in measured.items()
-            if self.holds(snapshot.groups[group_id], measures)
+            if self.holds(snapshot.groups[group_id], measures, snapshot)
             # a group that reads none of the topics that are meant is no answer
             and (wants_topic is None or any(map(wants_topic, snapshot.groups[group_id].topics)))
         }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     Field,
     SecretStr,
@@ -17,15 +18,23 @@ from pydantic import (
 )
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from monitor.exposition.metrics import EXPORTER, MEASURES
+from monitor.exposition.families import CHOICES, DEFAULT_FAMILIES
 from monitor.exposition.series import Level
 from monitor.logs import LogFormat, LogLevel
 from monitor.secret_files import SettingsWithSecretFiles
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "GSSAPI"]
-Family = Literal["kafka_exporter", "measures", "kminion", "kafka-lag-exporter", "burrow"]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+def _family(name: str) -> str:
+    if name not in CHOICES:
+        raise ValueError(f"there is no family {name!r}; there are {', '.join(CHOICES)}")
+    return name
+
+
+FamilyName = Annotated[str, AfterValidator(_family)]
 
 
 class SettingsError(ValueError):
@@ -171,11 +180,13 @@ class MonitorSettings(SettingsWithSecretFiles):
     """Seconds after which what a silent broker said last is shown no more; three polls unless set."""
     level: Level = Level.PARTITION
     """How far down the series of consumer groups go: a large cluster has many partitions."""
+    measures_level: Level = Level.TOPIC
+    """The same of our own family `measures`, which goes no further down than the others."""
     otlp_level: Level = Level.GROUP
     """The same for what is pushed to an OpenTelemetry collector, where `OTEL_METRICS_EXPORTER=otlp` asks for it."""
     member_metrics: bool = True
     """Whether each member has a series of its own."""
-    families: Annotated[tuple[Family, ...], NoDecode] = (EXPORTER, MEASURES)
+    families: Annotated[tuple[FamilyName, ...], NoDecode] = DEFAULT_FAMILIES
     """Whose names the metrics have, separated by commas; ours about the monitor are always there."""
     groups_allow: re.Pattern[str] | None = None
     """Regular expression that the whole id of a group must match to be watched."""

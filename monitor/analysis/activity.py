@@ -14,12 +14,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from monitor.analysis.groups import is_rebalancing
 from monitor.model import nothing
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
-    from monitor.model import PartitionOffsets
+    from monitor.analysis.groups import GroupFacts
+    from monitor.model import Group, PartitionOffsets
 
 UNKNOWN_RHYTHM_SECONDS: Final = 5_400.0  # files and checkpoints of an hour are usual
 SHORTEST_PATIENCE_SECONDS: Final = 60.0
@@ -36,7 +38,8 @@ class Activity:
 
     `by_members` and `by_commits` say whether it is active, None if it never was. `patience` is in
     seconds. `waiting` (topic -> partition -> monotonic seconds) has since when readable records of
-    a partition have waited for a commit. `rewinds` counts steps back by topic.
+    a partition have waited for a commit. `rewinds` counts steps back by topic; `moved_at` is when
+    commits last moved without members.
     """
 
     by_members: bool | None = None
@@ -44,17 +47,29 @@ class Activity:
     patience: float = UNKNOWN_RHYTHM_SECONDS
     waiting: Mapping[str, Mapping[int, float]] = field(default_factory=nothing)
     rewinds: Mapping[str, int] = field(default_factory=nothing)
+    moved_at: float | None = None
 
     @property
     def was_never_active(self) -> bool:
         """Say whether nobody was seen to consume."""
         return self.by_members is None and self.by_commits is None
 
-    def stuck(self, topic: str, now: float) -> tuple[int, float]:
-        """Return how many of a topic's partitions stand still for too long, and since when."""
+    def turns(self) -> Iterator[float]:
+        """Yield when a partition stands still for too long, and when its commits count no more.
+
+        If nothing happens until then; in monotonic seconds. `by_commits` is taken to rest on commits
+        from before the window.
+        """
+        waits = [since for of in self.waiting.values() for since in of.values()]
+        limit = max(STUCK_SECONDS, self.patience)
+        yield from (since + limit for since in waits)
+        if self.by_commits and self.moved_at is not None:
+            yield max(self.moved_at, min(waits, default=0.0)) + self.patience
+
+    def stuck(self, topic: str, now: float) -> list[float]:
+        """Return since when each of a topic's partitions that stand still for too long does."""
         limit = now - max(STUCK_SECONDS, self.patience)
-        stuck = [since for since in self.waiting.get(topic, {}).values() if since < limit]
-        return len(stuck), min(stuck, default=now)
+        return [since for since in self.waiting.get(topic, nothing()).values() if since < limit]
 
 
 @dataclass(slots=True)
@@ -76,6 +91,11 @@ class _Group:
     longest: float = 0.0
     longest_before: float = 0.0  # in the day before
     day_began: float = 0.0
+
+    @property
+    def is_left(self) -> bool:
+        """Say whether its members left, and it never committed without any."""
+        return self.had_none and self.had_members and self.moves < MOVES_OF_A_CONSUMER
 
 
 class Activities:
@@ -144,17 +164,19 @@ class Activities:
             kept.was_missed = False
             kept.watched_from = now
         kept.commits = commits
+        was_left = kept.is_left
         if members == 0:
             if moved and kept.had_none:
                 kept.moves += 1
                 kept.moved_at = now
-            if kept.had_members and kept.moves < MOVES_OF_A_CONSUMER:
-                kept.waiting = nothing()  # nobody is there to be slow
-                kept.watched_from = now
         elif members:
             kept.had_members = True
         kept.had_none = members == 0
-        kept.waiting = _waiting(kept.waiting, unread, now)
+        if was_left or kept.is_left:  # nobody is, or was, there to be slow
+            kept.waiting = nothing()
+            kept.watched_from = now
+        if not kept.is_left:
+            kept.waiting = _waiting(kept.waiting, unread, now)
         patience = self._patience(kept)
         return Activity(
             by_members=(members > 0) if kept.had_members and members is not None else None,
@@ -162,6 +184,7 @@ class Activities:
             patience=patience,
             waiting=kept.waiting,
             rewinds=kept.rewinds,
+            moved_at=kept.moved_at,
         )
 
     def _see_moves(self, kept: _Group, commits: PartitionOffsets) -> bool:
@@ -201,7 +224,7 @@ class Activities:
 
     def _learn(self, kept: _Group, since: float | None) -> None:
         """Take in how long something waited for a commit; None for less than a poll."""
-        if kept.was_missed or (since is not None and since <= kept.watched_from):
+        if kept.was_missed or kept.is_left or (since is not None and since <= kept.watched_from):
             return
         if since is None:
             since = self._now if self._last_poll is None else self._last_poll
@@ -254,3 +277,21 @@ def not_consumed(
     if not held:
         return frozenset()
     return frozenset(t for t in topics if t not in held and changed_at.get(t, recent) <= recent)
+
+
+def topics_not_consumed(
+    group: Group,
+    facts: GroupFacts,
+    changed_at: Mapping[str, float],
+    recent: float,
+    before: frozenset[str],
+) -> frozenset[str]:
+    """Return the topics with commits that a group no longer consumes.
+
+    While it rebalances nobody knows: then those of the last poll, `before`.
+    """
+    if not facts.members:
+        return frozenset()
+    if (facts.state or "").lower() != "stable":
+        return before & group.commits.keys() if is_rebalancing(facts.state) else frozenset()
+    return not_consumed(group.commits, facts.held, changed_at, recent=recent)

@@ -24,6 +24,9 @@ IMBALANCE_EXCESS = 0.2  # the scaling guide's limit of "Partition Balance"
 LOSS_TOLD_SECONDS = 3600.0  # a loss that nobody can undo need not be told for ever
 RETENTION_WARNING_SECONDS = 6 * 3600.0
 REBALANCES_PER_HOUR = 6  # more is a storm
+# in a finding, in place of a duration; no topic can have braces in its name
+SINCE = "{since}"
+UNTIL = "{until}"
 
 
 class Severity(IntEnum):
@@ -36,25 +39,40 @@ class Severity(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """One finding: a stable cause for programs, what is so, and what to do about it."""
+    """One finding: a stable cause for programs, what is so, and what to do about it.
+
+    `template` is what is so, with `SINCE` and `UNTIL` in place of the time since, or until, `moment`.
+    """
 
     severity: Severity
     cause: str
-    finding: str
+    template: str
     action: str
     topic: str | None = None
+    moment: float | None = None
+
+    def finding(self, now: float) -> str:
+        """Say what is so, in words."""
+        if self.moment is None:
+            return self.template
+        passed = now - self.moment
+        return self.template.replace(SINCE, duration(max(0.0, passed))).replace(
+            UNTIL, duration(max(0.0, -passed))
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class TopicPicture:
     """What is known of a group on one topic; None for what is not known.
 
-    `lag` is what can be read. `stuck` partitions have waited for a commit for `stuck_seconds` at
-    most, longer than is usual for the group; an open transaction holds back `held` records, for
-    `held_seconds`; commits are `past_end` messages past the log end in all; `retention_seconds` is
-    the topic's. `lag_seconds` is the largest, None unless all are known, `patience_seconds` how old a lag is usual
-    for the group, between two of its commits. `hottest` is (partition, share of the produced messages), `excess` values are those
-    of `balance`, rates are messages per second.
+    `lag` is what can be read. `stuck` partitions have waited for a commit since `stuck_since`, longer
+    than is usual for the group; an open transaction holds back `held` records, since `held_since`;
+    commits are `past_end` messages past the log end in all; a loss was last seen at `lost_at`;
+    `retention_seconds` is the topic's, the first unread message is deleted at `deleted_at` or later.
+    The oldest unread message is from `behind_since`, None unless all are known; `patience_seconds` is
+    how old a lag is usual for the group, between two of its commits. `hottest` is (partition, share of
+    the produced messages), `excess` values are those of `balance`, rates are messages per second,
+    moments seconds of the monotonic clock.
     """
 
     topic: str
@@ -64,19 +82,19 @@ class TopicPicture:
     produced: float | None = None
     consumed: float | None = None
     catch_up: CatchUp = None
-    lag_seconds: float | None = None
+    behind_since: float | None = None
     patience_seconds: float = 0.0
     stuck: int = 0
-    stuck_seconds: float = 0.0
+    stuck_since: float = 0.0
     held: int = 0
-    held_seconds: float = 0.0
+    held_since: float = 0.0
     uncommitted: int = 0
     hottest: tuple[int, float] | None = None
     production_excess: float | None = None
     assignment_excess: float | None = None
     unread_deleted: int = 0
-    loss_age_seconds: float | None = None
-    retention_remaining_seconds: float | None = None
+    lost_at: float | None = None
+    deleted_at: float | None = None
     retention_seconds: float | None = None
     past_end: int = 0
 
@@ -101,13 +119,28 @@ class GroupPicture:
     topics: Sequence[TopicPicture] = field(default_factory=tuple)
 
 
-def advise(group: GroupPicture) -> list[Advice]:
+def advise(group: GroupPicture, now: float) -> list[Advice]:
     """Return what there is to say about a group, worst first; empty when all is well."""
-    found = [
+    advice = [
         *_about_group(group),
-        *(a for topic in group.topics for a in _about_topic(group, topic)),
+        *(a for topic in group.topics for a in _about_topic(group, topic, now)),
     ]
-    return sorted(found, key=lambda a: (-a.severity, a.cause, a.topic or ""))
+    return sorted(advice, key=lambda a: (-a.severity, a.cause, a.topic or ""))
+
+
+def turns_at(topic: TopicPicture) -> Iterator[float]:
+    """Yield when time alone changes what there is to say about a topic, in monotonic seconds."""
+    if topic.lost_at is not None:
+        yield topic.lost_at + LOSS_TOLD_SECONDS
+    if topic.deleted_at is not None:
+        yield topic.deleted_at - _warned_before(topic)
+
+
+def _warned_before(topic: TopicPicture) -> float:
+    """Return how long before a deletion somebody is to know of it, in seconds."""
+    # on a topic that is kept for an hour nothing is ever safe for six: half of the time must be gone
+    kept = inf if topic.retention_seconds is None else topic.retention_seconds
+    return min(RETENTION_WARNING_SECONDS, kept / 2)
 
 
 def _about_group(group: GroupPicture) -> Iterator[Advice]:
@@ -177,18 +210,18 @@ def _about_absence(group: GroupPicture, lag: int) -> Iterator[Advice]:
         )
 
 
-def _about_topic(group: GroupPicture, topic: TopicPicture) -> Iterator[Advice]:
-    yield from _about_log(topic)
+def _about_topic(group: GroupPicture, topic: TopicPicture, now: float) -> Iterator[Advice]:
+    yield from _about_log(topic, now)
     yield from _about_commits(topic)
-    yield from _about_consumption(group, topic)
+    yield from _about_consumption(group, topic, now)
     yield from _about_balance(topic)
 
 
-def _about_log(topic: TopicPicture) -> Iterator[Advice]:
+def _about_log(topic: TopicPicture, now: float) -> Iterator[Advice]:
     """Tell what is deleted, and what will be."""
     name = topic.topic
-    age = topic.loss_age_seconds
-    if topic.unread_deleted and age is not None and age <= LOSS_TOLD_SECONDS:
+    lost_at = topic.lost_at
+    if topic.unread_deleted and lost_at is not None and now <= lost_at + LOSS_TOLD_SECONDS:
         yield Advice(
             Severity.CRITICAL,
             "messages_lost",
@@ -197,21 +230,15 @@ def _about_log(topic: TopicPicture) -> Iterator[Advice]:
             "them from their source.",
             name,
         )
-    remaining = topic.retention_remaining_seconds
-    # on a topic that is kept for an hour nothing is ever safe for six: half of the time must be gone
-    kept = inf if topic.retention_seconds is None else topic.retention_seconds
-    if (
-        topic.lag
-        and remaining is not None
-        and remaining < RETENTION_WARNING_SECONDS
-        and remaining < kept / 2
-    ):
+    deleted_at = topic.deleted_at
+    if topic.lag and deleted_at is not None and now > deleted_at - _warned_before(topic):
         yield Advice(
             Severity.CRITICAL,
             "retention_risk",
-            f"The oldest unread message of {name} may be deleted in {duration(remaining)}.",
+            f"The oldest unread message of {name} may be deleted in {UNTIL}.",
             "Raise retention.ms of the topic now, then see to the lag.",
             name,
+            deleted_at,
         )
 
 
@@ -232,10 +259,11 @@ def _about_commits(topic: TopicPicture) -> Iterator[Advice]:
             Severity.WARNING,
             "open_transaction",
             f"An open transaction holds back {topic.held} records of {name}, for "
-            f"{duration(topic.held_seconds)} now: who reads committed records only waits for it.",
+            f"{SINCE} now: who reads committed records only waits for it.",
             "Find its producer (kafka-transactions.sh find-hanging); if that is gone, abort the "
             "transaction.",
             name,
+            topic.held_since,
         )
     if not topic.consumed_topic:
         yield Advice(
@@ -284,7 +312,7 @@ def _about_balance(topic: TopicPicture) -> Iterator[Advice]:
         )
 
 
-def _about_consumption(group: GroupPicture, topic: TopicPicture) -> Iterator[Advice]:
+def _about_consumption(group: GroupPicture, topic: TopicPicture, now: float) -> Iterator[Advice]:
     """Lag while somebody is there to consume."""
     if not (topic.lag and group.members and topic.consumed_topic):
         return
@@ -293,11 +321,12 @@ def _about_consumption(group: GroupPicture, topic: TopicPicture) -> Iterator[Adv
             Severity.CRITICAL,
             "consumer_stuck",
             f"The consumer of {topic.topic} is alive but has committed nothing for "
-            f"{duration(topic.stuck_seconds)} on {topic.stuck} of {topic.partitions} partitions, "
+            f"{SINCE} on {topic.stuck} of {topic.partitions} partitions, "
             f"with {topic.lag} unread messages on the topic.",
             "Look for a wedged handler or a message that fails again and again; take a thread dump, "
             "then restart it.",
             topic.topic,
+            topic.stuck_since,
         )
         return
     if group.status is Status.ERR:
@@ -311,7 +340,8 @@ def _about_consumption(group: GroupPicture, topic: TopicPicture) -> Iterator[Adv
         )
     if topic.catch_up != NEVER or not topic.produced or not topic.consumed:
         return
-    behind = topic.lag / topic.consumed if topic.lag_seconds is None else topic.lag_seconds
+    since = topic.behind_since
+    behind = topic.lag / topic.consumed if since is None else now - since
     if behind <= topic.patience_seconds:
         return  # what is in flight, or comes between two commits, falls behind nobody
     if topic.consumed >= topic.produced:

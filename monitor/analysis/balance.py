@@ -15,8 +15,14 @@ from __future__ import annotations
 from math import ceil, log, sqrt
 from typing import TYPE_CHECKING
 
+from monitor.analysis.groups import is_rebalancing
+
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from monitor.analysis.groups import GroupFacts
+    from monitor.analysis.lag import GroupLag
+    from monitor.analysis.rates import TopicRates
 
 MINIMUM_MEAN = 5.0  # messages per partition, below which the normal approximation says nothing
 
@@ -73,3 +79,27 @@ def hottest(amounts: Collection[tuple[int, float]]) -> tuple[int, float] | None:
         return None
     partition, amount = max(amounts, key=lambda item: (item[1], -item[0]))
     return partition, amount / total
+
+
+def imbalance_of(
+    topic: str,
+    lag: GroupLag,
+    facts: GroupFacts,
+    rates: TopicRates | None,
+    *,
+    produced: Collection[int],
+    interval: float,
+) -> dict[str, float]:
+    """Return kind -> excess of what can be told; `produced` are messages by partition."""
+    kinds: dict[str, float | None] = {}
+    if facts.members and not is_rebalancing(facts.state) and topic in facts.per_topic:
+        kinds["assignment"] = assignment_excess(facts.per_topic[topic])
+    if facts.members or lag.topics.get(topic):
+        kinds["production"] = production_excess(produced)
+        lags = lag.readable(topic)
+        if lags:
+            consumed = (rates.consumed if rates else None) or 0.0
+            kinds["lag"] = lag_excess(
+                lags.values(), in_flight_per_partition=consumed * interval / len(lags)
+            )
+    return {kind: excess for kind, excess in kinds.items() if excess is not None}

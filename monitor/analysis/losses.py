@@ -87,9 +87,9 @@ class Losses:
         """Return the messages lost on a topic since the first look."""
         return self._lost.get(group, nothing()).get(topic, 0)
 
-    def lost_at(self, group: str, topic: str) -> float | None:
-        """Return when a loss on the topic was last seen, in monotonic seconds; None if none was."""
-        return self._lost_at.get(group, nothing()).get(topic)
+    def lost_at(self, group: str) -> Mapping[str, float]:
+        """Return topic -> when a loss on it was last seen, in monotonic seconds."""
+        return self._lost_at.get(group, nothing())
 
 
 def _lost(

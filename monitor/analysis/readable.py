@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from monitor.analysis.guard import Guard
+from monitor.model import nothing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -79,40 +80,63 @@ NOTHING: Final = Readable(0, None)
 class ReadableLogs:
     """What looks into logs have told of the positions of groups.
 
-    Each poll: `observe` once, then while `questions` has some (`MAX_LOOKS` rounds at most) send them
+    Each poll: `observe` once, with the topics on which something moved or that are `topics_in_doubt`,
+    then while `questions` has some (`MAX_LOOKS` rounds at most) send them
     and hand the replies to `answers`; then `of` for each position.
     """
 
     def __init__(self, guard: Guard | None = None) -> None:
         self._guard = guard or Guard()
         self._looks: dict[TopicPartition, dict[int, _Look]] = {}
+        self._partitions: dict[str, set[int]] = {}  # of each topic, those with looks
         self._pending: dict[TopicPartition, dict[int, int]] = {}  # position -> log end
+        self._asked: dict[TopicPartition, dict[int, int]] = {}  # in this poll, likewise
         self._seen_now: set[tuple[TopicPartition, int]] = set()
         self._polls = 0
         self._had_records: dict[TopicPartition, int] = {}  # at which poll a moving reader had some
 
-    def observe(self, positions: Iterable[Position]) -> None:
-        """Take in the positions of one poll that are before their log ends.
+    def observe(self, topics: Mapping[str, Iterable[Position]]) -> None:
+        """Take in all positions of one poll that are before their log ends, of some topics.
 
-        What is known of others is forgotten. Those that stand still are looked at; a consumer that
-        goes on mostly shows by itself what it can read.
+        What is known of others on those topics is forgotten. Those that stand still are looked at; a
+        consumer that goes on mostly shows by itself what it can read.
         """
-        looks: dict[TopicPartition, dict[int, _Look]] = {}
-        before = self._looks
-        pending = self._pending = {}
         self._seen_now.clear()
         self._polls += 1
-        for topic, partition, offset, end, stands, is_never_at_end in positions:
-            key = topic, partition
-            known = before.get(key)
-            look = None if known is None else known.get(offset) or _covering(known, offset)
-            if look is not None:
-                looks.setdefault(key, {})[offset] = look
-                if look.found or look.to >= end:
-                    continue
-            if stands or (is_never_at_end and not self._had_records_lately(key)):
-                pending.setdefault(key, {})[offset] = end
-        self._looks = looks
+        self._pending = {}
+        for topic, positions in topics.items():
+            before = {
+                partition: self._looks.pop((topic, partition), {})
+                for partition in self._partitions.pop(topic, ())
+            }
+            for position in positions:
+                self._take_in(position, before.get(position.partition))
+        self._asked = {key: dict(positions) for key, positions in self._pending.items()}
+
+    def _take_in(self, position: Position, known: Mapping[int, _Look] | None) -> None:
+        topic, partition, offset, end, stands, is_never_at_end = position
+        key = topic, partition
+        look = None if known is None else known.get(offset) or _covering(known, offset)
+        if look is not None:
+            self._note(key, offset, look)
+            if look.found or look.to >= end:
+                return
+        if stands or (is_never_at_end and not self._had_records_lately(key)):
+            self._pending.setdefault(key, {})[offset] = end
+
+    def _note(self, key: TopicPartition, offset: int, look: _Look) -> None:
+        self._looks.setdefault(key, {})[offset] = look
+        self._partitions.setdefault(key[0], set()).add(key[1])
+
+    def topics_in_doubt(self) -> set[str]:
+        """Return the topics of which the next look may tell more, without anything happening there."""
+        return {
+            key[0]
+            for key, positions in self._asked.items()
+            for position, end in positions.items()
+            if (look := self._looks.get(key, nothing()).get(position)) is None
+            or not (look.found or look.to >= end)
+        }
 
     def _had_records_lately(self, key: TopicPartition) -> bool:
         seen = self._had_records.get(key)
@@ -125,9 +149,10 @@ class ReadableLogs:
 
     def forget(self, topic: str) -> None:
         """Drop a topic that was deleted, or re-created under its name."""
-        for kept in (self._looks, self._had_records):
-            for key in [key for key in kept if key[0] == topic]:
-                del kept[key]
+        for partition in self._partitions.pop(topic, ()):
+            self._looks.pop((topic, partition), None)
+        for key in [key for key in self._had_records if key[0] == topic]:
+            del self._had_records[key]
 
     def questions(self) -> dict[str, dict[int, int]]:
         """Return topic -> partition -> the offset to look from; one of each partition at a time."""
@@ -166,7 +191,6 @@ class ReadableLogs:
         found = reply.readable_at is not None
         to = reply.looked_to if reply.readable_at is None else reply.readable_at
         look = _Look(max(to, asked), found, reply.stable_end)
-        looks = self._looks.setdefault(key, {})
         if found:
             self._had_records[key] = self._polls
         left = {}
@@ -174,7 +198,7 @@ class ReadableLogs:
             if not (self._from(key, position) == asked or asked <= position <= look.to):
                 left[position] = end
                 continue
-            looks[position] = look
+            self._note(key, position, look)
             self._seen_now.add((key, position))
             is_short = not found and look.to < min(end, look.stable_end)
             if is_short and look.to > asked:

@@ -22,6 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from monitor.analysis.windows import NO_LAG_KNOWN, WINDOW, CommitWindow
@@ -44,39 +45,28 @@ class Status(IntEnum):
     REWIND = 6
 
 
-class Commit(NamedTuple):
-    """A commit observed; `time` in monotonic seconds, `lag` at that time, None if not known."""
-
-    offset: int
-    time: float
-    lag: int | None
-
-
 class PartitionStatus(NamedTuple):
-    """The status of one partition, with the first and last commit of its window."""
+    """The status of one partition, and what of it can be read and is not."""
 
     topic: str
     partition: int
     status: Status
-    complete: float
     current_lag: int
-    start: Commit | None
-    end: Commit | None
 
 
 class GroupStatus(NamedTuple):
     """The status of a group: its worst partition's, capped to ERR.
 
     `complete` is the share of its partitions whose window is complete; `partitions` are those worse
-    than OK; `max_lag` is (messages, topic, partition) where most are unread.
+    than OK. `stops_at` is when the next one will be STOP if nothing happens until then, in monotonic
+    seconds; infinity if none will.
     """
 
     status: Status
     complete: float
     partition_count: int = 0
-    total_lag: int = 0
-    max_lag: tuple[int, str, int] | None = None
     partitions: tuple[PartitionStatus, ...] = ()
+    stops_at: float = inf
 
 
 NOT_FOUND = GroupStatus(Status.NOTFOUND, complete=1.0)
@@ -98,7 +88,7 @@ def window_status(
     """
     if current_lag <= allowed_lag or not window.offsets:
         return Status.OK
-    if _stopped(window.times, now_ms, patience_ms) and not _was_read_recently(
+    if now_ms > stopped_after(window.times, patience_ms) and not was_read_recently(
         window.offsets, broker_offsets
     ):
         return Status.STOP
@@ -113,12 +103,12 @@ def window_status(
     return Status.OK if shrank else Status.WARN
 
 
-def _stopped(times: Sequence[int], now_ms: int, patience_ms: int) -> bool:
-    """Tell whether the silence since the last commit is longer than the window, and than is usual."""
-    return now_ms - times[-1] > max(times[-1] - times[0], patience_ms)
+def stopped_after(times: Sequence[int], patience_ms: int) -> int:
+    """Return when the silence since the last commit is longer than the window, and than is usual."""
+    return times[-1] + max(times[-1] - times[0], patience_ms)
 
 
-def _was_read_recently(offsets: Sequence[int], broker_offsets: Sequence[int]) -> bool:
+def was_read_recently(offsets: Sequence[int], broker_offsets: Sequence[int]) -> bool:
     """Tell whether the last commit had read all that was there in one of the recent polls."""
     return any(end <= offsets[-1] for end in broker_offsets)
 
@@ -170,12 +160,12 @@ def group_status(
     allowed, now_ms = rules.allowed_lag, int(now * 1000)
     full = commit_windows.polls - rules.intervals + 1  # watched since this poll or before: complete
     enough = commit_windows.polls - rules.minimum_complete * rules.intervals + 1
-    settled = [t for t in caught_up if commit_windows.newest_poll(group, t) <= full]
-    count = complete = sum(caught_up[topic] for topic in settled)
-    total_lag = 0
-    most = (-1, "", -1)
+    watched = [t for t in caught_up if commit_windows.newest_poll(group, t) <= full]
+    count = complete = sum(caught_up[topic] for topic in watched)
+    patience_ms = int(patience * 1000)
+    stops_at_ms = inf
     bad = []
-    for topic, partitions in _without(commits, settled).items():
+    for topic, partitions in _without(commits, watched).items():
         ends = log_ends.get(topic, _NO_ENDS)
         readable = unread.get(topic, _NO_ENDS)
         windows = commit_windows.packed(group, topic)
@@ -191,39 +181,26 @@ def group_status(
             lag = readable.get(partition, end - committed)
             if lag <= 0:
                 continue
-            total_lag += lag
-            if lag > most[0]:
-                most = (lag, topic, partition)
             if lag <= allowed or first_poll > enough:
                 continue
             window = commit_windows.unpack(packed)
             broker_offsets = end_windows.ends(topic, partition)
             status = window_status(
                 window, broker_offsets, current_lag=lag, now_ms=now_ms, allowed_lag=allowed,
-                patience_ms=int(patience * 1000),
+                patience_ms=patience_ms,
             )  # fmt: skip
             if status > Status.OK:
-                bad.append(_with_window((topic, partition), status, lag, window, rules))
+                bad.append(PartitionStatus(topic, partition, status, lag))
+            after = stopped_after(window.times, patience_ms)
+            if now_ms <= after < stops_at_ms and not was_read_recently(
+                window.offsets, broker_offsets
+            ):
+                stops_at_ms = after
     if not count:
         return NOT_FOUND
     worst = min(max((p.status for p in bad), default=Status.OK), Status.ERR)
-    return GroupStatus(
-        worst, complete / count, count, total_lag, most if total_lag else None, tuple(bad)
-    )
+    return GroupStatus(worst, complete / count, count, tuple(bad), stops_at_ms / 1000)
 
 
 def _without(commits: PartitionOffsets, topics: Sequence[str]) -> PartitionOffsets:
     return {t: commits[t] for t in commits if t not in topics} if topics else commits
-
-
-def _with_window(
-    where: tuple[str, int], status: Status, lag: int, window: CommitWindow, rules: StatusRules
-) -> PartitionStatus:
-    complete = min(1.0, window.polls / rules.intervals)
-    start, end = _commit(window, 0), _commit(window, -1)
-    return PartitionStatus(*where, status, complete, lag, start, end)
-
-
-def _commit(window: CommitWindow, at: int) -> Commit:
-    lag = window.lags[at]
-    return Commit(window.offsets[at], window.times[at] / 1000, None if lag == NO_LAG_KNOWN else lag)

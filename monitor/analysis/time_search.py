@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 Point: TypeAlias = tuple[int, float]
 """Offset and time in seconds."""
 
+# Two clocks are read one after the other: what differs by less is the same moment, and stays it.
+SAME_MOMENT_SECONDS = 0.001
 RECENT_SECONDS = 60.0  # without history, the first guess: most groups lag by less
 LEAPS = (1.25, 3.0)  # then further back than by the rate of what is known, by so much
 REACH = 0.95  # of the tolerance: a question this far from a bound closes the bracket if it hits
@@ -25,8 +27,8 @@ class Search:
     """Where to ask next for one committed offset."""
 
     __slots__ = (
-        "above", "after", "began", "dated", "found", "gap_tried", "high", "leaps", "low", "narrowed",
-        "stamp", "streak", "stuck",
+        "above", "after", "began", "dated", "dated_at", "found", "gap_tried", "high", "leaps", "low",
+        "narrowed", "stamp", "streak", "stuck", "told",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -37,11 +39,24 @@ class Search:
         self.low, self.high = -inf, inf  # the bracket when the last question was asked
         self.above = -1  # the offset at which its upper bound was known
         self.after = -1  # the last read record, once asked what came after it
-        self.found: tuple[float, float] | None = None  # the answer, and the wall offset it is for
+        # the answer in monotonic seconds, and the wall offset it is for
+        self.found: tuple[float, float] | None = None
+        self.told = -inf  # the moment that was told last
         self.stamp: float | None = None  # the very record's timestamp, in seconds, once brought
+        self.dated_at: tuple[float, float] | None = None  # the same as `found` is
         self.dated = False  # its timestamp was asked for, beside when it was appended
         self.stuck = False  # nothing more is to be learned in this poll
         self.streak = 0  # replies in a row that moved the same end of the bracket; negative: high
+
+    def find(self, moment: float, wall_offset: float) -> None:
+        """Note the answer, in monotonic seconds, and by which offset of the wall clock."""
+        self.found = self.tell(moment), wall_offset
+
+    def tell(self, moment: float) -> float:
+        """Return the moment that was told before where this is the same, as far as clocks tell."""
+        if abs(moment - self.told) > SAME_MOMENT_SECONDS:
+            self.told = moment
+        return self.told
 
     def first(self, above: Sequence[Point], *, target: int, end: int, wall: float) -> float:
         """Return the time to ask where nothing is known below the target; above, at least the end.

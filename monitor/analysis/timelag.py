@@ -43,7 +43,7 @@ from monitor.analysis.guard import Guard
 from monitor.model import nothing
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Mapping
     from collections.abc import Set as AbstractSet
 
     from monitor.analysis.time_search import Search
@@ -56,21 +56,9 @@ MAX_ERROR_RATIO = 0.001  # answer while there is more to ask: the next poll goes
 UNASKED_ERROR_SECONDS = 30.0  # the same where timestamps can't be asked or can't be believed:
 UNASKED_ERROR_RATIO = 0.1  # the polls alone must do
 CLOCK_SET_SECONDS = 0.05  # wall and monotonic clock apart by this much more: somebody set the clock
+NO_PARTITION = -1  # the topic as a whole
 DISTRUST_SECONDS = 600.0  # how long such a partition's record timestamps are left alone
 FIRST_APPEND = 1_293_840_000.0  # 2011-01-01: no record was appended before there was Kafka
-
-
-@dataclass(frozen=True, slots=True)
-class Bracket:
-    """Bounds of the append time of the oldest unread record, in wall-clock seconds."""
-
-    low: float
-    high: float
-
-    @property
-    def width(self) -> float:
-        """Return the uncertainty in seconds; infinite while there is no lower bound."""
-        return self.high - self.low
 
 
 @dataclass(slots=True)
@@ -94,8 +82,10 @@ class _Standing:
 class TimeLag:
     """Lag in seconds of every lagging committed offset, from polls and a few batched questions.
 
-    Each poll: `observe` once, then while `questions` returns some (a few rounds at most): send them,
-    one request per broker, and hand the replies to `answers`; then `seconds` for each commit.
+    Each poll: `observe` once, `want` for the topics on which a commit or a log end moved, then while
+    `questions` returns some (a few rounds at most): send them, one request per broker, and hand the
+    replies to `answers`; then `oldest_at` for each commit. What was found once is the same moment at
+    each poll, until `topics_in_doubt` names its topic.
     """
 
     def __init__(
@@ -105,9 +95,12 @@ class TimeLag:
         self._guard = guard or Guard()
         self._logs: dict[str, dict[int, PartitionLog]] = {}
         self._standing: dict[str, _Standing] = {}  # 10,000 logs would take 4 MB
-        self._wanted: AbstractSet[TopicPartition] = frozenset()  # that somebody lags on
-        self._open: AbstractSet[TopicPartition] = frozenset()  # that may have something to ask
+        # committed offsets with unread records, by topic and partition
+        self._wanted: dict[str, Mapping[int, Collection[int]]] = {}
+        self._in_doubt: set[TopicPartition] = set()  # that may have something to ask
+        self._asking: AbstractSet[TopicPartition] = frozenset()  # of them, still in this poll
         self._silent: set[TopicPartition] = set()
+        self._failed: set[TopicPartition] = set()
         self._asked: dict[TopicPartition, set[int]] = {}  # in this poll
         self._uncompacted: Collection[str] = ()
         self._dated: Collection[str] = ()
@@ -120,7 +113,6 @@ class TimeLag:
     def observe(
         self,
         log_ends: Mapping[str, Mapping[int, int]],
-        lagging: Iterable[tuple[TopicPartition, int]],
         *,
         now: float,
         wall: float,
@@ -131,7 +123,7 @@ class TimeLag:
         """Take in one poll.
 
         `log_ends` (topic -> partition -> offset) holds the partitions that answered in this poll;
-        `lagging` the (partition, committed offset) pairs with unread records; `now` monotonic and
+        `now` monotonic and
         `wall` epoch seconds of the ListOffsets reply; `uncompacted` the topics whose
         cleanup.policy is known to be without compact, `dated` those of which `record_time` will be
         asked, and `starts` their log starts. Of a partition that did not answer, what is known is
@@ -146,6 +138,7 @@ class TimeLag:
         self._dated = dated
         self._starts = nothing() if starts is None else starts
         self._silent.clear()
+        self._failed.clear()
         self._asked = {}
         for topic, ends in log_ends.items():
             try:
@@ -153,7 +146,40 @@ class TimeLag:
             except Exception as error:  # noqa: BLE001  # one topic's fault must not cost the others
                 self._guard.failed("times", topic, error)
                 self.forget(topic)
-        self._want(lagging)
+                self._failed.add((topic, NO_PARTITION))
+                self._in_doubt.add((topic, NO_PARTITION))
+        for key in self._in_doubt:
+            if (log := self._log(key)) is not None:
+                self._begin(key[0], log)
+
+    def _begin(self, topic: str, log: PartitionLog) -> None:
+        """Begin a poll's search in a log."""
+        log.replies = ()
+        for search in log.searches.values():
+            search.stuck = search.gap_tried = False
+            if topic not in self._uncompacted:
+                search.found = None  # the record may be gone by now
+
+    def want(self, wanted: Mapping[str, Mapping[int, Collection[int]]]) -> None:
+        """Say which committed offsets with unread records there are: topic -> partition -> offsets.
+
+        All of a topic that is named; those of others stay as they are.
+        """
+        for topic, partitions in wanted.items():
+            for partition in self._wanted.get(topic, nothing()).keys() - partitions.keys():
+                self._in_doubt.discard((topic, partition))
+                if (log := self._log((topic, partition))) is not None:
+                    log.want(())
+            if partitions:
+                self._wanted[topic] = partitions
+            else:
+                self._wanted.pop(topic, None)
+            for partition, offsets in partitions.items():
+                try:
+                    self._want_of((topic, partition), offsets)
+                except Exception as error:  # noqa: BLE001  # one partition's fault
+                    self._fail((topic, partition), error)
+        self._asking = self._in_doubt
 
     def _see(self, topic: str, ends: Mapping[int, int]) -> None:
         now = self._now
@@ -173,39 +199,46 @@ class TimeLag:
                 continue
             log.see_end(end, now)
 
-    def _want(self, lagging: Iterable[tuple[TopicPartition, int]]) -> None:
-        wanted: dict[TopicPartition, set[int]] = {}
-        for key, offset in lagging:
-            if key in wanted:
-                wanted[key].add(offset)
-            else:
-                wanted[key] = {offset}
-        for key in self._wanted - wanted.keys():
-            if (log := self._log(key)) is not None:
-                log.want(())
-        for key, offsets in wanted.items():
-            try:
-                self._want_of(key, offsets)
-            except Exception as error:  # noqa: BLE001  # nor one partition's
-                self._fail(key, error)
-        self._wanted = wanted.keys()
-        self._open = wanted.keys()
-
-    def _want_of(self, key: TopicPartition, offsets: set[int]) -> None:
+    def _want_of(self, key: TopicPartition, offsets: Collection[int]) -> None:
         log = self._log(key)
         if log is None:
             return
         # at the newest end, and past it (the log is another one now), there is nothing to search
         log.want({offset for offset in offsets if log.ends and offset < log.ends[-1]})
-        for search in log.searches.values():
-            search.stuck = search.gap_tried = False
-            if key[0] not in self._uncompacted:
-                search.found = None  # the record may be gone by now
+        self._begin(key[0], log)
+        if log.searches:
+            self._in_doubt.add(key)
+
+    def topics_in_doubt(self) -> set[str]:
+        """Return the topics of which the next poll may know more, without anything happening there.
+
+        All else is found, and holds.
+        """
+        self._in_doubt = {key for key in self._in_doubt if self._is_in_doubt(key)}
+        return {topic for topic, _ in self._in_doubt}
+
+    def _is_in_doubt(self, key: TopicPartition) -> bool:
+        if key in self._failed:
+            return True
+        log = self._log(key)
+        if log is None or not log.searches:
+            return False
+        return (
+            key[0] not in self._uncompacted
+            or log.distrusted_until > self._now
+            or any(
+                not self._is_found(search)
+                or (key[0] in self._dated and not search.dated and search.stamp is None)
+                for search in log.searches.values()
+            )
+        )
 
     def _fail(self, key: TopicPartition, error: Exception) -> None:
         """Do without a partition in this poll, and start it anew in the next one."""
         self._guard.failed("times", f"{key[0]}-{key[1]}", error)
         self._silent.add(key)
+        self._failed.add(key)
+        self._in_doubt.add(key)
         self._logs.get(key[0], {}).pop(key[1], None)
 
     def _log(self, key: TopicPartition) -> PartitionLog | None:
@@ -232,6 +265,8 @@ class TimeLag:
         """Drop all that is known about a topic: it was deleted, or re-created under its name."""
         self._logs.pop(topic, None)
         self._standing.pop(topic, None)
+        self._wanted.pop(topic, None)
+        self._in_doubt = {key for key in self._in_doubt if key[0] != topic}
 
     def questions(self) -> dict[TopicPartition, int]:
         """Return the timestamp in epoch milliseconds to ask next, for each partition in doubt.
@@ -240,7 +275,7 @@ class TimeLag:
         several committed offsets in doubt the widest bracket is asked about.
         """
         asked = {}
-        for partition in self._open:
+        for partition in list(self._asking):
             log = self._log(partition)
             if log is None or partition in self._silent:
                 continue
@@ -251,7 +286,7 @@ class TimeLag:
                 continue
             if question is not None:
                 asked[partition] = question
-        self._open = asked.keys()
+        self._asking = asked.keys()
         return asked
 
     def _any_question(self, partition: TopicPartition, log: PartitionLog) -> int | None:
@@ -307,7 +342,7 @@ class TimeLag:
                 continue
             low, high = self._bounds(log, offset, compacted=compacted)
             if high - low <= self._tolerance:
-                search.found = (low + high) / 2, self._wall_offset
+                search.find((low + high) / 2 - self._wall_offset, self._wall_offset)
             elif high - low > width:
                 widest, width = (offset, low, high), high - low
         return widest
@@ -420,9 +455,15 @@ class TimeLag:
             return False
         before, self._wall_offset = self._wall_offset, self._told_offset
         if not self._contradicts(log, question, offset, time, compacted=compacted):
+            self._doubt_all()
             return True
         self._wall_offset = before
         return False
+
+    def _doubt_all(self) -> None:
+        """Have what was found by another clock be found anew."""
+        for topic, partitions in self._wanted.items():
+            self._in_doubt.update((topic, partition) for partition in partitions)
 
     def _contradicts(
         self, log: PartitionLog, question: float, offset: int, time: float, *, compacted: bool
@@ -442,34 +483,27 @@ class TimeLag:
         low, _ = log.polled(min(offset, newest) - 1, self._wall_offset)
         return low > question + CLOCK_SKEW_SECONDS
 
-    def bracket(self, partition: TopicPartition, committed: int) -> Bracket | None:
-        """Return the bounds of the oldest unread record's append time; None if nothing is known."""
-        log = self._log(partition)
-        if log is None or not log.ends:
-            return None
-        compacted = partition[0] not in self._uncompacted
-        return Bracket(*self._bounds(log, committed, compacted=compacted))
+    def oldest_at(self, partition: TopicPartition, committed: int) -> float | None:
+        """Return when the oldest unread record of a group at a committed offset was appended.
 
-    def seconds(self, partition: TopicPartition, committed: int) -> float | None:
-        """Return the lag in seconds of a group at a committed offset, as of the last `observe`.
-
-        0 when nothing is unread. None when the answer is not known well enough, by the errors that
-        the constants above allow: half the bracket's width. Where timestamps can't be believed, the
-        time for which the record has been there to be seen.
+        In monotonic seconds; infinity when nothing is unread. None when the answer is not known well
+        enough, by the errors that the constants above allow: half the bracket's width. Where
+        timestamps can't be believed, since when the record has been there to be seen.
         """
         log = self._log(partition)
         if log is None or not log.ends:
             return None
         if committed >= log.ends[-1]:
-            return 0.0
+            return inf
         search = log.searches.get(committed)
-        wall = self._now + self._wall_offset
         if search is not None and search.found is not None and self._is_found(search):
-            return max(0.0, wall - search.found[0])
+            return search.found[0]
         low, high = self._bounds(log, committed, compacted=partition[0] not in self._uncompacted)
+        wall = self._now + self._wall_offset
         is_distrusted = log.distrusted_until > self._now
         if high - low == inf:
-            return (max(0.0, wall - high) or None) if is_distrusted else None
+            known = is_distrusted and high < wall
+            return _told(search, high - self._wall_offset) if known else None
         lag = wall - (low + high) / 2
         if partition in self._silent or is_distrusted:
             allowed = max(UNASKED_ERROR_SECONDS, UNASKED_ERROR_RATIO * lag)
@@ -477,7 +511,28 @@ class TimeLag:
             allowed = max(MAX_ERROR_SECONDS, MAX_ERROR_RATIO * lag)
         if (high - low) / 2 > allowed:
             return None
-        return max(0.0, lag)
+        return _told(search, (low + high) / 2 - self._wall_offset)
+
+    def expires_at(
+        self, partition: TopicPartition, committed: int, retention_seconds: float
+    ) -> float | None:
+        """Return when the record at an offset is older than its topic keeps records.
+
+        In monotonic seconds, by its own timestamp, or its append where that was earlier; None where
+        no reply told.
+        """
+        stamp = self.record_time(partition, committed)
+        log = self._log(partition)
+        search = None if log is None else log.searches.get(committed)
+        if stamp is None or search is None:
+            return None
+        if search.dated_at is None or abs(search.dated_at[1] - self._wall_offset) >= (
+            CLOCK_SET_SECONDS
+        ):
+            search.dated_at = stamp - self._wall_offset, self._wall_offset
+        appended = self.oldest_at(partition, committed)
+        first = search.dated_at[0] if appended is None else min(search.dated_at[0], appended)
+        return first + retention_seconds
 
     def record_time(self, partition: TopicPartition, committed: int) -> float | None:
         """Return the timestamp that the record at an offset carries, in wall-clock seconds.
@@ -501,3 +556,7 @@ class TimeLag:
             return None
         search.stamp = before  # it is not to be found out anew at each poll
         return before
+
+
+def _told(search: Search | None, moment: float) -> float:
+    return moment if search is None else search.tell(moment)

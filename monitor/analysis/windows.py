@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from monitor.analysis.guard import Guard
+from monitor.model import nothing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -217,6 +218,15 @@ class CommitWindows:
         kept = self._groups.get(group, {}).get(topic)
         return None if kept is None else kept.changed / 1000
 
+    def committed_at(self, group: str, topic: str) -> Mapping[int, float]:
+        """Return partition -> when its commit last changed or was first seen, in monotonic seconds."""
+        kept = self._groups.get(group, {}).get(topic)
+        if kept is None:
+            return {}
+        if kept.changed_windows is None:
+            return dict.fromkeys(kept.commits, kept.changed / 1000)
+        return {partition: packed[-3] / 1000 for partition, packed in kept.windows.items()}
+
     def newest_poll(self, group: str, topic: str) -> int:
         """Return the number of the first poll that saw the topic's newest partition."""
         kept = self._groups.get(group, {}).get(topic)
@@ -278,17 +288,23 @@ class EndWindows:
         self._guard = guard or Guard()
         # time in ms, and what was seen by topic
         self._polls: deque[tuple[int, dict[str, _Seen]]] = deque(maxlen=window)
+        self._last: PartitionOffsets = nothing()
         # what was asked for since the last poll
         self._packed: dict[str, dict[int, array[int]]] = {}
 
     def observe(self, log_ends: PartitionOffsets, now: float) -> None:
         """Take in the log ends that one poll saw."""
         last = self._polls[-1][1] if self._polls else {}
+        before, self._last = self._last, log_ends
         seen: dict[str, _Seen] = {}
         failed = []
         for topic, offsets in log_ends.items():
+            known = last.get(topic)
+            if known is not None and before.get(topic) is offsets:
+                seen[topic] = known
+                continue
             try:
-                seen[topic] = self._next(offsets, last.get(topic))
+                seen[topic] = self._next(offsets, known)
             except Exception as error:  # noqa: BLE001  # one topic's fault must not cost the others
                 self._guard.failed("end_windows", topic, error)
                 failed.append(topic)

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from monitor.analysis.lag import GroupLag
-from monitor.analysis.measures import GroupMeasures
+from monitor.analysis.measures import NOTHING_UNREAD, GroupMeasures
 from monitor.analysis.rates import TopicRates
 
 
@@ -26,16 +26,14 @@ def withdraw(measures: GroupMeasures, gone: Mapping[str, frozenset[int]]) -> Gro
         return measures
     status = measures.status
     left = tuple(p for p in status.partitions if p.partition not in gone.get(p.topic, ()))
-    # other objects than before: what was rendered of the old ones must not be shown
-    changes.update(status=status._replace(partitions=left), steady=False)
-    found = replace(measures, **changes)
-    if not found.lag.partitions:
-        return replace(found, seconds_max=None)
-    if measures.seconds_max and "seconds" in changes:
-        known = [seconds for topic in found.seconds.values() for seconds in topic.values()]
-        largest = min(measures.seconds_max, max(known)) if known else None
-        return replace(found, seconds_max=largest)
-    return found
+    left_over = replace(measures, **changes, status=status._replace(partitions=left))
+    if not left_over.lag.partitions:
+        return replace(left_over, behind_since=None)
+    if measures.behind_since not in {None, NOTHING_UNREAD} and "oldest_unread_at" in changes:
+        known = [at for topic in left_over.oldest_unread_at.values() for at in topic.values()]
+        earliest = max(measures.behind_since or 0.0, min(known)) if known else None
+        return replace(left_over, behind_since=earliest)
+    return left_over
 
 
 def _without(value: Any, gone: Mapping[str, frozenset[int]]) -> Any:

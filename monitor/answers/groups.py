@@ -97,7 +97,9 @@ def topic_of_group(snapshot: Snapshot, measures: GroupMeasures, topic: str) -> T
         topic=topic,
         lag=measures.lag.topics.get(topic),
         unread=measures.lag.readable_sum(topic) if is_known else None,
-        max_lag_seconds=_rounded(max(measures.seconds_of(topic).values(), default=None)),
+        max_lag_seconds=_rounded(
+            max(measures.behind_by_partition(topic, snapshot.seen_at).values(), default=None)
+        ),
         committed_at=None if committed_at is None else unix(snapshot, committed_at),
         produced_per_second=_rounded(rates and rates.produced),
         consumed_per_second=_rounded(rates and rates.consumed),
@@ -117,9 +119,9 @@ def topic_of_group(snapshot: Snapshot, measures: GroupMeasures, topic: str) -> T
     )
 
 
-def advice_of_group(cluster: str, group: str, advice: Advice) -> AdviceOfGroup:
+def advice_of_group(cluster: str, snapshot: Snapshot, group: str, advice: Advice) -> AdviceOfGroup:
     """Return a piece of advice with the group that it is about."""
-    return AdviceOfGroup(cluster=cluster, group=group, **_advice(advice))
+    return AdviceOfGroup(cluster=cluster, group=group, **_advice(advice, snapshot))
 
 
 def partitions_of(
@@ -134,6 +136,9 @@ def partitions_of(
         for index, offset in commits.items()
     }
     bad = {(p.topic, p.partition): p.status.name for p in measures.status.partitions}
+    behind = {
+        topic: measures.behind_by_partition(topic, snapshot.seen_at) for topic in lag.partitions
+    }
     healthy = None if status_word(measures) in (None, NOT_JUDGED) else "OK"
     for topic, index in sorted(owners.keys() | committed.keys()):
         owner = owners.get((topic, index))
@@ -146,14 +151,18 @@ def partitions_of(
             current_offset=committed.get((topic, index)),
             log_end_offset=snapshot.end_offsets.get(topic, index),
             lag=partition_lag,
-            lag_seconds=_rounded(measures.seconds_of(topic).get(index)),
+            lag_seconds=_rounded(behind.get(topic, {}).get(index)),
             status=bad.get((topic, index), None if partition_lag is None else healthy),
             past_end=index in lag.past_end.get(topic, ()),
             heard=heard,
             error=error,
             topic_is_gone=topic not in snapshot.topics,
             unread_share=None if risk is None else round(risk.unread_share, 4),
-            retention_remaining_seconds=_rounded(risk and risk.remaining_seconds),
+            retention_remaining_seconds=_rounded(
+                None
+                if risk is None or risk.deleted_at is None
+                else max(0.0, risk.deleted_at - measures.as_of(snapshot.seen_at))
+            ),
             consumer_id=owner.id if owner else None,
             host=owner.host if owner else None,
             client_id=owner.client_id if owner else None,
@@ -197,12 +206,12 @@ def _summary(
             for topic, commits in group.commits.items()
             if topic in snapshot.topics
         ),
-        "max_lag_seconds": _rounded(measures.seconds_max),
+        "max_lag_seconds": _rounded(measures.behind(snapshot.seen_at)),
         "heard": _heard(group),
         "stale": group.is_silent,
         "seen_at": None if seen_at is None else unix(snapshot, seen_at),
         "error": group.error,
-        "advice": [_advice(advice) for advice in measures.advice],
+        "advice": [_advice(advice, snapshot) for advice in measures.advice],
     }
 
 
@@ -215,12 +224,12 @@ def _heard(group: Group) -> Heard:
     return Heard.ANSWERED
 
 
-def _advice(advice: Advice) -> dict[str, Any]:
+def _advice(advice: Advice, snapshot: Snapshot) -> dict[str, Any]:
     return {
         "severity": _SEVERITIES[advice.severity],
         "cause": advice.cause,
         "topic": advice.topic,
-        "finding": advice.finding,
+        "finding": advice.finding(snapshot.monotonic_at),
         "action": advice.action,
     }
 

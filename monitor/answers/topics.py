@@ -28,7 +28,12 @@ def topic_summary(state: State, topic: Topic, groups: Sequence[str]) -> TopicSum
         if (lag := state.groups[group].lag.topics.get(topic.name)) is not None
     ]
     seconds = [
-        value for group in groups for value in state.groups[group].seconds_of(topic.name).values()
+        value
+        for group in groups
+        if state.snapshot is not None
+        for value in state.groups[group]
+        .behind_by_partition(topic.name, state.snapshot.seen_at)
+        .values()
     ]
     return TopicSummary(
         cluster=state.cluster,

@@ -18,7 +18,8 @@ import click
 from nagiosplugin.performance import Performance
 from nagiosplugin.range import Range
 
-from monitor.analysis.measures import Analyst, GroupMeasures
+from monitor.analysis.analyst import Analyst
+from monitor.analysis.measures import GroupMeasures
 from monitor.commands import options
 from monitor.commands.selection import refuse_left_out, selecting, selection_of
 from monitor.commands.watching import (
@@ -125,8 +126,9 @@ def check(
     missing = what_is_missing(snapshot)
     if not chosen:
         _end(Outcome.UNKNOWN, no_groups(snapshot, selection), (*missing.lines, *notes))
+    now = snapshot.seen_at
     judged = {
-        group: _judge(_value(measures, unit), warning, critical)
+        group: _judge(_value(measures, unit, now), warning, critical)
         for group, measures in chosen.items()
     }
     if missing.lines:
@@ -134,22 +136,22 @@ def check(
     outcome = max(judged.values(), key=_WORST_LAST.index)
     bad = sorted(
         (group for group in chosen if judged[group] is not Outcome.OK),
-        key=lambda group: (_WORST_LAST.index(judged[group]), _value(chosen[group], unit) or 0),
+        key=lambda group: (_WORST_LAST.index(judged[group]), _value(chosen[group], unit, now) or 0),
         reverse=True,
     )
-    told = ", ".join(f"{safe(group)} {_behind(chosen[group])}" for group in bad[:MAX_NAMED])
+    told = ", ".join(f"{safe(group)} {_behind(chosen[group], now)}" for group in bad[:MAX_NAMED])
     of = plural(len(chosen), "group")
-    first = f"{told}; {len(bad)} of {of}" if bad else f"{of}, {_worst(chosen)}"
+    first = f"{told}; {len(bad)} of {of}" if bad else f"{of}, {_worst(chosen, now)}"
     lines = [
-        f"{safe(group)}: {safe(f'{advice.finding} {advice.action}')}"
+        f"{safe(group)}: {safe(f'{advice.finding(snapshot.monotonic_at)} {advice.action}')}"
         for group in bad[:MAX_NAMED]
         for advice in chosen[group].advice
     ]
     lines += [*(f"Not read: {line}" for line in missing.lines), *notes]
     data = [
-        str(_performance(group, _value(measures, unit), unit, warning, critical))
+        str(_performance(group, _value(measures, unit, now), unit, warning, critical))
         for group, measures in sorted(chosen.items())
-        if _value(measures, unit) is not None
+        if _value(measures, unit, now) is not None
     ]
     _end(outcome, first, lines, data)
 
@@ -165,10 +167,11 @@ def _measure(
         return snapshot, analyst.measure(snapshot)
 
 
-def _value(measures: GroupMeasures, unit: str) -> float | None:
+def _value(measures: GroupMeasures, unit: str, now: float) -> float | None:
     """Return the lag that is judged, None when it is not known."""
     if unit == "seconds":
-        return None if measures.seconds_max is None else round(measures.seconds_max, 1)
+        behind = measures.behind(now)
+        return None if behind is None else round(behind, 1)
     return measures.lag.total if measures.lag.partitions else None
 
 
@@ -180,15 +183,16 @@ def _judge(value: float | None, warning: Range, critical: Range) -> Outcome:
     return Outcome.OK if value in warning else Outcome.WARNING
 
 
-def _behind(measures: GroupMeasures) -> str:
-    if measures.seconds_max is None:
+def _behind(measures: GroupMeasures, now: float) -> str:
+    behind = measures.behind(now)
+    if behind is None:
         return "unknown"
-    return f"{duration(measures.seconds_max)} behind ({plural(measures.lag.total, 'message')})"
+    return f"{duration(behind)} behind ({plural(measures.lag.total, 'message')})"
 
 
-def _worst(chosen: Mapping[str, GroupMeasures]) -> str:
-    group = max(chosen, key=lambda group: chosen[group].seconds_max or 0.0)
-    return f"the furthest is {safe(group)}, {_behind(chosen[group])}"
+def _worst(chosen: Mapping[str, GroupMeasures], now: float) -> str:
+    group = max(chosen, key=lambda group: chosen[group].behind(now) or 0.0)
+    return f"the furthest is {safe(group)}, {_behind(chosen[group], now)}"
 
 
 def _performance(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from monitor.analysis.advice import Severity
+from monitor.analysis.advice import Advice, Severity
 from monitor.analysis.lag import GroupLag
 from monitor.analysis.measures import GroupMeasures
 from monitor.answers.groups import group_detail, group_summary, partitions_of
@@ -71,6 +71,16 @@ class Report:
     lag: GroupLag
     rows: tuple[PartitionOfGroup, ...]
     measures: GroupMeasures
+    snapshot: Snapshot
+
+    @property
+    def behind(self) -> float | None:
+        """Return the largest lag in seconds, None where it is not known."""
+        return self.measures.behind(self.snapshot.seen_at)
+
+    def finding(self, advice: Advice) -> str:
+        """Return what a piece of advice says is so."""
+        return advice.finding(self.snapshot.monotonic_at)
 
     @property
     def summary(self) -> str:
@@ -98,8 +108,8 @@ class Report:
         total = str(self.lag.total) if self.lag.partitions else UNKNOWN
         if self.lag.partitions and any(row.error for row in self.rows):
             total = f">= {total}"  # what could not be read may have more
-        if self.lag.total and self.measures.seconds_max is not None:
-            total += f", {duration(self.measures.seconds_max)} behind"
+        if self.lag.total and self.behind is not None:
+            total += f", {duration(self.behind)} behind"
         partitions = plural(len(self.rows), "partition")
         return f"{safe(group.id)}: total lag {total}, {partitions} ({', '.join(facts)})"
 
@@ -108,7 +118,7 @@ class Report:
         """Return what to do, one wrapped paragraph each."""
         return [
             textwrap.fill(
-                safe(f"! {advice.finding} {advice.action}"),
+                safe(f"! {self.finding(advice)} {advice.action}"),
                 WIDTH,
                 initial_indent="  ",
                 subsequent_indent="    ",
@@ -133,7 +143,7 @@ def reports(
             for row in partitions_of(snapshot, group, measures)
             if wants_topic is None or wants_topic(row.topic)
         )
-        found.append(Report(group, measures.lag, rows, measures))
+        found.append(Report(group, measures.lag, rows, measures, snapshot))
     return found
 
 
@@ -218,7 +228,7 @@ def list_as_csv(snapshot: Snapshot, measured: Mapping[str, GroupMeasures]) -> st
                 group.id,
                 status_word(measures),
                 measures.lag.total if measures.lag.partitions else None,
-                None if measures.seconds_max is None else round(measures.seconds_max, 3),
+                None if found.behind is None else round(found.behind, 3),
                 None if group.members is None else len(group.members),
                 group.state,
             )
@@ -229,7 +239,8 @@ def list_as_csv(snapshot: Snapshot, measured: Mapping[str, GroupMeasures]) -> st
 def _worst(snapshot: Snapshot, measured: Mapping[str, GroupMeasures]) -> list[Report]:
     ids = sorted(measured, key=lambda group: (urgency(measured[group]), group), reverse=True)
     return [
-        Report(snapshot.groups[group], measured[group].lag, (), measured[group]) for group in ids
+        Report(snapshot.groups[group], measured[group].lag, (), measured[group], snapshot)
+        for group in ids
     ]
 
 
@@ -244,7 +255,7 @@ def worst_first(snapshot: Snapshot, measured: Mapping[str, GroupMeasures], limit
                 shorten(safe(group.id), 30),
                 status_word(measures) or UNKNOWN,
                 str(measures.lag.total) if measures.lag.partitions else UNKNOWN,
-                UNKNOWN if measures.seconds_max is None else duration(measures.seconds_max),
+                UNKNOWN if each.behind is None else duration(each.behind),
                 UNKNOWN if group.members is None else str(len(group.members)),
                 group.state or UNKNOWN,
             )

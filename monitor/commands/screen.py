@@ -67,7 +67,7 @@ class Watcher(threading.Thread):
                     for group in look.groups
                 }
                 for group, trend in trends.items():
-                    trend.append(look.groups[group].seconds_max)
+                    trend.append(look.groups[group].behind(look.snapshot.seen_at))
                 self._trends = trends
                 shown = {group: tuple(trend) for group, trend in trends.items()}
                 self.latest = (replace(look, trends=shown), time.monotonic())

@@ -15,7 +15,7 @@ from monitor import logs
 from monitor.commands import options
 from monitor.commands.watching import collector_of, rules_of
 from monitor.configuration import Watched
-from monitor.exposition import process
+from monitor.exposition.families import process
 from monitor.exposition.series import Level
 from monitor.fleet import Fleet, Watch
 from monitor.memory import keep_heap_small
@@ -153,6 +153,7 @@ def _open(watched: Watched, published: Callable[[], None], *, connect: bool) -> 
             cluster=settings.cluster,
             families=settings.families,
             level=settings.level,
+            measures_level=settings.measures_level,
             members=settings.member_metrics,
             hide_empty_groups=settings.hide_empty_groups,
             rules=rules_of(settings),

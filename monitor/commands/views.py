@@ -156,13 +156,14 @@ def _row(look: Look, group_id: str, name_width: int, *, is_marked: bool) -> Text
     group, measures = look.snapshot.groups[group_id], look.groups[group_id]
     word = status_word(measures) or UNKNOWN
     shape, style = _LOOKS.get(word, _NEITHER)
+    behind = measures.behind(look.snapshot.seen_at)
     consumed = [r.consumed for r in measures.rates.values() if r.consumed is not None]
     line = Text("> " if is_marked else "  ", "bold" if is_marked else "")
     line.append(f"{shorten(safe(group_id), name_width):<{name_width}} ")
     line.append(f"{f'{shape} {word}':<6} ", style)
     line.append(
         f"{f'{measures.lag.total:,}' if measures.lag.partitions else UNKNOWN:>11} "
-        f"{UNKNOWN if measures.seconds_max is None else duration(measures.seconds_max):>7} "
+        f"{UNKNOWN if behind is None else duration(behind):>7} "
         f"{f'{sum(consumed):,.1f}' if consumed else UNKNOWN:>7} "
         f"{UNKNOWN if group.members is None else len(group.members):>4} "
         f"{spark((look.trends or {}).get(group_id, ())):<{TREND_POLLS}} "
@@ -221,7 +222,7 @@ def spark(values: Sequence[float | None]) -> str:
 
 _KEYS: Final[Mapping[Sort, Callable[[str, GroupMeasures], tuple[object, ...]]]] = {
     Sort.NEED: lambda _, measures: urgency(measures),
-    Sort.BEHIND: lambda _, measures: (measures.seconds_max or 0.0,),
+    Sort.BEHIND: lambda _, measures: urgency(measures)[2:3],
     Sort.LAG: lambda _, measures: (measures.lag.total,),
 }
 

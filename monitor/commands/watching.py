@@ -10,14 +10,15 @@ from typing import Final, NoReturn
 
 import click
 
-from monitor.analysis.measures import Analyst, GroupMeasures
+from monitor.analysis.analyst import Analyst
+from monitor.analysis.measures import GroupMeasures
 from monitor.analysis.status import StatusRules
 from monitor.answers.clusters import who_is_silent
 from monitor.commands import screen
 from monitor.commands.options import Refusal
 from monitor.commands.views import Look
+from monitor.exposition.blocks import Choice
 from monitor.exposition.of_groups import text_of_groups
-from monitor.exposition.samples import Choice
 from monitor.kafka.brokers import UnreachableError
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.connecting import OptionsError
@@ -108,7 +109,11 @@ def as_metrics(
         monotonic_at=snapshot.monotonic_at,
     )
     choice = Choice(
-        settings.stale_after_seconds, settings.level, settings.families, settings.member_metrics
+        settings.stale_after_seconds,
+        settings.level,
+        settings.families,
+        settings.measures_level,
+        members=settings.member_metrics,
     )
     return text_of_groups(
         state, choice, cluster=settings.cluster, wants_topic=selection.wants_topic()
@@ -148,7 +153,9 @@ def look(
         last = _print(read, selection, show, watch)
     if last is None:
         return INTERRUPTED
-    if fail_above and any(map(fail_above.is_exceeded, last.groups.values())):
+    if fail_above and any(
+        fail_above.is_exceeded(measures, last.snapshot) for measures in last.groups.values()
+    ):
         return ABOVE
     return what_is_missing(last.snapshot).exit_code
 

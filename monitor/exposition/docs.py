@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
-from monitor.exposition.burrow import BURROW
-from monitor.exposition.catalogue import ALL_METRICS, DEFAULT_FAMILIES
-from monitor.exposition.kminion import KMINION
-from monitor.exposition.lag_exporter import LAG_EXPORTER
-from monitor.exposition.metrics import EXPORTER, MEASURES, MONITOR, Metric
-from monitor.pools.metrics import DATABASE
+from monitor.exposition.families import DEFAULT_FAMILIES, FAMILIES, exporter, measures, monitor
+from monitor.exposition.families.family import Family
+from monitor.exposition.metric import Metric
+from monitor.pools.metrics import FAMILY as DATABASE
 
 _INTRODUCTION: Final = f"""\
 # Metrics of the monitor
 
-Made from the declarations in `monitor/exposition/` and `monitor/pools/metrics.py` by
+Made from the declarations in `monitor/exposition/families/` and `monitor/pools/metrics.py` by
 `python -m monitor.exposition.docs`; a test holds this file, the declarations and `/metrics` to each
 other.
 
@@ -25,13 +23,19 @@ partition whose broker does not answer keeps its last figures, with their age be
 they are older than `MONITOR_STALE_AFTER` (three polls); then they are absent too.
 
 - **Families** are switched on by name: `MONITOR_FAMILIES={",".join(DEFAULT_FAMILIES)}` is the
-  default. `{MONITOR}` is always on, `{DATABASE}` when `MONITOR_DATABASE_URL`,
+  default. `{monitor.FAMILY.name}` and `process` are always on, `{DATABASE.name}` when `MONITOR_DATABASE_URL`,
   `MONITOR_PGBOUNCER_URL` or `MONITOR_SERVICE_URLS` is set.
 - **Levels**: `MONITOR_LEVEL=partition` (the default), `topic` or `group` says how far down the
-  metrics of consumer groups go in the families `{EXPORTER}` and `{MEASURES}`. Where a level has
+  metrics of consumer groups go in the families `{exporter.FAMILY.name}` and `{measures.FAMILY.name}`. Where a level has
   fewer labels than are listed here, samples are joined as *rolled up by* says, under the same
   name; `-` there means that the metric is left out. `sum by (consumergroup)` of a lag is the same
-  at every level.
+  at every level. Our own family `{measures.FAMILY.name}` goes down to topics only, unless
+  `MONITOR_MEASURES_LEVEL=partition` asks for more: each of its metrics by partition is as many series
+  as `kafka_consumergroup_lag` has. Which partitions a figure comes from is told by
+  `kafka_consumergroup_lag` and `kafka_consumergroup_partition_status`, which have them at that level.
+- **Groups that nobody was seen to read with** since the monitor's start have no rates, balance,
+  rewinds, rebalances or commit age: most groups of a large cluster are retired ones. Their lag, seconds,
+  status, losses and retention are told as of all others.
 - **Filters**: `MONITOR_GROUPS_ALLOW`, `MONITOR_GROUPS_DENY`, `MONITOR_TOPICS_ALLOW` and
   `MONITOR_TOPICS_DENY` are regular expressions that must match the whole name; deny goes before
   allow. `MONITOR_MEMBER_METRICS=false` leaves out the metrics of single members.
@@ -50,30 +54,19 @@ they are older than `MONITOR_STALE_AFTER` (three polls); then they are absent to
   stands still the monitor looks into the log (a Fetch, which needs READ on the topic, of batch
   headers only); where it may not, all up to the log end counts as readable.
 """
-_FAMILIES: Final = (
-    (EXPORTER, "kafka_exporter's names: dashboards and alerts made for it work unchanged."),
-    (MEASURES, "What others do not measure."),
-    (MONITOR, "About the monitor itself; always on."),
-    (DATABASE, "Databases and pools; names are postgres_exporter's and pgbouncer_exporter's."),
-    (KMINION, "kminion's names; off unless named."),
-    (LAG_EXPORTER, "kafka-lag-exporter's names; off unless named."),
-    (BURROW, "Burrow's names; off unless named."),
-)
 
 
-def document(metrics: Sequence[Metric] = ALL_METRICS) -> str:
+def document() -> str:
     """Return the whole document."""
-    return "\n".join([_INTRODUCTION, *(line for name, text in _FAMILIES
-                                       for line in _family(name, text, metrics))])  # fmt: skip
+    return "\n".join([_INTRODUCTION, *(line for family in FAMILIES for line in _family(family))])
 
 
-def _family(name: str, text: str, metrics: Sequence[Metric]) -> Iterator[str]:
-    yield f"## {name}\n\n{text}\n"
+def _family(family: Family) -> Iterator[str]:
+    yield f"## {family.name}\n\n{family.about}\n"
     yield "| metric | type | unit | labels | rolled up by | meaning |"
     yield "|---|---|---|---|---|---|"
-    for metric in metrics:
-        if metric.family == name:
-            yield _row(metric)
+    for metric in family.metrics:
+        yield _row(metric)
     yield ""
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from monitor.exposition.blocks import Choice, blocks
 from monitor.exposition.render import Renderer
-from monitor.exposition.samples import Choice, blocks
 from monitor.exposition.series import Block, ByPartition, Samples
 from monitor.state import State
 
@@ -26,7 +26,7 @@ def text_of_groups(
 
     `cluster` is the value of a label of that name, none without.
     """
-    renderer = Renderer(choice.families, cluster=cluster)
+    renderer = Renderer(cluster=cluster)
     return renderer.render(_of_groups(state, choice, wants_topic)).plain.decode()
 
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 import struct
 import zlib
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final, TypeAlias
 
 from monitor.analysis.guard import Guard
-from monitor.exposition.catalogue import ALL_METRICS
-from monitor.exposition.metrics import Metric
+from monitor.exposition.families import ALL_METRICS
+from monitor.exposition.metric import Metric
 from monitor.exposition.series import Block, ByPartition, Series
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -138,18 +138,12 @@ class _LabelTexts(dict[tuple[str, ...], str]):
 
 
 class Renderer:
-    """Renders the metrics of the families that are switched on (all unless named).
+    """Renders blocks, poll after poll.
 
     `cluster` is the value of a label `cluster` that series without one get; none get it without.
     """
 
-    def __init__(
-        self,
-        families: Collection[str] | None = None,
-        *,
-        cluster: str | None = None,
-    ) -> None:
-        self._families = families
+    def __init__(self, *, cluster: str | None = None) -> None:
         self._cluster = cluster
         self._labels: dict[tuple[str, ...], _LabelTexts] = {}
         # by the sources' ids; the sources are kept as well, so that no other object has those ids
@@ -204,7 +198,7 @@ class Renderer:
     ) -> dict[Metric, Part]:
         rendered = {}
         for metric, series in block.samples().items():
-            if not series or (self._families is not None and metric.family not in self._families):
+            if not series:
                 continue
             if not block.sources:
                 labels = self._labels.setdefault(

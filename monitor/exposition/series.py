@@ -9,7 +9,8 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Final, TypeAlias
 
-from monitor.exposition.metrics import Metric
+from monitor.analysis.measures import age
+from monitor.exposition.metric import Metric
 
 Labels: TypeAlias = tuple[str, ...]
 """Label values, in the order of a metric's label names."""
@@ -59,6 +60,7 @@ class Level(StrEnum):
     GROUP = "group"
 
 
+_COARSER: Final = (Level.PARTITION, Level.TOPIC, Level.GROUP)
 _DROPPED: Final = {
     Level.PARTITION: frozenset[str](),
     Level.TOPIC: frozenset({"partition"}),
@@ -69,6 +71,11 @@ _JOIN: Final[Mapping[str, Callable[[Iterable[float]], float]]] = {
     "max": max,
     "min": min,
 }
+
+
+def coarser(one: Level, other: Level) -> Level:
+    """Return the level that has fewer labels."""
+    return max(one, other, key=_COARSER.index)
 
 
 @lru_cache(maxsize=1_000)
@@ -82,27 +89,51 @@ def at_level(metric: Metric, level: Level) -> Metric | None:
 
 @dataclass(slots=True)
 class GroupSamples:
-    """Collects the samples of consumer groups at one level."""
+    """Collects the samples of consumer groups at one level.
+
+    `cluster` is the cluster's name, for families that have it in a label of their own; `members`
+    whether single members are shown.
+    """
 
     level: Level = Level.PARTITION
+    cluster: str = ""
+    members: bool = True
     _joined: defaultdict[Metric, defaultdict[Labels, list[float]]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(list))
     )
     _single: defaultdict[Metric, Values] = field(default_factory=lambda: defaultdict(dict))
     _nested: defaultdict[Metric, Nested] = field(default_factory=lambda: defaultdict(dict))
 
-    def partitions(
-        self, metric: Metric, group: str, topic: str, values: Mapping[int, float]
-    ) -> None:
-        """Add a topic's partitions; the metric's labels are group, topic and partition."""
+    def partitions(self, metric: Metric, labels: Labels, values: Mapping[int, float]) -> None:
+        """Add a topic's partitions; the metric's last label is the partition, before it the topic."""
         if not values:
             return
         if self.level is Level.PARTITION:
-            self._nested[metric][group, topic] = values
+            self._nested[metric][labels] = values
         elif metric.rollup is not None:
-            self.add(metric, (group, topic), _JOIN[metric.rollup](values.values()))
+            self.one(metric, labels, _JOIN[metric.rollup](values.values()))
 
-    def add(self, metric: Metric, labels: Labels, value: float) -> None:
+    def since(
+        self, metric: Metric, labels: Labels, moments: Mapping[int, float], now: float
+    ) -> None:
+        """Add the ages of moments, by partition; joined, that is the age of the earliest."""
+        if self.level is Level.PARTITION:
+            ages = {partition: round(age(at, now), 3) for partition, at in moments.items()}
+            self.partitions(metric, labels, ages)
+        elif moments:
+            self.one(metric, labels, round(age(min(moments.values()), now), 3))
+
+    def until(
+        self, metric: Metric, labels: Labels, moments: Mapping[int, float], now: float
+    ) -> None:
+        """Add the time that is left to moments, by partition; joined, that is to the earliest."""
+        if self.level is Level.PARTITION:
+            left = {partition: round(age(now, at), 1) for partition, at in moments.items()}
+            self.partitions(metric, labels, left)
+        elif moments:
+            self.one(metric, labels, round(age(now, min(moments.values())), 1))
+
+    def one(self, metric: Metric, labels: Labels, value: float) -> None:
         """Add one sample; of labels (group, topic, ...) the level may drop the topic."""
         shown = metric if self.level is Level.PARTITION else at_level(metric, self.level)
         if shown is metric:
@@ -114,10 +145,10 @@ class GroupSamples:
 
     def samples(self) -> Samples:
         """Return what was collected."""
-        found: dict[Metric, Series | ByPartition] = dict(self._single)
+        samples: dict[Metric, Series | ByPartition] = dict(self._single)
         for metric, nested in self._nested.items():
-            found[metric] = ByPartition(nested)
+            samples[metric] = ByPartition(nested)
         for metric, joined in self._joined.items():
             join = _JOIN[metric.rollup or "sum"]
-            found[metric] = {labels: join(values) for labels, values in joined.items()}
-        return found
+            samples[metric] = {labels: join(values) for labels, values in joined.items()}
+        return samples

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from monitor.exposition.metrics import MONITOR, Metric
+from monitor.exposition.families.family import Family
+from monitor.exposition.metric import Metric
 
 _WHEN: Final = "figures are pushed to an OpenTelemetry collector"
 
@@ -12,7 +13,6 @@ UP = Metric(
     "kafka_monitor_otlp_up",
     "gauge",
     "1 if the OpenTelemetry collector took the last push, 0 if it did not.",
-    family=MONITOR,
     when=_WHEN,
 )
 LAST_PUSH = Metric(
@@ -20,7 +20,9 @@ LAST_PUSH = Metric(
     "gauge",
     "When the collector last took a push, as a Unix time.",
     unit="seconds",
-    family=MONITOR,
     when=_WHEN,
 )
 METRICS: Final = (UP, LAST_PUSH)
+FAMILY: Final = Family(
+    "otlp", "About what is pushed by OTLP; on where it is.", METRICS, is_always_on=True
+)

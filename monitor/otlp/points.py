@@ -19,7 +19,7 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from monitor.exposition import metrics
+from monitor.exposition import metric as exposition
 from monitor.exposition.render import CLUSTER_LABEL
 from monitor.exposition.series import Block, ByPartition, Series
 from monitor.exposition.version import VERSION
@@ -45,7 +45,7 @@ class Points:
     def __init__(self, started_ns: int, *, partitions: bool = True) -> None:
         self._started_ns = started_ns
         self._left_out = frozenset[str]() if partitions else _OF_PARTITIONS
-        self._declared: dict[str, metrics.Metric] = {}
+        self._declared: dict[str, exposition.Metric] = {}
         self._points: defaultdict[str, list[NumberDataPoint]] = defaultdict(list)
 
     def add(self, blocks: Iterable[Block], cluster: str | None, seen_ns: int) -> None:

@@ -10,12 +10,10 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any, Final
 
-from monitor.exposition.metrics import Metric
+from monitor.exposition.families.family import Family
+from monitor.exposition.metric import Metric
 from monitor.pools.analysis import PoolReport
 from monitor.pools.model import DatabaseSnapshot, PgBouncer, Postgres, Reading
-
-DATABASE: Final = "database"
-"""The family of these metrics, to be switched on and off as a whole."""
 
 HIDDEN: Final = "hidden"
 """The state of a session that the monitor's role may not look into."""
@@ -27,11 +25,11 @@ _DATABASE_LABELS: Final = ("name", "host", "port", "database", "force_user", "po
 
 
 def _gauge(name: str, text: str, labels: tuple[str, ...] = (), unit: str = "") -> Metric:
-    return Metric(name, "gauge", text, labels, unit, DATABASE)
+    return Metric(name, "gauge", text, labels, unit)
 
 
 def _stats_counter(name: str, text: str, unit: str = "") -> Metric:
-    return Metric(f"pgbouncer_stats_{name}", "counter", text, ("database",), unit, DATABASE)
+    return Metric(f"pgbouncer_stats_{name}", "counter", text, ("database",), unit)
 
 
 def _pool_gauge(name: str, text: str, unit: str = "connections") -> Metric:
@@ -236,6 +234,12 @@ METRICS: Final[tuple[Metric, ...]] = (
     *_POOLS.values(),
     *_DATABASES.values(),
     *_STATS.values(),
+)
+FAMILY: Final = Family(
+    "database",
+    "Databases and pools; names are postgres_exporter's and pgbouncer_exporter's.",
+    METRICS,
+    is_always_on=True,
 )
 
 _Found = defaultdict[Metric, dict[tuple[str, ...], float]]

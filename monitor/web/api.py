@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from math import inf
 from typing import Any, Final, Protocol
 
 from monitor.analysis.advice import Severity
@@ -189,8 +190,9 @@ class Api:
         least = Severity[query.severity.upper()]
         states, page = self._page(query)
         found = [
-            (advice.severity, urgency(measures), group, state.cluster, advice)
+            (advice.severity, urgency(measures), group, state.cluster, state.snapshot, advice)
             for state in states
+            if state.snapshot is not None
             for group, measures in state.groups.items()
             if pattern is None or pattern.fullmatch(group)
             for advice in measures.advice
@@ -203,8 +205,8 @@ class Api:
             **page,
             total=len(found),
             advice=[
-                advice_of_group(cluster, group, advice)
-                for _, _, group, cluster, advice in _part(found, query)
+                advice_of_group(cluster, snapshot, group, advice)
+                for _, _, group, cluster, snapshot, advice in _part(found, query)
             ],
         )
 
@@ -270,7 +272,7 @@ class Api:
 _KEYS: Final[Mapping[str, Callable[[GroupMeasures], Any]]] = {
     "need": urgency,
     # what is not known is behind those of which it is
-    "behind": lambda measures: -1.0 if measures.seconds_max is None else measures.seconds_max,
+    "behind": lambda measures: -inf if measures.behind_since is None else -measures.behind_since,
     "lag": lambda measures: measures.lag.total if measures.lag.partitions else -1,
 }
 

@@ -167,7 +167,10 @@ class Burrow:
                 of = _Partitions(snapshot, group, measures, source.commit_windows(name))
                 of.intervals = self._intervals(source)
                 partitions = of.shown(every=every)
-                worst, total = of.worst(), found.total_lag
+                worst, total = (
+                    of.worst(),
+                    measures.lag.readable_total,
+                )
         told = {
             "cluster": cluster,
             "group": name,
@@ -289,8 +292,14 @@ class _Partitions:
 
     def worst(self) -> dict[str, Any] | None:
         """Return the one with the largest lag, None where there is no lag."""
-        most = self._measures.status.max_lag
-        return None if most is None else self._one(most[1], most[2])
+        lag = self._measures.lag
+        unread = (
+            (messages, topic, index)
+            for topic in lag.partitions
+            for index, messages in lag.readable(topic).items()
+        )
+        messages, topic, index = max(unread, default=(0, "", 0))
+        return self._one(topic, index) if messages else None
 
     def _one(self, topic: str, index: int) -> dict[str, Any]:
         bad: PartitionStatus | None = self._bad.get((topic, index))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from monitor.analysis.measures import GroupMeasures
+from monitor.analysis.measures import GroupMeasures, age
 from monitor.analysis.rates import NEVER
 from monitor.answers.clusters import NOT_IN_METADATA
 from monitor.model import Group, Snapshot
@@ -122,6 +122,7 @@ def overview(state: State) -> Overview:
 def _group_row(snapshot: Snapshot, group: Group, measures: GroupMeasures) -> GroupRow:
     status = status_word(measures) or "-"
     lagging = heapq.nlargest(MAX_PARTITIONS, _by_lag(group, measures))
+    now, behind = snapshot.monotonic_at, measures.behind(snapshot.seen_at)
     return GroupRow(
         id=group.id or "(empty id)",
         type=group.type,
@@ -130,22 +131,22 @@ def _group_row(snapshot: Snapshot, group: Group, measures: GroupMeasures) -> Gro
         shape=_SHAPES.get(status, "○"),
         members=None if group.members is None else len(group.members),
         lag=measures.lag.total if measures.lag.partitions else None,
-        behind="" if measures.seconds_max is None else duration(measures.seconds_max),
+        behind="" if behind is None else duration(behind),
         note="; ".join(filter(None, ("stale" if group.is_silent else "", group.error))),
-        advice=[Todo(a.severity.name.lower(), a.finding, a.action) for a in measures.advice],
-        topics=[_topic_row(topic, measures) for topic in sorted(group.commits)],
+        advice=[Todo(a.severity.name.lower(), a.finding(now), a.action) for a in measures.advice],
+        topics=[_topic_row(topic, measures, snapshot) for topic in sorted(group.commits)],
         partition_count=sum(map(len, group.commits.values())),
         partitions=list(_partition_rows(snapshot, group, measures, lagging)),
     )
 
 
-def _topic_row(topic: str, measures: GroupMeasures) -> TopicRow:
+def _topic_row(topic: str, measures: GroupMeasures, snapshot: Snapshot) -> TopicRow:
     rates = measures.rates.get(topic)
-    seconds = measures.seconds_of(topic).values()
-    remaining = [
-        risk.remaining_seconds
+    seconds = measures.behind_by_partition(topic, snapshot.seen_at).values()
+    deleted_at = [
+        risk.deleted_at
         for risk in measures.retention.get(topic, {}).values()
-        if risk.remaining_seconds is not None
+        if risk.deleted_at is not None
     ]
     lost = measures.lost.get(topic, 0)
     told = ""
@@ -153,7 +154,9 @@ def _topic_row(topic: str, measures: GroupMeasures) -> TopicRow:
         told = f"{rates.produced:,.1f} in, {rates.consumed:,.1f} out"
     catch_up = rates.catch_up if rates is not None else None
     imbalance = measures.imbalance.get(topic, {})
-    retention = [f"{duration(min(remaining))} left"] if remaining else []
+    retention = []
+    if deleted_at:
+        retention.append(f"{duration(age(snapshot.monotonic_at, min(deleted_at)))} left")
     if lost:
         retention.append(f"{lost:,} lost")
     return TopicRow(
@@ -184,7 +187,7 @@ def _partition_rows(
     ends, lag = snapshot.end_offsets, measures.lag
     bad = {(p.topic, p.partition): p.status.name for p in measures.status.partitions}
     for _, topic, partition in wanted:
-        seconds = measures.seconds_of(topic)
+        seconds = measures.behind_by_partition(topic, snapshot.seen_at)
         notes = (
             bad.get((topic, partition), ""),
             "past the log end" if partition in lag.past_end.get(topic, ()) else "",

@@ -10,8 +10,7 @@ from typing import Final, Literal
 import yaml
 from prometheus_client.metrics import Histogram, MetricWrapperBase
 
-from monitor.exposition.metrics import METRICS as KAFKA_METRICS
-from monitor.pools.metrics import METRICS as DATABASE_METRICS
+from monitor.exposition.families import ALL_METRICS
 from order_services.process import instrumentation
 
 Kind = Literal["counter", "gauge"]
@@ -60,10 +59,7 @@ def declared_metrics(prometheus: Path) -> dict[str, Series]:
     """Return every series that a scrape of our programs can bring, by name."""
     jobs = target_labels(prometheus)
     monitor, services = jobs[MONITOR_JOB], jobs[SERVICES_JOB]
-    found = {
-        metric.name: _series(metric.kind, metric.labels, monitor)
-        for metric in (*KAFKA_METRICS, *DATABASE_METRICS)
-    }
+    found = {metric.name: _series(metric.kind, metric.labels, monitor) for metric in ALL_METRICS}
     for value in vars(instrumentation).values():
         if isinstance(value, MetricWrapperBase):
             found.update(_of_client(value, services))

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeAlias
 
 import yaml
 
-from monitor.exposition.metrics import METRICS
+from monitor.exposition.families import ALL_METRICS
 from monitor.exposition.series import Level, at_level
 from tests.support.programs import program
 
@@ -146,7 +146,7 @@ def with_series(test: Test, series: Iterable[Series]) -> dict[str, Any]:
 def rolled_up(series: Iterable[Series], level: Level) -> list[Series]:
     """Return what the monitor shows of these at a level."""
     joined: defaultdict[tuple[str, tuple[tuple[str, str], ...]], list[Series]] = defaultdict(list)
-    metrics = {metric.name: metric for metric in METRICS}
+    metrics = {metric.name: metric for metric in ALL_METRICS}
     for one in series:
         metric = metrics.get(one.name)
         if metric is None or "consumergroup" not in metric.labels:

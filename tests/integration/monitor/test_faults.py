@@ -20,10 +20,10 @@ from confluent_kafka.admin import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitor.analysis.measures import Analyst
-from monitor.exposition.metrics import MONITOR_BROKER_UP
+from monitor.analysis.analyst import Analyst
+from monitor.exposition.blocks import Choice, blocks
+from monitor.exposition.families.monitor import BROKER_UP
 from monitor.exposition.render import Renderer
-from monitor.exposition.samples import Choice, blocks
 from monitor.kafka.apis.list_offsets import ListOffsets
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.coordinators import GROUPS_TOPIC, partition_of
@@ -142,7 +142,7 @@ def broker_up(snapshot: Snapshot) -> dict[str, float]:
         sample.labels["broker"]: sample.value
         for family in text_string_to_metric_families(page)
         for sample in family.samples
-        if sample.name == MONITOR_BROKER_UP.name
+        if sample.name == BROKER_UP.name
     }
 
 

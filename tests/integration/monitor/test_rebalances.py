@@ -8,7 +8,8 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from monitor.analysis.measures import Analyst, GroupMeasures
+from monitor.analysis.analyst import Analyst
+from monitor.analysis.measures import GroupMeasures
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.transport import KafkaWire
 from monitor.model import CONSUMER, Snapshot
@@ -57,7 +58,7 @@ def test_a_member_that_came_and_went_between_two_polls_is_counted(
         snapshot = collector.poll()
         assert snapshot.groups[group].type == CONSUMER
         measures = analyst.measure(snapshot)[group]
-        return measures if measures.steady else None
+        return measures if measures.measured_at < analyst.findings.resting_since else None
 
     visit()
     wait_for("empty group", empty)

@@ -10,13 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitor.analysis.measures import Analyst
+from monitor.analysis.analyst import Analyst
 from monitor.analysis.status import StatusRules
-from monitor.exposition import process
-from monitor.exposition.catalogue import ALL_METRICS
-from monitor.exposition.metrics import BROKERS, GROUP_LAG, MONITOR
+from monitor.exposition.blocks import Choice, blocks
+from monitor.exposition.families import FAMILIES, process
+from monitor.exposition.families.exporter import BROKERS, LAG
 from monitor.exposition.render import PLAIN_PIECE_BYTES, Renderer, label_text
-from monitor.exposition.samples import Choice, blocks
 from monitor.exposition.series import Block, ByPartition, Level, Samples, Series
 from monitor.model import (
     ANSWERED,
@@ -150,11 +149,11 @@ def test_a_metric_in_two_blocks_is_refused_as_its_series_could_be_twice() -> Non
 
 def test_dead_series_leave_the_page_and_the_cache() -> None:
     renderer = Renderer()
-    labels = GROUP_LAG.labels
+    labels = LAG.labels
 
     def lag_of(start: int) -> list[Block]:
         series: Series = {("g", "t", str(n)): 1.0 for n in range(start, start + 500)}
-        return [Block((), lambda: {GROUP_LAG: series})]
+        return [Block((), lambda: {LAG: series})]
 
     renderer.render(lag_of(0))
     page = renderer.render(lag_of(500)).plain
@@ -177,7 +176,7 @@ def test_a_block_with_the_same_source_is_not_made_again() -> None:
 
 
 def test_families_can_be_chosen_and_the_compressed_page_is_the_same() -> None:
-    page = Renderer(families={MONITOR}).render(blocks(state(), Choice(45)))
+    page = Renderer().render(blocks(state(), Choice(45, families=())))
     assert b"kafka_monitor_up" in page.plain
     assert b"kafka_consumergroup" not in page.plain
     assert gzip.decompress(page.gzipped) == page.plain
@@ -190,7 +189,7 @@ def test_what_did_not_change_is_kept_and_the_compressed_page_is_still_right() ->
 
     def samples() -> Samples:
         rendered.append(lags)
-        return {GROUP_LAG: lags}
+        return {LAG: lags}
 
     def page_of(brokers: int) -> list[Block]:
         return [Block((), lambda: {BROKERS: {(): brokers}}), Block((lags,), samples)]
@@ -333,14 +332,15 @@ def test_a_page_rendered_poll_by_poll_is_the_same_as_one_rendered_from_nothing(
         )  # fmt: skip
         measured = analyst.measure(snapshot)
         seen = State("c", now, snapshot, measured, monotonic_at=now, findings=analyst.findings)
-        # to one that is never told the same assignor twice, nothing is steady: it measures all anew
+        # to one that is never told the same assignor twice, something happens to each group at each
+        # poll: it measures all anew
         restless = {
             name: replace(group, assignor=f"{group.assignor}-{number}")
             for name, group in snapshot.groups.items()
         }
         anew = thorough.measure(replace(snapshot, groups=restless))
-        assert {name: replace(found, steady=False) for name, found in measured.items()} == {
-            name: replace(found, steady=False) for name, found in anew.items()
+        assert {name: replace(found, group=groups[name]) for name, found in measured.items()} == {
+            name: replace(found, group=groups[name]) for name, found in anew.items()
         }
         assert analyst.findings == thorough.findings
         assert analyst.findings.failures == {}
@@ -348,33 +348,34 @@ def test_a_page_rendered_poll_by_poll_is_the_same_as_one_rendered_from_nothing(
         assert page.plain == Renderer().render(blocks(seen, choice)).plain
         assert gzip.decompress(page.gzipped) == page.plain
         if number == 4:
-            assert all(measures.steady for measures in seen.groups.values())
+            assert all(m.measured_at < seen.findings.resting_since for m in measured.values())
 
 
 def test_labels_and_partitions_make_the_same_text_either_way() -> None:
     flat: Series = {("g", 't"', str(p)): p for p in range(3)}
     nested = ByPartition({("g", 't"'): {p: p for p in range(3)}})
     pages = [
-        Renderer().render([Block((), lambda s=s: {GROUP_LAG: s})]).plain  # type: ignore[misc]  # a default binds
+        Renderer().render([Block((), lambda s=s: {LAG: s})]).plain  # type: ignore[misc]  # a default binds
         for s in (flat, nested)
     ]
     assert pages[0] == pages[1]
 
 
 def test_every_metric_is_declared_once_with_help_and_base_units() -> None:
-    names = [metric.name for metric in ALL_METRICS]
+    names = [metric.name for family in FAMILIES for metric in family.metrics]
     assert len(names) == len(set(names))
-    for metric in ALL_METRICS:
-        assert metric.help.endswith(".")
-        # Burrow names a gauge like a counter
-        is_total = metric.name.endswith("_total") and metric.family != "burrow"
-        assert (metric.kind == "counter") == is_total, metric.name
-        if metric.family != "database":  # names of other exporters
-            assert (metric.unit == "seconds") == ("_seconds" in metric.name)
+    for family in FAMILIES:
+        for metric in family.metrics:
+            assert metric.help.endswith(".")
+            # Burrow names a gauge like a counter
+            is_total = metric.name.endswith("_total") and family.name != "burrow"
+            assert (metric.kind == "counter") == is_total, metric.name
+            if family.name != "database":  # names of other exporters
+                assert (metric.unit == "seconds") == ("_seconds" in metric.name)
 
 
 def test_the_page_tells_what_the_monitors_own_process_uses() -> None:
-    found = scrape(Renderer([MONITOR]).render([process.block()]).plain)
+    found = scrape(Renderer().render([process.block()]).plain)
     assert {name for name, _ in found} == {metric.name for metric in process.METRICS}
     assert 1e6 < found["process_resident_memory_bytes", ()] < 1e10
     assert 0 < found["process_cpu_seconds_total", ()] < 1e4

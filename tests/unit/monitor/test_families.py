@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitor.analysis.measures import Analyst, Found, Times
-from monitor.exposition.catalogue import ALL_METRICS, ALWAYS, CHOICES
+from monitor.analysis.analyst import Analyst, TimeReplies, Times
+from monitor.exposition.blocks import Choice, blocks
 from monitor.exposition.docs import document
-from monitor.exposition.metrics import EXPORTER, MEASURES
+from monitor.exposition.families import ALL_METRICS, CHOICES, DEFAULT_FAMILIES, FAMILIES, measures
 from monitor.exposition.render import Renderer
-from monitor.exposition.samples import Choice, blocks
 from monitor.exposition.series import Level
 from monitor.model import (
     Broker,
@@ -34,7 +33,7 @@ Labels = dict[str, str]
 
 
 def state() -> State:
-    def times(wanted: Times) -> Found:
+    def times(wanted: Times) -> TimeReplies:
         return {"t": {0: (0, 99_000) if wanted["t"][0] <= 99_000 else (-1, -1)}}
 
     analyst = Analyst(times)
@@ -70,7 +69,7 @@ def scrape(
     families: Collection[str], level: Level = Level.PARTITION
 ) -> dict[str, list[tuple[Labels, float]]]:
     choice = Choice(45, level, families)
-    page = Renderer({*families, *ALWAYS}).render(blocks(state(), choice)).plain.decode()
+    page = Renderer().render(blocks(state(), choice)).plain.decode()
     found = defaultdict(list)
     for family in text_string_to_metric_families(page):
         for sample in family.samples:
@@ -81,7 +80,8 @@ def scrape(
 @pytest.mark.parametrize("family", CHOICES)
 def test_a_family_has_its_declared_names_and_labels_and_no_others(family: str) -> None:
     found = scrape([family])
-    declared = {metric.name: metric for metric in ALL_METRICS if metric.family == family}
+    (declaring,) = (each for each in FAMILIES if each.name == family)
+    declared = {metric.name: metric for metric in declaring.metrics}
     shown = {name for name in found if not name.startswith("kafka_monitor_")}
     assert shown <= declared.keys()
     assert shown >= {name for name, metric in declared.items() if not metric.when}
@@ -147,7 +147,7 @@ def test_burrow_names_and_labels() -> None:
 
 
 def test_at_a_higher_level_the_same_names_have_fewer_labels_and_joined_values() -> None:
-    families = (EXPORTER, MEASURES)
+    families = DEFAULT_FAMILIES
     by_topic, by_group = scrape(families, Level.TOPIC), scrape(families, Level.GROUP)
     topic = {"consumergroup": "g", "topic": "t"}
     assert by_topic["kafka_consumergroup_lag"] == [(topic, 8.0)]
@@ -155,7 +155,7 @@ def test_at_a_higher_level_the_same_names_have_fewer_labels_and_joined_values() 
     assert by_group["kafka_consumergroup_lag_sum"] == [({"consumergroup": "g"}, 8.0)]
     assert by_topic["kafka_consumergroup_messages_lost_total"] == [(topic, 0.0)]
     assert "kafka_consumergroup_current_offset" not in by_topic
-    assert len(by_group["kafka_consumergroup_status"]) == 6
+    assert by_group["kafka_consumergroup_status"] == [({"consumergroup": "g", "status": "OK"}, 1.0)]
     kinds = {labels["kind"] for labels, _ in by_group["kafka_consumergroup_imbalance_ratio"]}
     assert "assignment" in kinds
     # topics are not consumer groups: they keep their partitions
@@ -166,11 +166,29 @@ def test_at_a_higher_level_the_same_names_have_fewer_labels_and_joined_values() 
 
 
 def test_exactly_one_of_ok_warn_and_err_is_one() -> None:
-    statuses = scrape([MEASURES])["kafka_consumergroup_status"]
-    assert {labels["status"]: value for labels, value in statuses} == {
-        **dict.fromkeys(("WARN", "ERR", "STOP", "STALL", "REWIND"), 0.0),
-        "OK": 1.0,
+    statuses = scrape([measures.FAMILY.name])["kafka_consumergroup_status"]
+    assert [(labels["status"], value) for labels, value in statuses] == [("OK", 1.0)]
+
+
+def test_ours_go_down_to_topics_only_where_the_others_go_down_to_partitions() -> None:
+    choice = Choice(45, measures_level=Level.TOPIC)
+    page = Renderer().render(blocks(state(), choice)).plain.decode()
+    labels = {
+        sample.name: set(sample.labels)
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
     }
+    assert "partition" in labels["kafka_consumergroup_lag"]
+    of_groups = {m.name for m in measures.FAMILY.metrics if "consumergroup" in m.labels}
+    told = of_groups & labels.keys() - {"kafka_consumergroup_partition_status"}
+    assert "kafka_consumergroup_lag_seconds" in told
+    assert all("partition" not in labels[name] for name in told)
+
+
+def test_the_age_of_each_partitions_commit_is_told_at_the_level_of_partitions_only() -> None:
+    name = "kafka_consumergroup_partition_commit_age_seconds"
+    assert {labels["partition"] for labels, _ in scrape(DEFAULT_FAMILIES)[name]} == {"0", "1"}
+    assert name not in scrape(DEFAULT_FAMILIES, Level.TOPIC)
 
 
 def test_no_value_is_infinite_or_not_a_number() -> None:

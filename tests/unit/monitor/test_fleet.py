@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from monitor.configuration import Configuration, Watched, read_configuration
-from monitor.exposition import process
+from monitor.exposition.families import process
 from monitor.exposition.series import Block
 from monitor.fleet import Fleet, Watch
 from monitor.kafka.apis.list_groups import ListedGroup

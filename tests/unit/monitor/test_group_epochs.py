@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from monitor.analysis.measures import Analyst
+from monitor.analysis.analyst import Analyst
 from monitor.kafka.apis.describe_groups import DescribedGroup
 from monitor.kafka.apis.list_groups import ListedGroup
 from monitor.kafka.apis.offset_fetch import GroupCommits

@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from monitor.exposition.catalogue import ALWAYS, DEFAULT_FAMILIES
 from monitor.exposition.render import Renderer
 from monitor.kafka.apis.offset_fetch import GroupCommits
 from monitor.kafka.collector import Collector, Intervals
@@ -411,7 +410,7 @@ class History(RuleBasedStateMachine):
 
     def rendered_anew_it_is_the_same(self, plain: bytes) -> None:
         latest, kept = self.poller.latest, self.poller._renderer
-        self.poller._renderer = Renderer({*DEFAULT_FAMILIES, *ALWAYS})
+        self.poller._renderer = Renderer()
         try:
             anew = self.poller._published(latest.state, latest.succeeded_at)
         finally:

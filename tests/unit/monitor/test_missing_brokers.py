@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from monitor.analysis.measures import Analyst
+from monitor.analysis.analyst import Analyst
+from monitor.exposition.blocks import Choice, blocks
 from monitor.exposition.render import Renderer
-from monitor.exposition.samples import Choice, blocks
 from monitor.kafka.collector import Collector, Intervals
 from monitor.model import Partition, Snapshot, Topic
 from monitor.state import State

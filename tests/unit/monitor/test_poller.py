@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import gzip
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
-import monitor.exposition.samples
-from monitor.analysis.measures import Analyst
-from monitor.exposition import burrow, kminion, lag_exporter
-from monitor.exposition.catalogue import CHOICES
-from monitor.exposition.metrics import BROKERS
+import monitor.exposition.blocks
+from monitor.analysis.analyst import Analyst
+from monitor.analysis.measures import GroupMeasures
+from monitor.exposition.families import (
+    CHOICES,
+    FAMILIES,
+    burrow,
+    exporter,
+    kminion,
+    lag_exporter,
+    measures,
+)
+from monitor.exposition.families import monitor as own
+from monitor.exposition.families.exporter import BROKERS
 from monitor.exposition.series import Block
 from monitor.kafka.apis.list_groups import ListedGroup
 from monitor.kafka.apis.offset_fetch import GroupCommits
@@ -280,72 +289,76 @@ def test_times_that_cannot_be_asked_for_cost_the_seconds_only(
 def test_a_family_that_fails_costs_that_family(
     module: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    families = {kminion: "kminion", lag_exporter: "kafka-lag-exporter", burrow: "burrow"}
+    family = module.FAMILY
 
     def fail(*_: object) -> None:
         raise IndexError
 
     whole = make(families=CHOICES)[1]
     whole.poll()
-    table = dict(monitor.exposition.samples._OTHER_FAMILIES)
-    table[families[module]] = fail  # type: ignore[assignment]
-    monkeypatch.setattr(monitor.exposition.samples, "_OTHER_FAMILIES", table)
+    broken = replace(family, cluster=fail, samples=fail, ages=None)
+    families = tuple(broken if each is family else each for each in FAMILIES)
+    monkeypatch.setattr(monitor.exposition.blocks, "FAMILIES", families)
     _, poller, _ = make(families=CHOICES)
     poller.poll()
     found = scrape(poller)
-    assert internal_errors(found) == {("exposition", families[module])}
-    own = {metric.name for metric in module.METRICS}
+    assert internal_errors(found) == {("exposition", family.name), ("exposition", "g")}
+    names = {metric.name for metric in family.metrics}
     lost = {name for name, _ in scrape(whole)} - {name for name, _ in found}
     assert lost
-    assert lost <= own
+    assert lost <= names
     assert lag(found) == 6
 
 
 @pytest.mark.parametrize(
-    ("function", "part", "missing"),
+    ("module", "function", "part", "missing"),
     [
-        ("_topics", "topics", "kafka_topic_partitions"),
-        ("_brokers", "brokers", "kafka_brokers"),
-        ("_identity", "g", "kafka_consumergroup_info"),
-        ("_retention", "g", "kafka_consumergroup_advice"),
-        ("_ages", "g", "kafka_consumergroup_commit_age_seconds"),
-        ("_partitions", "partitions", "kafka_topic_partition_error"),
+        (exporter, "_topics", "topics", "kafka_topic_partitions"),
+        (exporter, "_brokers", "brokers", "kafka_broker_info"),
+        (own, "_brokers", "brokers", "kafka_monitor_broker_up"),
+        (measures, "_identity", "g", "kafka_consumergroup_info"),
+        (measures, "_losses", "g", "kafka_consumergroup_advice"),
+        (measures, "_retention", "g", "kafka_consumergroup_commit_age_seconds"),
+        (measures, "_partitions", "partitions", "kafka_topic_partition_error"),
     ],
 )
 def test_a_part_of_the_page_that_fails_costs_that_part(
-    function: str, part: str, missing: str, monkeypatch: pytest.MonkeyPatch
+    module: Any, function: str, part: str, missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise IndexError
 
-    monkeypatch.setattr(monitor.exposition.samples, function, fail)
+    monkeypatch.setattr(module, function, fail)
     _, poller, _ = make()
     poller.poll()
     found = scrape(poller)
-    names = {name for name, _ in found}
+    shown = {name for name, _ in found}
     assert ("exposition", part) in internal_errors(found)
-    assert missing not in names
-    assert len({"kafka_topic_partitions", "kafka_brokers", "kafka_monitor_up"} & names) >= 2
+    assert missing not in shown
+    assert len({"kafka_topic_partitions", "kafka_brokers", "kafka_monitor_up"} & shown) >= 2
 
 
 def test_a_group_that_cannot_be_rendered_costs_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     brokers, poller, clock = make()
     brokers.groups[1].append(ListedGroup("bad", CLASSIC, "Empty", "consumer"))
     brokers.commits["bad"] = GroupCommits({"t": {0: 1}})
-    right = monitor.exposition.samples._identity
+    right = measures._identity
 
-    def fail(found: Any, group: Group) -> None:
-        if group.id == "bad":
+    def fail(found: GroupMeasures, add: Any) -> None:
+        if found.group.id == "bad":
             raise IndexError
-        right(found, group)
+        right(found, add)
 
-    monkeypatch.setattr(monitor.exposition.samples, "_identity", fail)
+    monkeypatch.setattr(measures, "_identity", fail)
     poller.poll()
     found = poll_on(poller, clock)
     assert internal_errors(found) == {("exposition", "bad")}
     assert lag(found) == 6
     of_bad = {name for name, labels in found if ("consumergroup", "bad") in labels}
-    assert of_bad <= {"kafka_consumergroup_commit_age_seconds"}
+    # what does not come from there stands: ages, and the other family
+    theirs = {metric.name for metric in exporter.FAMILY.metrics}
+    ages = {"commit_age_seconds", "lag_seconds", "lag_seconds_max"}
+    assert of_bad - theirs <= {f"kafka_consumergroup_{name}" for name in ages}
 
 
 def test_a_page_that_cannot_be_made_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from textwrap import dedent
 
 import pytest
 
-from monitor.analysis.measures import Analyst
+from monitor.analysis.analyst import Analyst
 from monitor.commands.screen import keys_of
 from monitor.commands.views import Look, Sort, View, screen, spark
 from monitor.model import Group, Member, Offsets, Partition, Snapshot, Topic

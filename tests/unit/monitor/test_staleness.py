@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.analysis.measures import Analyst
+from monitor.analysis.analyst import Analyst
 from monitor.model import (
     Broker,
     Group,
@@ -80,7 +80,7 @@ def test_nothing_that_is_left_is_too_old(seen: Snapshot, seconds: float) -> None
         for field in ("partitions", "past_end", "unread"):
             for topic, lags in getattr(measures.lag, field).items():
                 assert lags.keys() <= ends.get(topic, {}).keys()
-        for topic, times in measures.seconds.items():
+        for topic, times in measures.oldest_unread_at.items():
             assert times.keys() <= ends.get(topic, {}).keys()
         lag = measures.lag
         assert lag.topics == {topic: sum(of.values()) for topic, of in lag.partitions.items()}

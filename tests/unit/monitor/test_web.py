@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 import monitor.web.overview
 import monitor.web.pages
-from monitor.analysis.measures import Analyst
+from monitor.analysis.analyst import Analyst
 from monitor.kafka.apis.list_groups import ListedGroup
 from monitor.kafka.apis.offset_fetch import GroupCommits
 from monitor.kafka.collector import Collector, Intervals

@@ -8,16 +8,17 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from monitor.analysis import measures
+from monitor.analysis import analyst as poll
+from monitor.analysis import group
 from monitor.analysis.activity import Activities
+from monitor.analysis.analyst import Analyst
 from monitor.analysis.groups import RebalanceCounter
 from monitor.analysis.losses import Losses
-from monitor.analysis.measures import Analyst, GroupMeasures
+from monitor.analysis.measures import GroupMeasures
 from monitor.analysis.readable import ReadableLogs
 from monitor.analysis.timelag import TimeLag
 from monitor.analysis.windows import CommitWindows, EndWindows
-from monitor.exposition.metrics import MONITOR_INTERNAL_ERRORS
-from monitor.exposition.own import faults
+from monitor.exposition.families.monitor import INTERNAL_ERRORS, faults
 from monitor.model import (
     Group,
     LogLook,
@@ -29,6 +30,7 @@ from monitor.model import (
     TopicConfig,
 )
 
+NOW = 45.0
 WALL = 1_800_000_000.0
 APPENDED_AT = WALL - 500
 NAMES = ("good", "bad")
@@ -87,29 +89,29 @@ def is_bad(*given: object) -> bool:
 
 # step, subject, where it is done
 FAULTS: list[tuple[str, str, object, str]] = [
-    ("lag", "bad", measures, "lag_of_group"),
-    ("positions", "bad", measures, "positions"),
-    ("looks", "bad", measures, "unread_of"),
+    ("lag", "bad", poll, "lag_of_group"),
+    ("positions", "bad", poll, "positions"),
+    ("looks", "bad", poll, "unread_of"),
     ("looks", "bad-1", ReadableLogs, "_learn"),
     ("commit_windows", "bad", CommitWindows, "observe"),
     ("end_windows", "bad", EndWindows, "_next"),
     ("times", "bad", TimeLag, "_see"),
     ("times", "bad-0", TimeLag, "_want_of"),
     ("times", "bad-0", TimeLag, "_any_question"),
-    ("times", "bad", TimeLag, "seconds"),
-    ("retention", "bad", TimeLag, "record_time"),
-    ("retention", "bad", measures, "retention_risks"),
-    ("facts", "bad", measures, "group_facts"),
-    ("facts", "bad", measures, "uncommitted_partitions"),
-    ("activity", "bad", measures, "topics_not_consumed"),
+    ("times", "bad", TimeLag, "oldest_at"),
+    ("retention", "bad", TimeLag, "expires_at"),
+    ("retention", "bad", group, "retention_risks"),
+    ("facts", "bad", group, "group_facts"),
+    ("facts", "bad", group, "uncommitted_partitions"),
+    ("activity", "bad", group, "topics_not_consumed"),
     ("activity", "bad", Activities, "observe"),
-    ("status", "bad", measures, "group_status"),
-    ("rates", "bad", measures, "group_rates"),
-    ("imbalance", "bad", measures, "imbalance_of"),
+    ("status", "bad", group, "group_status"),
+    ("rates", "bad", group, "group_rates"),
+    ("imbalance", "bad", group, "imbalance_of"),
     ("losses", "bad", Losses, "observe"),
-    ("losses", "bad", measures, "unread_deleted"),
+    ("losses", "bad", group, "unread_deleted"),
     ("rebalances", "bad", RebalanceCounter, "_next"),
-    ("advice", "bad", measures, "advise"),
+    ("advice", "bad", group, "advise"),
 ]
 
 
@@ -163,10 +165,10 @@ def test_a_fault_costs_the_one_that_it_is_about(
 
 def test_what_failed_is_absent_and_never_zero(breaking: Callable[[object, str], None]) -> None:
     analyst = Analyst(times, looks)
-    breaking(TimeLag, "seconds")
+    breaking(TimeLag, "oldest_at")
     found = run(analyst, 1, 3)[-1]["bad"]
-    assert found.seconds_max is None
-    assert found.seconds_of("bad") == {}
+    assert found.behind(NOW) is None
+    assert found.behind_by_partition("bad", NOW) == {}
     assert found.lag.total  # all else is told
 
 
@@ -179,13 +181,13 @@ def test_brokers_that_cannot_be_asked_cost_what_they_would_have_told(step: str) 
     found = run(analyst, 1, 2)[-1]
     assert analyst.findings.failures.keys() == {(step, "")}
     assert found["good"].lag.total
-    assert (found["good"].seconds_max is None) == (step == "times")
+    assert (found["good"].behind(NOW) is None) == (step == "times")
 
 
 def test_the_page_names_what_failed(breaking: Callable[[object, str], None]) -> None:
     analyst = Analyst(times, looks)
-    breaking(measures, "advise")
+    breaking(group, "advise")
     seen = snapshot(1)
     analyst.measure(seen)
     found = faults("c", lambda: analyst.findings.failures).samples()
-    assert found[MONITOR_INTERNAL_ERRORS] == {("c", "advice", "bad"): 1}
+    assert found[INTERNAL_ERRORS] == {("c", "advice", "bad"): 1}

@@ -92,20 +92,20 @@ def test_gone_groups_are_forgotten() -> None:
     watch.see(10, 15)
     watch.losses.retain(["other"])
     assert watch.losses.of("g", "t") == 0
-    assert watch.losses.lost_at("g", "t") is None
+    assert watch.losses.lost_at("g").get("t") is None
 
 
 def test_a_loss_is_told_with_when_it_was_last_seen_to_grow() -> None:
     watch = Watch()
     watch.see(10, 0)
-    assert watch.losses.lost_at("g", "t") is None
+    assert watch.losses.lost_at("g").get("t") is None
     watch.see(10, 15)
-    assert watch.losses.lost_at("g", "t") == 30
+    assert watch.losses.lost_at("g").get("t") == 30
     watch.see(10, 15)
-    assert watch.losses.lost_at("g", "t") == 30
+    assert watch.losses.lost_at("g").get("t") == 30
     old = Watch()
     old.see(10, 15)
-    assert old.losses.lost_at("g", "t") == 15  # an old one is told from the first look on
+    assert old.losses.lost_at("g").get("t") == 15  # an old one is told from the first look on
 
 
 STEPS = st.lists(

@@ -1,17 +1,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
-from monitor.analysis.measures import Analyst, AskTimes, GroupMeasures
+from monitor.analysis.analyst import Analyst, AskTimes
+from monitor.analysis.measures import NOTHING_UNREAD, GroupMeasures
 from monitor.analysis.rates import NEVER
 from monitor.analysis.status import Status
-from monitor.model import Group, Member, Offsets, Partition, Silent, Snapshot, Topic, TopicConfig
+from monitor.model import (
+    Group,
+    LogLook,
+    Member,
+    Offsets,
+    Partition,
+    PartitionOffsets,
+    Silent,
+    Snapshot,
+    Topic,
+    TopicConfig,
+)
 
 POLL_S = 15.0
+DELETED = TopicConfig(864_000_000, -1, frozenset({"delete"}))
 
 
 @dataclass
@@ -34,6 +47,11 @@ class Cluster:
     def now(self) -> float:
         return 10_000.0 + POLL_S * self.polls
 
+    @property
+    def seen_at(self) -> float:
+        """When the last poll was, by the monotonic clock."""
+        return self.now - 9_000
+
     def snapshot(self) -> Snapshot:
         self.polls += 1
         partition = Partition(1, (1,), (1,))
@@ -53,6 +71,13 @@ class Cluster:
             groups={"g": Group("g", **group)},
             topic_configs={} if self.config is None else {"t": self.config},
         )
+
+    def looks(self, wanted: PartitionOffsets) -> Mapping[str, Mapping[int, LogLook]]:
+        """Every record can be read."""
+        return {
+            topic: {p: LogLook(at, at, self.ends[p]) for p, at in of.items()}
+            for topic, of in wanted.items()
+        }
 
     def times(
         self, wanted: Mapping[str, Mapping[int, int]]
@@ -83,9 +108,9 @@ def test_the_lag_in_seconds_is_right_from_the_first_poll() -> None:
     cluster = Cluster(commits={0: 40, 1: 100})
     cluster.appended_at = cluster.now + POLL_S - 500
     found = measure(Analyst(cluster.times), cluster)
-    assert found.seconds["t"][0] == pytest.approx(500, abs=0.5)
-    assert found.seconds["t"][1] == 0
-    assert found.seconds_max == pytest.approx(500, abs=0.5)
+    assert found.behind_by_partition("t", cluster.seen_at)[0] == pytest.approx(500, abs=0.5)
+    assert found.behind_by_partition("t", cluster.seen_at)[1] == 0
+    assert found.behind(cluster.seen_at) == pytest.approx(500, abs=0.5)
 
 
 def test_without_answers_the_lag_in_seconds_is_absent_and_never_zero() -> None:
@@ -93,15 +118,15 @@ def test_without_answers_the_lag_in_seconds_is_absent_and_never_zero() -> None:
     silent: AskTimes = lambda _: {}  # noqa: E731  # a function could not be listed with None
     for ask in (None, silent):
         found = measure(Analyst(ask), cluster)
-        assert found.seconds == {"t": {1: 0}}
-        assert found.seconds_max is None
+        assert found.oldest_unread_at == {"t": {1: NOTHING_UNREAD}}
+        assert found.behind(cluster.seen_at) is None
 
 
 def test_a_group_that_has_read_all_is_zero_seconds_behind_and_asks_nothing() -> None:
     cluster = Cluster()
     found = measure(Analyst(cluster.times), cluster)
-    assert found.seconds_max == 0
-    assert found.seconds_of("t") == {0: 0, 1: 0}
+    assert found.behind(cluster.seen_at) == 0
+    assert found.behind_by_partition("t", cluster.seen_at) == {0: 0, 1: 0}
     assert cluster.asked == 0
 
 
@@ -109,9 +134,37 @@ def test_standing_still_grows_by_a_second_per_second() -> None:
     cluster = Cluster(commits={0: 40, 1: 100})
     cluster.appended_at = cluster.now + POLL_S - 500
     analyst = Analyst(cluster.times)
-    first, later = measure(analyst, cluster), measure(analyst, cluster, polls=4)
-    assert first.seconds_max is not None
-    assert later.seconds_max == pytest.approx(first.seconds_max + 4 * POLL_S, abs=0.1)
+    first = measure(analyst, cluster).behind(cluster.seen_at)
+    later = measure(analyst, cluster, polls=4).behind(cluster.seen_at)
+    assert first is not None
+    assert later == pytest.approx(first + 4 * POLL_S, abs=0.1)
+
+
+def test_a_group_that_lags_and_stands_has_the_same_measures_at_each_poll() -> None:
+    cluster = Cluster(commits={0: 40, 1: 100}, config=DELETED)
+    cluster.appended_at = cluster.now + POLL_S - 500
+    analyst = Analyst(cluster.times, cluster.looks)
+    before = measure(analyst, cluster, polls=12)
+    asked = cluster.asked
+    assert all(measure(analyst, cluster) is before for _ in range(100))
+    assert cluster.asked == asked
+    assert [advice.cause for advice in before.advice] == ["never_active"]
+
+
+def test_what_time_alone_changes_is_told_when_it_is_time() -> None:
+    cluster = Cluster(
+        commits={0: 40, 1: 100}, members=one_member(0, 1),
+        config=TopicConfig(36_000_000, -1, frozenset({"delete"})),
+    )  # fmt: skip
+    cluster.appended_at = cluster.now + POLL_S
+    analyst = Analyst(cluster.times, cluster.looks)
+    told: dict[str, int] = {}
+    for poll in range(2_400):
+        for cause in (advice.cause for advice in measure(analyst, cluster).advice):
+            told.setdefault(cause, poll)
+    # nobody knows its rhythm: one and a half hours; half of ten hours
+    assert told["consumer_stuck"] == pytest.approx(361, abs=2)
+    assert told["retention_risk"] == pytest.approx(1_200, abs=2)
 
 
 def test_a_group_at_rest_has_the_same_measures_as_one_looked_at_anew() -> None:
@@ -159,7 +212,10 @@ def test_a_stale_group_keeps_the_measures_of_when_it_was_seen() -> None:
     before = measure(analyst, cluster)
     cluster.group_changes = {"answer": Silent(0.0)}
     cluster.ends[0] = 5_000
-    assert measure(analyst, cluster) is before
+    kept = measure(analyst, cluster)
+    assert replace(kept, group=before.group) == before
+    assert kept.group.is_silent
+    assert measure(analyst, cluster, polls=20) is kept
     cluster.group_changes = {}
     assert measure(analyst, cluster).lag.total == 4_960
 
@@ -167,7 +223,21 @@ def test_a_stale_group_keeps_the_measures_of_when_it_was_seen() -> None:
 def test_the_seconds_of_a_partition_whose_broker_is_silent_are_absent() -> None:
     cluster = Cluster(stale={"t": {1: 900.0}})
     found = measure(Analyst(cluster.times), cluster)
-    assert found.seconds_of("t") == {0: 0}
+    assert found.behind_by_partition("t", cluster.seen_at) == {0: 0}
+
+
+def test_when_each_partition_was_committed_is_known() -> None:
+    cluster = Cluster(commits={0: 40, 1: 50})
+    analyst = Analyst(cluster.times)
+    first = measure(analyst, cluster)
+    began = cluster.seen_at
+    assert first.committed_at == {"t": {0: began, 1: began}}
+    cluster.commits[1] = 60
+    measure(analyst, cluster)
+    moved = cluster.seen_at
+    found = measure(analyst, cluster, polls=30)
+    assert found.committed_at == {"t": {0: began, 1: moved}}
+    assert found.changed_at == {"t": moved}
 
 
 def test_losses_outlive_the_sight_of_them() -> None:
@@ -199,7 +269,7 @@ def test_retention_says_how_long_the_oldest_unread_message_is_kept() -> None:
     )
     cluster.appended_at = cluster.now + POLL_S - 600
     risk = measure(Analyst(cluster.times), cluster).retention["t"][0]
-    assert risk.remaining_seconds == pytest.approx(3_000, abs=1)
+    assert risk.deleted_at == pytest.approx(cluster.seen_at + 3_000, abs=1)
     assert risk.unread_share == pytest.approx(0.6)
 
 
@@ -264,4 +334,4 @@ def test_polls_alone_tell_no_lag_in_seconds_where_compaction_may_have_removed_th
     analyst = Analyst(lambda _: {})  # no broker answers
     measure(analyst, cluster)
     cluster.ends = {0: 120, 1: 100}
-    assert (0 in measure(analyst, cluster).seconds["t"]) == known
+    assert (0 in measure(analyst, cluster).oldest_unread_at["t"]) == known

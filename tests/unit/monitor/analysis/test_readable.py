@@ -45,7 +45,7 @@ def poll(
     logs: ReadableLogs, log: Log, offsets: Sequence[int], *, stands: bool = True
 ) -> list[Readable]:
     positions = [Position("t", 0, offset, log.end, stands) for offset in offsets]
-    logs.observe(position for position in positions if position.offset < log.end)
+    logs.observe({"t": [position for position in positions if position.offset < log.end]})
     for _ in range(MAX_LOOKS):
         asked = logs.questions()
         if not asked:

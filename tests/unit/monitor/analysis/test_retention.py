@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from monitor.analysis.retention import NO_RISK, Retention, RetentionRisk, retention_risk
 
+NOW = 500_000.0
 DAY = Retention(milliseconds=86_400_000)
 
 
@@ -16,7 +17,10 @@ def risk(committed: int, retention: Retention = DAY, **known: float | None) -> R
         committed,
         100,
         200,
-        record_age=age,
+        now=NOW,
+        expires_at=None
+        if age is None or retention.milliseconds is None
+        else NOW + retention.milliseconds / 1000 - age,
         retention=retention,
         log_bytes=None if size is None else int(size),
         produced_per_second=known.pop("produced_per_second", None),
@@ -29,7 +33,7 @@ def test_nothing_unread_is_no_risk() -> None:
 
 
 def test_what_was_deleted_unread_is_no_part_of_what_is_left() -> None:
-    assert risk(60) == RetentionRisk(1.0, 82_800.0)
+    assert risk(60) == RetentionRisk(1.0, NOW + 82_800.0)
 
 
 def test_the_share_of_the_retained_log_that_is_unread() -> None:
@@ -38,12 +42,12 @@ def test_the_share_of_the_retained_log_that_is_unread() -> None:
 
 
 def test_an_empty_log_whose_unread_messages_are_all_gone() -> None:
-    found = retention_risk(50, 200, 200, record_age=None, retention=DAY)
+    found = retention_risk(50, 200, 200, now=NOW, expires_at=None, retention=DAY)
     assert found == NO_RISK
 
 
 def test_a_log_start_past_the_end_is_another_logs() -> None:
-    assert retention_risk(0, 5_000, 10, record_age=1.0, retention=DAY) == NO_RISK
+    assert retention_risk(0, 5_000, 10, now=NOW, expires_at=NOW + 1, retention=DAY) == NO_RISK
 
 
 @pytest.mark.parametrize(
@@ -52,29 +56,31 @@ def test_a_log_start_past_the_end_is_another_logs() -> None:
     ids=["unlimited", "compacted only"],
 )
 def test_what_is_kept_for_ever_is_never_deleted(retention: Retention) -> None:
-    assert risk(150, retention).remaining_seconds is None
+    assert risk(150, retention).deleted_at is None
 
 
 def test_an_age_that_is_not_known_leaves_the_time_unknown() -> None:
-    assert risk(150, record_age=None).remaining_seconds is None
+    assert risk(150, record_age=None).deleted_at is None
 
 
 def test_what_is_over_age_has_no_time_left() -> None:
-    assert risk(150, record_age=90_000.0).remaining_seconds == 0
+    assert risk(150, record_age=90_000.0).deleted_at == NOW - 3_600
 
 
 def test_retention_by_size_counts_when_sizes_are_known() -> None:
     by_size = Retention(bytes_per_partition=100_000)
     known = {"log_bytes": 100_000.0, "produced_per_second": 0.5}
     # 50 % of 100 kB lie ahead of it, 50 kB of room, 500 B/s come in
-    assert risk(150, by_size, **known).remaining_seconds == pytest.approx(100)
-    assert risk(150, by_size).remaining_seconds is None
+    assert risk(150, by_size, **known).deleted_at == pytest.approx(NOW + 100)
+    assert risk(150, by_size).deleted_at is None
     both = Retention(86_400_000, 100_000)
-    assert risk(150, both, **known).remaining_seconds == pytest.approx(100)
-    assert risk(150, both).remaining_seconds == 82_800
+    assert risk(150, both, **known).deleted_at == pytest.approx(NOW + 100)
+    assert risk(150, both).deleted_at == NOW + 82_800
 
 
 @given(st.integers(0, 300), st.integers(0, 200), st.integers(0, 100))
 def test_shares_are_shares(committed: int, start: int, length: int) -> None:
-    found = retention_risk(committed, start, start + length, record_age=1.0, retention=DAY)
+    found = retention_risk(
+        committed, start, start + length, now=NOW, expires_at=NOW + 1, retention=DAY
+    )
     assert 0 <= found.unread_share <= 1

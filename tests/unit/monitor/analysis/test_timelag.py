@@ -7,17 +7,18 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.analysis.measures import MAX_FIRST_TIME_QUESTIONS, MAX_TIME_QUESTIONS
-from monitor.analysis.timelag import TimeLag
+from monitor.analysis.analyst import MAX_FIRST_TIME_QUESTIONS, MAX_TIME_QUESTIONS
+from monitor.analysis.measures import age as age_of
+from monitor.analysis.timelag import TimeLag, TopicPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 POLL_SECONDS = 15.0
 START = 1_800_000_000.0
@@ -71,6 +72,31 @@ class FakeLog:
         self.times = [t for _, t in kept]
 
 
+def observe(
+    lag: TimeLag,
+    ends: dict[str, dict[int, int]],
+    lagging: Iterable[tuple[TopicPartition, int]],
+    **told: Any,
+) -> None:
+    """Take in a poll and all committed offsets that are behind in it."""
+    lag.observe(ends, **told)
+    wanted: dict[str, dict[int, set[int]]] = {topic: {} for topic in ends}
+    for (topic, partition), offset in lagging:
+        wanted.setdefault(topic, {}).setdefault(partition, set()).add(offset)
+    lag.want(wanted)
+
+
+def seconds_of(lag: TimeLag, partition: TopicPartition, committed: int) -> float | None:
+    moment = lag.oldest_at(partition, committed)
+    return None if moment is None else age_of(moment, lag.wall - lag._wall_offset)
+
+
+def bracket_of(lag: TimeLag, partition: TopicPartition, committed: int) -> tuple[float, float]:
+    log = lag._log(partition)
+    assert log is not None
+    return lag._bounds(log, committed, compacted=partition[0] not in lag._uncompacted)
+
+
 def poll(
     lag: TimeLag,
     log: FakeLog,
@@ -83,7 +109,8 @@ def poll(
 ) -> int:
     """One poll as the poller does it; returns the requests that it took."""
     end = log.end_at(now)
-    lag.observe(
+    observe(
+        lag,
         {KEY[0]: {KEY[1]: end}},
         [(KEY, committed)] if committed < end else [],
         now=now - START,
@@ -220,7 +247,7 @@ def simulate(workload: Workload, seed: int) -> tuple[list[float], list[int], lis
             continue
         rounds = MAX_TIME_QUESTIONS if requests else MAX_FIRST_TIME_QUESTIONS
         requests.append(poll(lag, log, committed, now, compacted=workload.compact, rounds=rounds))
-        seconds = lag.seconds(KEY, committed)
+        seconds = seconds_of(lag, KEY, committed)
         truth = now - log.append_time(committed) if committed < log.end_at(now) else 0.0
         if seconds is None:
             unknown.append(len(requests) - 1)
@@ -256,13 +283,12 @@ def a_log(*times: float) -> FakeLog:
 def test_nothing_unread_is_zero() -> None:
     log, lag = a_log(-100, -50), TimeLag()
     poll(lag, log, 2, START)
-    assert lag.seconds(KEY, 2) == 0
-    assert lag.seconds(KEY, 5) == 0  # a commit past the end
+    assert seconds_of(lag, KEY, 2) == 0
+    assert seconds_of(lag, KEY, 5) == 0  # a commit past the end
 
 
 def test_a_partition_that_was_never_seen_is_unknown() -> None:
-    assert TimeLag().seconds(KEY, 0) is None
-    assert TimeLag().bracket(KEY, 0) is None
+    assert TimeLag().oldest_at(KEY, 0) is None
 
 
 def test_it_grows_by_one_second_per_second_while_the_consumer_stands_still() -> None:
@@ -272,7 +298,7 @@ def test_it_grows_by_one_second_per_second_while_the_consumer_stands_still() -> 
     seen = []
     for i in range(40):
         poll(lag, log, committed, START + i * POLL_SECONDS)
-        seconds = lag.seconds(KEY, committed)
+        seconds = seconds_of(lag, KEY, committed)
         assert seconds is not None
         seen.append(seconds)
     assert {round(b - a, 6) for a, b in pairwise(seen)} == {POLL_SECONDS}
@@ -289,43 +315,50 @@ def test_a_standing_consumer_is_asked_about_once() -> None:
 def test_a_reply_with_the_committed_offset_itself_is_exact() -> None:
     log, lag = a_log(-500, -123.456), TimeLag()
     poll(lag, log, 1, START)
-    assert lag.seconds(KEY, 1) == pytest.approx(123.456, abs=0.002)
+    assert seconds_of(lag, KEY, 1) == pytest.approx(123.456, abs=0.002)
 
 
 def test_without_an_answer_it_stays_unknown_rather_than_guessed() -> None:
     log, lag = FakeLog(), TimeLag()
     steady(log, random.Random(1), START - 3000, START, 5)
-    lag.observe({"orders": {0: log.end}}, [(KEY, 10)], now=0.0, wall=START, uncompacted=UNCOMPACTED)
+    observe(
+        lag, {"orders": {0: log.end}}, [(KEY, 10)], now=0.0, wall=START, uncompacted=UNCOMPACTED
+    )
     asked = lag.questions()
     assert set(asked) == {KEY}
     lag.answers(asked, {})
     assert lag.questions() == {}
-    assert lag.seconds(KEY, 10) is None
+    assert seconds_of(lag, KEY, 10) is None
 
 
 def test_without_answers_the_polls_alone_bound_it() -> None:
     lag = TimeLag()
-    lag.observe({"orders": {0: 10}}, [], now=0.0, wall=START, uncompacted=UNCOMPACTED)
-    lag.observe(
-        {"orders": {0: 20}}, [(KEY, 10)], now=15.0, wall=START + 15, uncompacted=UNCOMPACTED
+    observe(lag, {"orders": {0: 10}}, [], now=0.0, wall=START, uncompacted=UNCOMPACTED)
+    observe(
+        lag, {"orders": {0: 20}}, [(KEY, 10)], now=15.0, wall=START + 15, uncompacted=UNCOMPACTED
     )
     lag.answers(lag.questions(), {})
-    assert lag.seconds(KEY, 10) == 7.5
-    lag.observe(
-        {"orders": {0: 20}}, [(KEY, 10)], now=30.0, wall=START + 30, uncompacted=UNCOMPACTED
+    assert seconds_of(lag, KEY, 10) == 7.5
+    observe(
+        lag, {"orders": {0: 20}}, [(KEY, 10)], now=30.0, wall=START + 30, uncompacted=UNCOMPACTED
     )
     lag.answers(lag.questions(), {})
-    assert lag.seconds(KEY, 10) == 22.5
+    assert seconds_of(lag, KEY, 10) == 22.5
 
 
 def test_a_wall_clock_that_jumps_does_not_move_what_the_polls_saw() -> None:
     lag = TimeLag()
-    lag.observe({"orders": {0: 10}}, [], now=0.0, wall=START, uncompacted=UNCOMPACTED)
-    lag.observe(
-        {"orders": {0: 20}}, [(KEY, 10)], now=15.0, wall=START + 15 - 3600, uncompacted=UNCOMPACTED
+    observe(lag, {"orders": {0: 10}}, [], now=0.0, wall=START, uncompacted=UNCOMPACTED)
+    observe(
+        lag,
+        {"orders": {0: 20}},
+        [(KEY, 10)],
+        now=15.0,
+        wall=START + 15 - 3600,
+        uncompacted=UNCOMPACTED,
     )
     lag.answers(lag.questions(), {})
-    assert lag.seconds(KEY, 10) == 7.5
+    assert seconds_of(lag, KEY, 10) == 7.5
 
 
 def test_a_wall_clock_that_jumps_back_for_good_leaves_the_answer_sane() -> None:
@@ -335,13 +368,14 @@ def test_a_wall_clock_that_jumps_back_for_good_leaves_the_answer_sane() -> None:
     for i in range(10):
         now = START + i * POLL_SECONDS
         poll(lag, log, committed, now, wall=now - (3600 if i > 4 else 0))
-        seconds = lag.seconds(KEY, committed)
+        seconds = seconds_of(lag, KEY, committed)
         assert seconds is None or 0 <= seconds <= i * POLL_SECONDS + 21
 
 
 def test_groups_at_the_same_offset_share_one_question() -> None:
     lag = TimeLag()
-    lag.observe(
+    observe(
+        lag,
         {"orders": {0: 100}},
         [(KEY, 50), (KEY, 50), (KEY, 60)],
         now=0.0,
@@ -355,9 +389,8 @@ def test_that_no_record_is_as_new_says_nothing_of_the_records_to_come() -> None:
     log, lag = a_log(-600, -300, 12), TimeLag()
     poll(lag, log, 1, START)
     poll(lag, log, 2, START + POLL_SECONDS, rounds=0)
-    bracket = lag.bracket(KEY, 2)
-    assert bracket is not None
-    assert bracket.high == START + POLL_SECONDS
+    _, high = bracket_of(lag, KEY, 2)
+    assert high == START + POLL_SECONDS
 
 
 def test_what_one_group_learned_serves_the_others() -> None:
@@ -365,9 +398,8 @@ def test_what_one_group_learned_serves_the_others() -> None:
     steady(log, random.Random(1), START - 300, START, 5)
     first = log.end_at(START - 100)
     poll(lag, log, first, START)
-    known = lag.bracket(KEY, first + 1)
-    assert known is not None
-    assert known.width < 310  # bounded below, although nobody asked for this offset
+    low, high = bracket_of(lag, KEY, first + 1)
+    assert high - low < 310  # bounded below, although nobody asked for this offset
 
 
 def test_a_rewind_is_found_again() -> None:
@@ -377,7 +409,7 @@ def test_a_rewind_is_found_again() -> None:
     committed = log.end_at(START - 600)
     for i in (1, 2):
         poll(lag, log, committed, START + i * POLL_SECONDS)
-    assert lag.seconds(KEY, committed) == pytest.approx(
+    assert seconds_of(lag, KEY, committed) == pytest.approx(
         START + 2 * POLL_SECONDS - log.append_time(committed), abs=0.5
     )
 
@@ -385,33 +417,30 @@ def test_a_rewind_is_found_again() -> None:
 def test_a_truncated_log_forgets_the_records_that_were_replaced() -> None:
     lag = TimeLag()
     for now, end in ((0.0, 60), (15.0, 100), (30.0, 130), (600.0, 50)):
-        lag.observe({"orders": {0: end}}, [], now=now, wall=START + now, uncompacted=UNCOMPACTED)
-    lag.observe(
-        {"orders": {0: 140}}, [(KEY, 80)], now=615.0, wall=START + 615, uncompacted=UNCOMPACTED
+        observe(lag, {"orders": {0: end}}, [], now=now, wall=START + now, uncompacted=UNCOMPACTED)
+    observe(
+        lag, {"orders": {0: 140}}, [(KEY, 80)], now=615.0, wall=START + 615, uncompacted=UNCOMPACTED
     )
-    bracket = lag.bracket(KEY, 80)
-    assert bracket is not None
-    assert (bracket.low, bracket.high) == (START + 600, START + 615)
+    low, high = bracket_of(lag, KEY, 80)
+    assert (low, high) == (START + 600, START + 615)
 
 
 def test_of_a_topic_that_stood_until_now_is_known_when_it_was_seen_to_stand() -> None:
     lag = TimeLag()
     for now, end in ((0.0, 60), (15.0, 60), (30.0, 60), (45.0, 70)):
-        lag.observe({"orders": {0: end}}, [], now=now, wall=START + now, uncompacted=UNCOMPACTED)
+        observe(lag, {"orders": {0: end}}, [], now=now, wall=START + now, uncompacted=UNCOMPACTED)
     assert lag.topics() == {"orders"}
-    bracket = lag.bracket(KEY, 60)
-    assert bracket is not None
-    assert (bracket.low, bracket.high) == (START + 30, START + 45)
-    before = lag.bracket(KEY, 59)
-    assert before is not None
-    assert before.high == START
+    low, high = bracket_of(lag, KEY, 60)
+    assert (low, high) == (START + 30, START + 45)
+    _, before = bracket_of(lag, KEY, 59)
+    assert before == START
 
 
 def test_a_topic_created_anew_starts_anew() -> None:
     lag = TimeLag()
-    lag.observe({"orders": {0: 100}}, [], now=0.0, wall=START, uncompacted=UNCOMPACTED)
+    observe(lag, {"orders": {0: 100}}, [], now=0.0, wall=START, uncompacted=UNCOMPACTED)
     lag.forget("orders")
-    assert lag.seconds(KEY, 50) is None
+    assert seconds_of(lag, KEY, 50) is None
     assert not lag.topics()
 
 
@@ -427,7 +456,9 @@ def test_record_timestamps_that_are_not_append_times_do_not_blow_it_up(offset: f
         if i > 3 and committed < log.end_at(now):
             # what the polls alone can tell: half their interval off at most
             truth = now - log.append_time(committed)
-            assert lag.seconds(KEY, committed) == pytest.approx(truth, abs=POLL_SECONDS / 2 + 0.5)
+            assert seconds_of(lag, KEY, committed) == pytest.approx(
+                truth, abs=POLL_SECONDS / 2 + 0.5
+            )
 
 
 def test_timestamps_out_of_order_stay_within_what_the_polls_saw() -> None:
@@ -440,23 +471,24 @@ def test_timestamps_out_of_order_stay_within_what_the_polls_saw() -> None:
         committed = log.end_at(now - 40)
         poll(lag, log, committed, now)
         if i > 3 and committed < log.end_at(now):
-            assert lag.seconds(KEY, committed) == pytest.approx(40, abs=2.5)
+            assert seconds_of(lag, KEY, committed) == pytest.approx(40, abs=2.5)
 
 
 def test_compaction_of_the_oldest_unread_record_moves_on_to_the_next() -> None:
     log, lag = a_log(-900, -600, -300, -60), TimeLag()
     for i in range(3):
         poll(lag, log, 1, START + i, compacted=True)
-    assert lag.seconds(KEY, 1) == pytest.approx(602, abs=0.5)
+    assert seconds_of(lag, KEY, 1) == pytest.approx(602, abs=0.5)
     log.remove(lambda offset: offset != 1)
     poll(lag, log, 1, START + 5, compacted=True)
-    assert lag.seconds(KEY, 1) == pytest.approx(305, abs=0.5)
+    assert seconds_of(lag, KEY, 1) == pytest.approx(305, abs=0.5)
 
 
 def test_memory_of_a_partition_is_bounded() -> None:
     lag = TimeLag()
     for i in range(500):
-        lag.observe(
+        observe(
+            lag,
             {"orders": {0: 10 * i, 1: 10 * i}},
             [(KEY, 0)],
             now=15.0 * i,
@@ -478,15 +510,17 @@ def test_a_running_monitor_is_not_misled_by_where_the_removed_record_was() -> No
             log.remove(lambda offset: offset >= log.end_at(START + 150) or offset % 400 == 0)
         poll(lag, log, committed, now, compacted=True)
         if committed < log.end_at(now):
-            assert lag.seconds(KEY, committed) == pytest.approx(truth(log, committed, now), abs=0.5)
+            assert seconds_of(lag, KEY, committed) == pytest.approx(
+                truth(log, committed, now), abs=0.5
+            )
 
 
 def test_of_a_compacted_log_nothing_is_said_before_this_poll_has_seen_what_is_left() -> None:
     log, lag = a_log(-600, -300, -60), TimeLag()
     poll(lag, log, 1, START, compacted=True)
-    assert lag.seconds(KEY, 1) == pytest.approx(300, abs=0.5)
+    assert seconds_of(lag, KEY, 1) == pytest.approx(300, abs=0.5)
     poll(lag, log, 1, START + POLL_SECONDS, compacted=True, rounds=0)
-    assert lag.seconds(KEY, 1) is None
+    assert seconds_of(lag, KEY, 1) is None
 
 
 def test_reading_on_where_compaction_removed_everything_costs_one_question_a_poll() -> None:
@@ -499,7 +533,7 @@ def test_reading_on_where_compaction_removed_everything_costs_one_question_a_pol
             log.remove(lambda offset: offset >= log.end_at(START + 280))
         committed = bisect_left(log.appended, now - 100)
         asked.append(poll(lag, log, committed, now, compacted=True))
-        assert lag.seconds(KEY, committed) == pytest.approx(truth(log, committed, now), abs=0.5)
+        assert seconds_of(lag, KEY, committed) == pytest.approx(truth(log, committed, now), abs=0.5)
     assert asked[-3:] == [1, 1, 1]
 
 
@@ -508,7 +542,7 @@ def test_unread_records_of_the_last_read_ones_millisecond_do_not_pass_for_remove
     for compacted in (False, True):
         lag = TimeLag()
         poll(lag, log, 20, START, compacted=compacted, rounds=MAX_FIRST_TIME_QUESTIONS)
-        assert lag.seconds(KEY, 20) == pytest.approx(500, abs=0.5)
+        assert seconds_of(lag, KEY, 20) == pytest.approx(500, abs=0.5)
 
 
 # --- two groups on each partition, one near the end and one a minute behind, as the benchmark has
@@ -583,7 +617,7 @@ def test_both_groups_of_a_partition_are_known(
             rounds = MAX_FIRST_TIME_QUESTIONS if is_first else MAX_TIME_QUESTIONS
             poll_all(lag, log, groups, now, compacted=history is compacted_log, rounds=rounds)
             for offset in groups:
-                seconds = lag.seconds(KEY, offset)
+                seconds = seconds_of(lag, KEY, offset)
                 unknown += seconds is None
                 if seconds is not None:
                     errors.append(abs(seconds - truth(log, offset, now)))
@@ -614,7 +648,7 @@ def test_what_was_loaded_at_once_is_found_in_a_few_questions(
         log, lag, age = FakeLog(), TimeLag(), rng.uniform(30, 3600)
         load(log, rng, age)
         assert poll(lag, log, 90, START, rounds=MAX_FIRST_TIME_QUESTIONS) <= 6
-        assert lag.seconds(KEY, 90) == pytest.approx(age, abs=0.5)
+        assert seconds_of(lag, KEY, 90) == pytest.approx(age, abs=0.5)
 
 
 def test_a_producer_that_stopped_long_ago_is_found_by_the_rate_at_which_it_wrote() -> None:
@@ -626,7 +660,7 @@ def test_a_producer_that_stopped_long_ago_is_found_by_the_rate_at_which_it_wrote
         steady(log, rng, stopped - rng.uniform(60, 600), stopped, rng.choice([1, 10, 50]))
         committed = rng.randrange(len(log.times))
         poll(lag, log, committed, START, rounds=MAX_FIRST_TIME_QUESTIONS)
-        seconds = lag.seconds(KEY, committed)
+        seconds = seconds_of(lag, KEY, committed)
         unknown += seconds is None
         if seconds is not None:
             assert seconds == pytest.approx(START - log.append_time(committed), abs=1.0)
@@ -648,7 +682,8 @@ def poll_all(
     rounds: int = MAX_TIME_QUESTIONS,
     cleaned: bool = False,
 ) -> None:
-    lag.observe(
+    observe(
+        lag,
         {KEY[0]: {KEY[1]: log.end}},
         [(KEY, offset) for offset in groups if offset < log.end],
         now=now - START,
@@ -707,7 +742,7 @@ def test_whatever_is_reported_is_within_the_promised_error(
             poll_all(lag, log, groups, now, compacted=compacted, cleaned=cleaned)
             after = [truth(log, offset, now) for offset in groups]
             for offset, newest, oldest in zip(groups, after, before, strict=True):
-                seconds = lag.seconds(KEY, offset)
+                seconds = seconds_of(lag, KEY, offset)
                 if seconds is not None:
                     allowed = max(1.0, 0.001 * oldest) + 0.01
                     assert newest - allowed <= seconds <= oldest + allowed
@@ -723,7 +758,8 @@ def test_at_the_newest_end_and_past_it_nothing_is_searched(
 ) -> None:
     lag = TimeLag()
     for now in (0.0, 15.0):
-        lag.observe(
+        observe(
+            lag,
             {KEY[0]: {KEY[1]: 20}},
             [(KEY, committed)],
             now=now,
@@ -735,7 +771,7 @@ def test_at_the_newest_end_and_past_it_nothing_is_searched(
             assert not asked or committed < 20
             lag.answers(asked, dict.fromkeys(asked, (-1, -1)))
         if committed >= 20:
-            assert lag.seconds(KEY, committed) == 0
+            assert seconds_of(lag, KEY, committed) == 0
 
 
 @settings(deadline=None)
@@ -758,7 +794,8 @@ def test_no_offset_no_log_end_and_no_reply_makes_it_raise_or_tell_of_the_future(
     lag = TimeLag()
     for number, (end, offsets, replies) in enumerate(polls):
         now = 15.0 * number
-        lag.observe(
+        observe(
+            lag,
             {KEY[0]: {KEY[1]: end}},
             [(KEY, offset) for offset in offsets],
             now=now,
@@ -774,7 +811,7 @@ def test_no_offset_no_log_end_and_no_reply_makes_it_raise_or_tell_of_the_future(
             time = -1 if offset < 0 else int((START + now + since) * 1000)
             lag.answers(asked, {KEY: (offset, time)})
         for offset in offsets:
-            seconds = lag.seconds(KEY, offset)
+            seconds = seconds_of(lag, KEY, offset)
             assert seconds is None or seconds >= 0
             assert offset < end or seconds == 0
     assert lag._guard.failures == {}
@@ -793,7 +830,7 @@ def test_of_records_from_before_the_first_look_without_a_credible_time_the_wait_
     seen = []
     for number in range(60):
         poll(lag, log, 0, START + number * POLL_SECONDS)
-        seen.append(lag.seconds(KEY, 0))
+        seen.append(seconds_of(lag, KEY, 0))
     # not 20784 days, nor nothing at all: it has been there since the first look at least
     assert seen == [None, *(number * POLL_SECONDS for number in range(1, 60))]
 
@@ -805,7 +842,7 @@ def test_records_without_a_time_that_are_seen_to_come_are_dated_by_the_polls() -
     log.stamps = [0.0, 0.0]
     poll(lag, log, 1, START + 15)
     poll(lag, log, 1, START + 30)
-    assert lag.seconds(KEY, 1) == pytest.approx(25, abs=10)
+    assert seconds_of(lag, KEY, 1) == pytest.approx(25, abs=10)
 
 
 # --- the timestamp that a record carries
@@ -813,7 +850,8 @@ def test_records_without_a_time_that_are_seen_to_come_are_dated_by_the_polls() -
 
 def dated_poll(lag: TimeLag, log: FakeLog, committed: int, now: float, *, start: int = 0) -> None:
     end = log.end_at(now)
-    lag.observe(
+    observe(
+        lag,
         {KEY[0]: {KEY[1]: end}},
         [(KEY, committed)],
         now=now - START,
@@ -872,7 +910,8 @@ def test_the_time_of_a_record_is_asked_for_once() -> None:
     dated_poll(lag, log, 20, START + POLL_SECONDS)
     for polls in range(2, 6):
         now = START + polls * POLL_SECONDS
-        lag.observe(
+        observe(
+            lag,
             {KEY[0]: {KEY[1]: 50}}, [(KEY, 20)], now=now - START, wall=now,
             uncompacted=UNCOMPACTED, dated=UNCOMPACTED,
         )  # fmt: skip
@@ -888,7 +927,7 @@ def test_a_clock_that_is_set_changes_no_age_of_records_from_before_the_first_pol
     written_at = wall - 1_800
 
     def poll(now: float, ahead: float) -> float | None:
-        lag.observe({"t": {0: 10}}, [(("t", 0), 0)], now=now, wall=wall + now + ahead,
+        observe(lag, {"t": {0: 10}}, [(("t", 0), 0)], now=now, wall=wall + now + ahead,
                     uncompacted={"t"})  # fmt: skip
         for _ in range(12):
             asked = lag.questions()
@@ -898,7 +937,7 @@ def test_a_clock_that_is_set_changes_no_age_of_records_from_before_the_first_pol
                 key: (0, int(written_at * 1000)) if at <= written_at * 1000 else (-1, -1)
                 for key, at in asked.items()
             })  # fmt: skip
-        return lag.seconds(("t", 0), 0)
+        return seconds_of(lag, ("t", 0), 0)
 
     assert poll(0.0, 0.0) == pytest.approx(1_800, abs=1)
     assert poll(15.0, 0.0) == pytest.approx(1_815, abs=1)
@@ -912,7 +951,7 @@ def test_a_clock_that_is_set_right_is_followed_once_a_record_shows_it() -> None:
     written_at = wall + 20.0  # by the brokers' clock, between the second poll and the third
 
     def poll(now: float, ends: int, ahead: float) -> float | None:
-        lag.observe({"t": {0: ends}}, [(("t", 0), 5)], now=now, wall=wall + now + ahead,
+        observe(lag, {"t": {0: ends}}, [(("t", 0), 5)], now=now, wall=wall + now + ahead,
                     uncompacted={"t"})  # fmt: skip
         for _ in range(12):
             asked = lag.questions()
@@ -922,7 +961,7 @@ def test_a_clock_that_is_set_right_is_followed_once_a_record_shows_it() -> None:
                 key: (5, int(written_at * 1000)) if at <= written_at * 1000 else (-1, -1)
                 for key, at in asked.items()
             })  # fmt: skip
-        return lag.seconds(("t", 0), 5)
+        return seconds_of(lag, ("t", 0), 5)
 
     poll(0.0, 5, -86_400.0)
     poll(15.0, 5, -86_400.0)

@@ -7,15 +7,17 @@ here. Of a topic's settings, `kafka_topic_info` has the cleanup policy.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from typing import Final
 
-from monitor.exposition.metrics import Metric
-from monitor.exposition.series import ByPartition, Nested, Samples, Values
+from monitor.analysis.measures import GroupMeasures
+from monitor.exposition.families.family import Family
+from monitor.exposition.metric import Metric
+from monitor.exposition.series import Block, ByPartition, GroupSamples, Samples, Values
 from monitor.exposition.version import VERSION
 from monitor.model import Group, Snapshot
 from monitor.state import State
 
-KMINION: Final = "kminion"
 _BROKER: Final = ("broker_id", "address", "port", "rack_id")
 _TOPIC: Final = ("topic_name",)
 _PARTITION: Final = ("topic_name", "partition_id")
@@ -26,7 +28,7 @@ _GROUP_TOPIC: Final = ("group_id", "topic_name")
 def _metric(
     name: str, text: str, labels: tuple[str, ...], unit: str = "", when: str = ""
 ) -> Metric:
-    return Metric(f"kminion_{name}", "gauge", text, labels, unit, KMINION, when=when)
+    return Metric(f"kminion_{name}", "gauge", text, labels, unit, when=when)
 
 
 def _kafka(name: str, text: str, labels: tuple[str, ...], unit: str = "", when: str = "") -> Metric:
@@ -88,21 +90,15 @@ LAG = _kafka(
     ("group_id", "topic_name", "partition_id"),
     "messages",
 )
-METRICS: Final = (
-    EXPORTER_UP, CLUSTER_INFO, BROKER_INFO, BROKER_BYTES, TOPIC_BYTES, TOPIC_INFO, LOW, HIGH,
-    LOW_SUM, HIGH_SUM, GROUP_INFO, MEMBERS, EMPTY_MEMBERS, TOPIC_MEMBERS, TOPIC_ASSIGNED,
-    TOPIC_OFFSETS, TOPIC_LAG, LAG,
-)  # fmt: skip
 
 
-def samples(state: State) -> Samples:
-    """Return the samples of this family, of all that is in the state."""
-    if state.snapshot is None:
-        return {}
-    return {**_cluster(state.snapshot), **_groups(state, state.snapshot)}
+def _cluster(state: State) -> Iterator[Block]:
+    snapshot = state.snapshot
+    if snapshot is not None:
+        yield Block((), lambda: _of_cluster(snapshot), name="kminion")
 
 
-def _cluster(snapshot: Snapshot) -> Samples:
+def _of_cluster(snapshot: Snapshot) -> Samples:
     controller = "" if snapshot.controller is None else str(snapshot.controller)
     brokers = {
         broker.id: (str(broker.id), broker.host, str(broker.port), broker.rack or "")
@@ -145,52 +141,43 @@ def _topic_info(snapshot: Snapshot) -> Values:
     return found
 
 
-def _groups(state: State, snapshot: Snapshot) -> Samples:
-    info: Values = {}
-    members: Values = {}
-    empty: Values = {}
-    topic_members: Values = {}
-    assigned: Values = {}
-    offsets: Values = {}
-    topic_lags: Values = {}
-    lags: Nested = {}
-    for group_id, measures in state.groups.items():
-        group = snapshot.groups[group_id]
-        coordinator = "" if group.coordinator is None else str(group.coordinator)
-        labels = (
-            group_id, group.assignor or "", group.protocol_type, group.state or "", coordinator
-        )  # fmt: skip
-        info[labels] = int(group.state == "Stable")
-        if group.members is not None:
-            members[group_id,] = len(group.members)
-            empty[group_id,] = sum(not member.partition_count for member in group.members)
-            _assigned(group, topic_members, assigned)
-        for topic, commits in group.commits.items():
-            offsets[group_id, topic] = sum(commits.values())
-        for topic, found in measures.lag.partitions.items():
-            topic_lags[group_id, topic] = measures.lag.topics[topic]
-            lags[group_id, topic] = found
-    return {
-        GROUP_INFO: info,
-        MEMBERS: members,
-        EMPTY_MEMBERS: empty,
-        TOPIC_MEMBERS: topic_members,
-        TOPIC_ASSIGNED: assigned,
-        TOPIC_OFFSETS: offsets,
-        TOPIC_LAG: topic_lags,
-        LAG: ByPartition(lags),
-    }
+def _samples(measures: GroupMeasures, add: GroupSamples) -> None:
+    group, lag = measures.group, measures.lag
+    coordinator = "" if group.coordinator is None else str(group.coordinator)
+    labels = (
+        group.id, group.assignor or "", group.protocol_type, group.state or "", coordinator
+    )  # fmt: skip
+    add.one(GROUP_INFO, labels, int(group.state == "Stable"))
+    if group.members is not None:
+        add.one(MEMBERS, (group.id,), len(group.members))
+        empty = sum(not member.partition_count for member in group.members)
+        add.one(EMPTY_MEMBERS, (group.id,), empty)
+        _assigned(group, add)
+    for topic, commits in group.commits.items():
+        add.one(TOPIC_OFFSETS, (group.id, topic), sum(commits.values()))
+    for topic, lags in lag.partitions.items():
+        add.one(TOPIC_LAG, (group.id, topic), lag.topics[topic])
+        add.partitions(LAG, (group.id, topic), lags)
 
 
-def _assigned(
-    group: Group,
-    members: Values,
-    partitions: Values,
-) -> None:
+def _assigned(group: Group, add: GroupSamples) -> None:
     held: defaultdict[str, list[int]] = defaultdict(list)
     for member in group.members or ():
-        for topic, found in member.assignment.items():
-            held[topic].append(len(found))
+        for topic, partitions in member.assignment.items():
+            held[topic].append(len(partitions))
     for topic, counts in held.items():
-        members[group.id, topic] = len(counts)
-        partitions[group.id, topic] = sum(counts)
+        add.one(TOPIC_MEMBERS, (group.id, topic), len(counts))
+        add.one(TOPIC_ASSIGNED, (group.id, topic), sum(counts))
+
+
+FAMILY: Final = Family(
+    "kminion",
+    "kminion's names; off unless named.",
+    (
+        EXPORTER_UP, CLUSTER_INFO, BROKER_INFO, BROKER_BYTES, TOPIC_BYTES, TOPIC_INFO, LOW, HIGH,
+        LOW_SUM, HIGH_SUM, GROUP_INFO, MEMBERS, EMPTY_MEMBERS, TOPIC_MEMBERS, TOPIC_ASSIGNED,
+        TOPIC_OFFSETS, TOPIC_LAG, LAG,
+    ),
+    cluster=_cluster,
+    samples=_samples,
+)  # fmt: skip

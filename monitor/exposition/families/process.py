@@ -6,13 +6,14 @@ from typing import Final
 
 from prometheus_client import ProcessCollector
 
-from monitor.exposition.metrics import MONITOR, Kind, Metric
+from monitor.exposition.families.family import Family
+from monitor.exposition.metric import Kind, Metric
 from monitor.exposition.series import Block, Samples
 
 
 def _process(name: str, text: str, unit: str = "", kind: Kind = "gauge") -> Metric:
     name = f"process_{name}"
-    return Metric(name, kind, text, (), unit, MONITOR, when="the monitor runs on Linux")
+    return Metric(name, kind, text, (), unit, when="the monitor runs on Linux")
 
 
 METRICS: Final[tuple[Metric, ...]] = (
@@ -22,6 +23,9 @@ METRICS: Final[tuple[Metric, ...]] = (
     _process("open_fds", "Open file descriptors of the monitor's process."),
     _process("max_fds", "File descriptors that the monitor's process may open."),
     _process("start_time_seconds", "When the monitor started, as a Unix time.", "seconds"),
+)
+FAMILY: Final = Family(
+    "process", "About the monitor's own process; always on.", METRICS, is_always_on=True
 )
 _BY_NAME: Final = {metric.name: metric for metric in METRICS}
 _COLLECTOR: Final = ProcessCollector(registry=None)

@@ -1,0 +1,37 @@
+"""The families of metrics, one file each: this is the one list of them, in the page's order."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from monitor.exposition.families import (
+    burrow,
+    exporter,
+    kminion,
+    lag_exporter,
+    measures,
+    monitor,
+    process,
+)
+from monitor.exposition.families.family import Family
+from monitor.exposition.metric import Metric
+from monitor.otlp.metrics import FAMILY as OTLP
+from monitor.pools.metrics import FAMILY as DATABASE
+
+FAMILIES: Final[tuple[Family, ...]] = (
+    exporter.FAMILY,
+    measures.FAMILY,
+    monitor.FAMILY,
+    process.FAMILY,
+    OTLP,
+    kminion.FAMILY,
+    lag_exporter.FAMILY,
+    burrow.FAMILY,
+    DATABASE,
+)
+ALL_METRICS: Final[tuple[Metric, ...]] = tuple(
+    metric for family in FAMILIES for metric in family.metrics
+)
+# What may be switched on and off by name; the others are always on.
+CHOICES: Final = tuple(family.name for family in FAMILIES if not family.is_always_on)
+DEFAULT_FAMILIES: Final = tuple(family.name for family in FAMILIES if family.is_default)
