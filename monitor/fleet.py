@@ -18,6 +18,7 @@ from monitor.exposition.metric import Metric
 from monitor.exposition.render import Page, Parts, Renderer, page_of
 from monitor.exposition.series import Block
 from monitor.poller import Poller
+from monitor.state import State
 
 _log = structlog.get_logger(__name__)
 
@@ -51,7 +52,7 @@ class Fleet:
     """All watches, and one page of them; `page` may be asked for by any thread at any time.
 
     `own_blocks` are of the process and of what it watches beside the clusters, `own_failed` what of
-    that fails. With a list of clusters they have no `cluster` label: they belong to none of them.
+    that fails. `record` gets each state, new or not. With a list of clusters they have no `cluster` label: they belong to none of them.
     """
 
     def __init__(
@@ -61,10 +62,11 @@ class Fleet:
         *,
         own_blocks: Callable[[], Iterable[Block]] = tuple,
         own_failed: Callable[[], Mapping[Failure, str]] = dict,
+        record: Callable[[State], None] = lambda _: None,
     ) -> None:
         self._configuration = configuration
         self._open = open_watch
-        self._own_blocks, self._own_failed = own_blocks, own_failed
+        self._own_blocks, self._own_failed, self._record = own_blocks, own_failed, record
         self._guard = Guard()
         only = None if configuration.names_clusters else configuration.process.cluster
         self._renderer = Renderer(cluster=only)
@@ -161,7 +163,12 @@ class Fleet:
     def _join(self) -> None:
         """Make the page of what each poller published last, and of the process."""
         with self._joining:
-            parts = [watch.poller.latest.parts for watch in self._watches.values()]
+            latest = [watch.poller.latest for watch in self._watches.values()]
+            for published in latest:
+                self._guard.attempt(
+                    "history", published.state.cluster, self._record, published.state
+                )
+            parts = [published.parts for published in latest]
             self._joined = page_of(self._own_parts(), *parts)
 
     def _own_parts(self) -> Parts:

@@ -265,6 +265,8 @@ class MonitorSettings(SettingsWithSecretFiles):
     """From which level up `serve` logs: each change of a broker, group or poll once."""
     log_format: LogFormat = "text"
     """Whether a line of the log is text or a JSON object."""
+    history_url: SecretStr | None = None
+    """Where past polls are kept, `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`; nowhere unless set."""
     reload_by_http: bool = False
     """Whether POST /-/reload reads the settings file again; SIGHUP always does."""
     read_committed: bool = False

@@ -340,3 +340,31 @@ class TargetGroup(Model):
 
     targets: list[str]
     labels: dict[str, str]
+
+
+class PastPoint(Model):
+    """What was found of a group; it holds until the next point."""
+
+    at: float
+    seconds: Count
+    """How many seconds before `at` it stands for; 0 for a single poll. Of many polls the worst counts."""
+    lag: Lag | None
+    lag_seconds: Seconds | None
+    behind_since: float | None
+    """When its oldest unread record was appended: while it stays unread, the lag in seconds grows."""
+    members: Count | None
+    status: str | None
+    produced_per_second: Seconds | None
+    consumed_per_second: Seconds | None
+    rebalances: Count | None
+    """How many were seen since the monitor's start."""
+
+
+class HistoryOfGroup(Model):
+    """Past polls of a group, oldest first; the first may be from before `since`: it held then."""
+
+    cluster: str
+    group: str
+    since: float
+    until: float
+    points: list[PastPoint]

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import structlog
+from pydantic import SecretStr
 
 from monitor import logs
 from monitor.commands import options
 from monitor.commands.watching import collector_of, rules_of
-from monitor.configuration import Watched
+from monitor.configuration import Configuration, Watched
 from monitor.exposition.families import process
 from monitor.exposition.series import Level
 from monitor.fleet import Fleet, Watch
@@ -31,6 +32,7 @@ from monitor.web.tls import Certificate, CertificateError, Secures
 from monitor.web.web_config import WebConfigError, WebConfigFile
 
 if TYPE_CHECKING:
+    from monitor.history.recorder import Recorder
     from monitor.otlp.push import Pusher
 
 _log = structlog.get_logger(__name__)
@@ -69,6 +71,7 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
     databases = DatabaseWatch(configuration.databases)
     # of several clusters those that are away cost only themselves
     connects = not wait and len(configuration.clusters) == 1
+    recorder = _recorder(process_settings.history_url)
     pushing = _pushing(lambda: tuple(fleet.pollers.values()), process_settings.otlp_level)
     fleet = Fleet(
         configuration,
@@ -77,8 +80,10 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
             *databases.blocks(),
             process.block(),
             *([pushing[0].block()] if pushing else ()),
+            *([recorder.block()] if recorder else ()),
         ),
         own_failed=databases.failed,
+        record=recorder.record if recorder else lambda _: None,
     )
     reloading = threading.Lock()
 
@@ -109,6 +114,7 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
             client_certificates=authorities is not None,
             web_config=web_config,
             reload=reload if process_settings.reload_by_http else None,
+            history=recorder.read if recorder else None,
             services=[ServiceTarget.parse(url) for url in configuration.databases.service_urls],
         )
         server = WebServer(app, process_settings.host, process_settings.port, certificate)
@@ -117,13 +123,26 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
         fleet.stop()
         raise options.Refusal(str(error)) from None
     databases.start(process_settings.poll_interval)
+    if recorder:
+        recorder.start()
     fleet.start()
     if pushing:
         pusher, interval_s = pushing
         pusher.start(interval_s)
-    host = process_settings.host
+    click.echo(_greeting(configuration, port, "https" if certificate else "http"))
+    server.serve_until_stopped(on_hangup=reload)
+    if pushing:
+        pushing[0].stop()
+    fleet.stop()
+    databases.stop()
+    if recorder:
+        recorder.stop()
+
+
+def _greeting(configuration: Configuration, port: int, scheme: str) -> str:
+    """Say what is watched, and where that is served."""
+    host = configuration.process.host
     shown = f"[{host}]" if ":" in host else host
-    scheme = "https" if certificate else "http"
     addresses = ", ".join(
         f"{name}: {address}" if name else address
         for name, address in (
@@ -131,15 +150,10 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
             for each in configuration.clusters
         )
     )
-    click.echo(
+    return (
         f"Watching {addresses}; serving {scheme}://{shown}:{port}/ (metrics at /metrics). "
         "Ctrl-C stops."
     )
-    server.serve_until_stopped(on_hangup=reload)
-    if pushing:
-        pushing[0].stop()
-    fleet.stop()
-    databases.stop()
 
 
 def web_config_of(settings: MonitorSettings) -> WebConfigFile | None:
@@ -155,6 +169,20 @@ def web_config_of(settings: MonitorSettings) -> WebConfigFile | None:
             "in front has TLS"
         )
     return found
+
+
+def _recorder(url: SecretStr | None) -> Recorder | None:
+    """Return what keeps past polls, None unless a database for them is named."""
+    if url is None:
+        return None
+    # here, as SQLAlchemy takes 30 MB
+    from monitor.history.recorder import Recorder  # noqa: PLC0415
+    from monitor.history.store import Store  # noqa: PLC0415
+
+    try:
+        return Recorder(Store(url.get_secret_value()))
+    except ValueError as error:
+        raise options.Refusal(f"MONITOR_HISTORY_URL: {error}") from None
 
 
 def _pushing(sources: Callable[[], Sequence[Poller]], level: Level) -> tuple[Pusher, float] | None:

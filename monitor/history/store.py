@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -20,35 +20,13 @@ from sqlalchemy import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from monitor.history.tables import MEMORIES, METADATA, SUMMARIES
-
-POLL: Final = 0
-"""Resolution of a single poll."""
+from monitor.history.summary import POLL, Summary
+from monitor.history.tables import METADATA, SUMMARIES
 
 # Resolution in seconds -> for how long its rows are kept. Each is made of the one before.
 KEPT_SECONDS: Final = {POLL: 86_400.0, 300: 30 * 86_400.0, 3_600: 366 * 86_400.0}
 CONNECT_SECONDS: Final = 5
 BUSY_MS: Final = 5_000
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """A row: what was found of a group at a Unix time, see `tables`.
-
-    `status` is Burrow's number, of which the larger is the worse.
-    """
-
-    group_id: str
-    at: float
-    lag: int | None = None
-    behind: float | None = None
-    behind_since: float | None = None
-    members: int | None = None
-    status: int | None = None
-    produced: float | None = None
-    consumed: float | None = None
-    rebalances: int | None = None
-    seconds: int = POLL
 
 
 class Store:
@@ -100,25 +78,6 @@ class Store:
                 if of_resolution:
                     end = min(end, of_resolution[0].at - seconds)
         return found
-
-    def save_memory(self, cluster: str, at: float, content: bytes) -> None:
-        """Keep what the analysis remembers, in place of what was kept; older content never wins."""
-        with self._engine.begin() as connection:
-            newer = connection.execute(
-                select(MEMORIES.c.at).where(MEMORIES.c.cluster == cluster).with_for_update()
-            ).scalar()
-            if newer is not None and newer > at:
-                return
-            connection.execute(delete(MEMORIES).where(MEMORIES.c.cluster == cluster))
-            connection.execute(insert(MEMORIES).values(cluster=cluster, at=at, content=content))
-
-    def load_memory(self, cluster: str) -> tuple[float, bytes] | None:
-        """Return what was kept last, and of which Unix time; None if nothing was."""
-        with self._engine.connect() as connection:
-            row = connection.execute(
-                select(MEMORIES.c.at, MEMORIES.c.content).where(MEMORIES.c.cluster == cluster)
-            ).first()
-        return None if row is None else (float(row.at), bytes(row.content))
 
     def condense(self, now: float) -> None:
         """Join the rows of each resolution to the next, and delete those that are too old."""

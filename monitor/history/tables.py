@@ -9,7 +9,6 @@ from sqlalchemy import (
     Column,
     Float,
     Integer,
-    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     String,
@@ -38,13 +37,4 @@ SUMMARIES: Final = Table(
     Column("consumed", Float(53)),
     Column("rebalances", BigInteger),
     PrimaryKeyConstraint("cluster", "group_id", "seconds", "at"),
-)
-
-# What the analysis remembers of a cluster, as of a Unix time: the newest counts.
-MEMORIES: Final = Table(
-    "monitor_memories",
-    METADATA,
-    Column("cluster", String(255), primary_key=True),
-    Column("at", Float(53), nullable=False),
-    Column("content", LargeBinary, nullable=False),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -14,18 +15,21 @@ from monitor.analysis.advice import Severity
 from monitor.analysis.measures import GroupMeasures
 from monitor.answers.clusters import cluster_answer, seen, why_incomplete
 from monitor.answers.groups import advice_of_group, group_detail, group_summary
+from monitor.answers.history import past_point
 from monitor.answers.models import (
     AdvicePage,
     ClusterAnswer,
     ClusterList,
     GroupDetail,
     GroupPage,
+    HistoryOfGroup,
     Model,
     TargetGroup,
     TopicDetail,
     TopicPage,
 )
 from monitor.answers.topics import readers, topic_detail, topic_summary
+from monitor.history.summary import Summary
 from monitor.model import Topic
 from monitor.poller import Published
 from monitor.pools.services import ServiceTarget
@@ -35,6 +39,7 @@ from monitor.state import State
 from monitor.web.queries import (
     AdviceQuery,
     GroupsQuery,
+    HistoryQuery,
     OfCluster,
     Paged,
     Query,
@@ -43,7 +48,12 @@ from monitor.web.queries import (
 )
 from monitor.words import safe
 
+DEFAULT_HISTORY_SECONDS: Final = 3_600.0
 PREFIX: Final = "/api/v1"
+
+
+ReadHistory = Callable[[str, str, float, float], Sequence[Summary] | None]
+"""Returns a group's past polls of a cluster between two Unix times, None while they can't be read."""
 
 
 class Source(Protocol):
@@ -82,9 +92,13 @@ class Api:
     """Answers from the clusters that are watched; `services` are told to Prometheus as well."""
 
     def __init__(
-        self, sources: Callable[[], Sequence[Source]], services: Sequence[ServiceTarget] = ()
+        self,
+        sources: Callable[[], Sequence[Source]],
+        services: Sequence[ServiceTarget] = (),
+        history: ReadHistory | None = None,
     ) -> None:
         self._sources = sources
+        self._history = history
         self._services = services
         self.routes: Final = (
             Route("/clusters", "The clusters that are watched", Query, ClusterList, self._clusters),
@@ -95,6 +109,14 @@ class Api:
             Route("/groups/{group}", "A group", OfCluster, GroupDetail, self._group, "group"),
             Route("/topics", "Topics, by name", TopicsQuery, TopicPage, self._topics),
             Route("/topics/{topic}", "A topic", OfCluster, TopicDetail, self._topic, "topic"),
+            Route(
+                "/history/{group}",
+                "Past polls of a group, oldest first",
+                HistoryQuery,
+                HistoryOfGroup,
+                self._past,
+                "group",
+            ),
             Route("/advice", "What to do, worst first", AdviceQuery, AdvicePage, self._advice),
         )
 
@@ -154,6 +176,27 @@ class Api:
         if snapshot is None or name not in snapshot.groups:
             raise _missing("group", name, why_incomplete(state))
         return group_detail(state.cluster, snapshot, snapshot.groups[name], state.groups[name])
+
+    def _past(self, name: str, query: HistoryQuery) -> HistoryOfGroup:
+        if self._history is None:
+            message = "no history is kept here: MONITOR_HISTORY_URL names a database for it"
+            raise RefusedError(HTTPStatus.NOT_FOUND, message)
+        state = self._one(query.cluster).current()
+        until = time.time() if query.until is None else query.until
+        since = until - DEFAULT_HISTORY_SECONDS if query.since is None else query.since
+        if since > until:
+            raise RefusedError(HTTPStatus.BAD_REQUEST, "it is later than until", "since")
+        found = self._history(state.cluster, name, since, until)
+        if found is None:
+            message = "the history's database can't be read now"
+            raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, message)
+        return HistoryOfGroup(
+            cluster=state.cluster,
+            group=name,
+            since=since,
+            until=until,
+            points=[past_point(each) for each in found],
+        )
 
     def _topics(self, _: str, query: TopicsQuery) -> TopicPage:
         pattern = _pattern(query.name)

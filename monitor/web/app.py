@@ -17,6 +17,7 @@ from werkzeug.http import parse_accept_header
 from monitor.every import cause_of
 from monitor.exposition.render import CONTENT_TYPE, Page
 from monitor.pools.services import ServiceTarget
+from monitor.web.api import ReadHistory
 from monitor.web.login import WRONG_LOGIN_DELAY_S, Access, Login, WrongLogins
 from monitor.web.pages import Watching, pages
 from monitor.web.web_config import WebConfigFile
@@ -61,12 +62,13 @@ class App:
         *,
         reload: Reload | None = None,
         services: Sequence[ServiceTarget] = (),
+        history: ReadHistory | None = None,
     ) -> None:
         self._watching = watching
         self._reload = reload
         self._access = access
         self._wrong_logins = WrongLogins()
-        flask: Any = pages(watching, services)
+        flask: Any = pages(watching, services, history)
         self._pages: Any = WSGIMiddleware(flask, workers=PAGE_THREADS)
         self._answers: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
             "/metrics": self._metrics,
@@ -202,6 +204,7 @@ def create_app(
     web_config: WebConfigFile | None = None,
     reload: Reload | None = None,
     services: Sequence[ServiceTarget] = (),
+    history: ReadHistory | None = None,
 ) -> App:
     """Return the application that serves what is watched, see `App`.
 
@@ -213,6 +216,7 @@ def create_app(
         web_config.access if web_config else lambda: fixed,
         reload=reload,
         services=services,
+        history=history,
     )
 
 

@@ -14,7 +14,7 @@ from monitor.configuration import Watched
 from monitor.exposition.render import Page
 from monitor.poller import Poller, Published
 from monitor.pools.services import ServiceTarget
-from monitor.web.api import Api
+from monitor.web.api import Api, ReadHistory
 from monitor.web.api_routes import RestOfPath, api_routes
 from monitor.web.burrow import Burrow, burrow_routes
 from monitor.web.overview import overview
@@ -70,15 +70,19 @@ class StatusPage:
             return self._html
 
 
-def pages(watching: Watching, services: Sequence[ServiceTarget] = ()) -> Flask:
+def pages(
+    watching: Watching,
+    services: Sequence[ServiceTarget] = (),
+    history: ReadHistory | None = None,
+) -> Flask:
     """Return the application of the pages that people look at, of the JSON API, and of Burrow's.
 
-    `services` are told to Prometheus by its service discovery.
+    `services` are told to Prometheus by its service discovery; `history` reads past polls.
     """
     app = Flask(__name__, static_folder=None)
     app.url_map.converters["rest"] = RestOfPath
     app.url_map.merge_slashes = False  # a group may be called a//b
-    app.register_blueprint(api_routes(Api(lambda: [*watching.pollers.values()], services)))
+    app.register_blueprint(api_routes(Api(lambda: [*watching.pollers.values()], services, history)))
     app.register_blueprint(
         burrow_routes(Burrow(lambda: [*watching.pollers.values()], lambda: watching.watched))
     )

@@ -13,7 +13,7 @@ from monitor.answers.models import Fault
 Q = TypeVar("Q", bound="Query")
 
 MAX_LIMIT: Final = 10_000
-_WHOLE: Final = re.compile(r"[0-9]{1,9}")
+_WHOLE: Final = re.compile(r"[0-9]{1,10}")
 
 
 class RefusedError(Exception):
@@ -46,6 +46,7 @@ def _truth(value: Any) -> Any:
 Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT), BeforeValidator(_whole)]
 Start = Annotated[int, Field(ge=0, le=999_999_999), BeforeValidator(_whole)]
 Truth = Annotated[bool, BeforeValidator(_truth)]
+Moment = Annotated[int, Field(ge=0, le=9_999_999_999), BeforeValidator(_whole)]
 Name = Annotated[str, Field(max_length=500)]
 
 
@@ -95,6 +96,15 @@ class TopicsQuery(Paged):
 
     name: Name | None = None
     """A pattern for their names, as of file names: `orders*`."""
+
+
+class HistoryQuery(OfCluster):
+    """Which past polls are meant."""
+
+    since: Moment | None = None
+    """From when on, in Unix seconds; an hour before `until` unless said."""
+    until: Moment | None = None
+    """Up to when, in Unix seconds; now unless said."""
 
 
 class AdviceQuery(Paged):

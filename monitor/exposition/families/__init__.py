@@ -7,6 +7,7 @@ from typing import Final
 from monitor.exposition.families import (
     burrow,
     exporter,
+    history,
     kminion,
     lag_exporter,
     measures,
@@ -24,6 +25,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     monitor.FAMILY,
     process.FAMILY,
     otlp.FAMILY,
+    history.FAMILY,
     kminion.FAMILY,
     lag_exporter.FAMILY,
     burrow.FAMILY,

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from monitor.history.store import KEPT_SECONDS, POLL, Store, Summary
+from monitor.history.store import KEPT_SECONDS, Store
+from monitor.history.summary import POLL, Summary
 from tests.conftest import Database
 
 DAY = 86_400.0
@@ -80,15 +81,6 @@ def test_single_polls_go_before_what_was_joined_of_them(store: Store) -> None:
     store.condense(START + 3_600)
     found = ats(store, START, START + 3_600)
     assert [seconds for seconds, _ in found] == [POLL] * 60
-
-
-def test_the_newest_memory_counts(store: Store) -> None:
-    assert store.load_memory("c") is None
-    store.save_memory("c", START, b"one")
-    store.save_memory("c", START + 5, b"two")
-    store.save_memory("c", START + 1, b"late")
-    assert store.load_memory("c") == (START + 5, b"two")
-    assert store.load_memory("d") is None
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", "mysql://u:geheim@h/d", "postgresql:/", "sqlite"])

@@ -1,0 +1,35 @@
+"""How the history of polls is written."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from monitor.exposition.families.family import Family
+from monitor.exposition.metric import Metric
+
+_WHEN: Final = "past polls are kept (MONITOR_HISTORY_URL)"
+UP: Final = Metric(
+    "kafka_monitor_history_up",
+    "gauge",
+    "1 if the last poll could be written to the history, 0 if not: charts then have a gap.",
+    when=_WHEN,
+)
+LAST_WRITE: Final = Metric(
+    "kafka_monitor_history_last_write_timestamp_seconds",
+    "gauge",
+    "When a poll was last written to the history, as a Unix time.",
+    unit="seconds",
+    when="a poll was written to the history",
+)
+NOT_WRITTEN: Final = Metric(
+    "kafka_monitor_history_polls_not_written_total",
+    "counter",
+    "Polls that are not in the history, as the database did not take them.",
+    when=_WHEN,
+)
+FAMILY: Final = Family(
+    "history",
+    "About the history of polls; on where it is kept.",
+    (UP, LAST_WRITE, NOT_WRITTEN),
+    is_always_on=True,
+)

@@ -1,0 +1,180 @@
+"""Writes what polls found, beside them: a full, slow or absent database costs the history, no poll."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import isinf
+from typing import Final
+
+import structlog
+from apscheduler.schedulers.background import BackgroundScheduler
+from sqlalchemy.exc import SQLAlchemyError
+
+from monitor.analysis.measures import GroupMeasures
+from monitor.analysis.status import Status
+from monitor.exposition.families.history import LAST_WRITE, NOT_WRITTEN, UP
+from monitor.exposition.metric import Metric
+from monitor.exposition.series import Block, Samples
+from monitor.history.store import Store
+from monitor.history.summary import Summary
+from monitor.model import Snapshot
+from monitor.state import State
+
+_log = structlog.get_logger(__name__)
+
+# Polls that wait for the database: of one that hangs, memory is not to tell.
+MAX_WAITING: Final = 16
+STOP_SECONDS: Final = 2.0
+RETRY_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    cluster: str
+    summaries: Sequence[Summary]
+
+
+@dataclass(frozen=True, slots=True)
+class _Condense:
+    """The rows that are old enough are to be joined."""
+
+
+_Task = _Write | _Condense
+
+
+class Recorder:
+    """Writes in a thread of its own; `record` only puts down what is to be written.
+
+    Of a group to which nothing happened nothing is written: its last row holds on.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._clock = clock
+        # None ends it
+        self._waiting: queue.Queue[_Task | None] = queue.Queue(MAX_WAITING)
+        self._last: dict[str, tuple[Snapshot, Mapping[str, GroupMeasures]]] = {}
+        self._thread = threading.Thread(target=self._run, name="history", daemon=True)
+        # rows are joined by the hour of the calendar: those of an hour are whole then
+        self._calendar = BackgroundScheduler(timezone="UTC")
+        self._calendar.add_job(self._put, "cron", args=(_Condense(),), minute=3)
+        self._is_stopped = threading.Event()
+        self._is_created = False
+        self._fault: str | None = None
+        self._written_at: float | None = None
+        self._not_written = 0
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+        self._calendar.start()
+
+    def stop(self) -> None:
+        """Write what waits, for a moment at most."""
+        self._is_stopped.set()
+        if self._thread.is_alive():
+            self._calendar.shutdown(wait=False)
+            self._put(None)
+            self._thread.join(STOP_SECONDS)
+        self._store.close()
+
+    def record(self, state: State) -> None:
+        """Put down what a poll found that is new; a state without a new poll has nothing."""
+        snapshot = state.snapshot
+        last_snapshot, last = self._last.get(state.cluster, (None, {}))
+        if snapshot is None or snapshot is last_snapshot:
+            return
+        self._last[state.cluster] = (snapshot, state.groups)
+        summaries = [
+            _summary(snapshot, group, measures)
+            for group, measures in state.groups.items()
+            if last.get(group) is not measures
+        ]
+        if summaries:
+            self._put(_Write(state.cluster, summaries))
+
+    def read(
+        self, cluster: str, group_id: str, since: float, until: float
+    ) -> Sequence[Summary] | None:
+        """Return a group's rows between two Unix times, None while the database can't be read."""
+        try:
+            return self._store.read(cluster, group_id, since, until)
+        except SQLAlchemyError as error:
+            _log.warning("history not read", cause=type(error).__name__)
+            return None
+
+    def block(self) -> Block:
+        """Return how writing goes."""
+        return Block((), self._samples, name="history")
+
+    def _samples(self) -> Samples:
+        found: dict[Metric, Mapping[tuple[str, ...], float]] = {
+            UP: {(): int(self._fault is None)},
+            NOT_WRITTEN: {(): self._not_written},
+        }
+        if self._written_at is not None:
+            found[LAST_WRITE] = {(): round(self._written_at, 3)}
+        return found
+
+    def _put(self, what: _Task | None) -> None:
+        try:
+            self._waiting.put_nowait(what)
+        except queue.Full:
+            self._not_written += isinstance(what, _Write)
+            self._note("the database takes too long")
+
+    def _run(self) -> None:
+        while (what := self._waiting.get()) is not None:
+            try:
+                self._do(what)
+            except SQLAlchemyError as error:
+                self._not_written += isinstance(what, _Write)
+                # without its text, which may hold the address and what was written
+                self._note(type(error).__name__)
+                self._is_stopped.wait(RETRY_SECONDS)
+
+    def _do(self, what: _Task) -> None:
+        if not self._is_created:
+            self._store.create()
+            self._is_created = True
+        if isinstance(what, _Write):
+            self._store.write(what.cluster, what.summaries)
+            self._written_at = self._clock()
+        else:
+            self._store.condense(self._clock())
+        self._note(None)
+
+    def _note(self, fault: str | None) -> None:
+        """Log a fault once, and its end."""
+        if fault is not None and self._fault is None:
+            _log.warning("history not written", cause=fault)
+        elif fault is None and self._fault is not None:
+            _log.info("history written again", not_written=self._not_written)
+        self._fault = fault
+
+
+def _summary(snapshot: Snapshot, group: str, measures: GroupMeasures) -> Summary:
+    behind, since = measures.behind(snapshot.seen_at), measures.behind_since
+    produced = list(_known(rates.produced for rates in measures.rates.values()))
+    consumed = list(_known(rates.consumed for rates in measures.rates.values()))
+    status = measures.status.status
+    return Summary(
+        group,
+        round(snapshot.taken_at, 3),
+        measures.lag.total if measures.lag.partitions else None,
+        None if behind is None else round(behind, 3),
+        None if since is None or isinf(since) else round(since + snapshot.wall_offset, 3),
+        measures.facts.members,
+        None if status is Status.NOTFOUND else int(status),
+        round(sum(produced), 3) if produced else None,
+        round(sum(consumed), 3) if consumed else None,
+        measures.rebalances,
+    )
+
+
+def _known(rates: Iterator[float | None]) -> Iterator[float]:
+    return (rate for rate in rates if rate is not None)

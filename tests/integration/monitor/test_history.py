@@ -1,0 +1,174 @@
+"""Polls are kept beside the polls, and read again over HTTP; a database that fails costs only that."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from monitor.exposition.families.history import LAST_WRITE, NOT_WRITTEN, UP
+from monitor.exposition.series import ByPartition
+from monitor.history import recorder as recorders
+from monitor.history.recorder import Recorder
+from monitor.history.store import Store
+from monitor.kafka.apis.list_groups import ListedGroup
+from monitor.kafka.apis.offset_fetch import GroupCommits
+from monitor.kafka.collector import Collector, Intervals
+from monitor.model import CLASSIC
+from monitor.poller import Poller
+from monitor.web.app import create_app
+from tests.support.asgi import Client
+from tests.support.waiting import wait_for
+from tests.unit.monitor.fake_brokers import FakeBrokers
+
+
+class Watched:
+    """A poller of a group that is behind, whose polls are recorded."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.brokers = FakeBrokers(
+            groups={1: [ListedGroup("a/b", CLASSIC, "Empty", "consumer")]},
+            commits={"a/b": GroupCommits({"t": {0: 4}})},
+        )
+        self.recorder = recorder
+        self.poller = Poller(
+            Collector(self.brokers, Intervals()),
+            stale_after_s=45,
+            published=lambda: recorder.record(self.poller.latest.state),
+        )
+        self.client = Client(create_app(self.poller, history=recorder.read))
+
+    def poll(self) -> None:
+        self.poller.poll()
+
+    def points(self) -> list[dict[str, Any]]:
+        # nothing while the tables are not there yet
+        return list(self.client.get("/api/v1/history/a/b").json().get("points", ()))
+
+
+def value(recorder: Recorder, metric: Any) -> float:
+    series = recorder.block().samples()[metric]
+    assert not isinstance(series, ByPartition)
+    return series[()]
+
+
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'history.sqlite'}"
+
+
+def test_what_a_group_did_is_read_again(tmp_path: Path) -> None:
+    recorder = Recorder(Store(url(tmp_path)))
+    watched = Watched(recorder)
+    recorder.start()
+    watched.poll()
+    wait_for("the first row", watched.points)
+    watched.brokers.commits["a/b"] = GroupCommits({"t": {0: 7}})
+    watched.poll()
+    wait_for("the second", lambda: len(watched.points()) == 2)
+    recorder.stop()
+    first, second = watched.points()
+    assert (first["lag"], second["lag"]) == (6, 3)
+    assert first["lag_seconds"] > 0
+    assert first["behind_since"] < time.time()
+    assert first["at"] < second["at"]
+    assert (first["members"], first["seconds"]) == (0, 0)
+    assert value(recorder, UP) == 1
+    assert value(recorder, LAST_WRITE) == pytest.approx(time.time(), abs=60)
+
+
+def test_nothing_is_written_of_a_group_to_which_nothing_happens(tmp_path: Path) -> None:
+    store = Store(url(tmp_path))
+    recorder = Recorder(store)
+    watched = Watched(recorder)
+    recorder.start()
+    for _ in range(5):
+        watched.poll()
+    wait_for("a row", watched.points)
+    recorder.stop()
+    assert len(watched.points()) <= 3  # as a status comes in, and rates
+
+
+def test_what_cannot_be_asked_is_refused(tmp_path: Path) -> None:
+    recorder = Recorder(Store(url(tmp_path)))
+    watched = Watched(recorder)
+    watched.poll()
+    for query in ("since=5&until=4", "since=x", "until=-1", "what=1"):
+        assert watched.client.get(f"/api/v1/history/g?{query}").status_code == 400
+    # the tables are not there yet
+    assert watched.client.get("/api/v1/history/g").status_code == 503
+    without = Client(create_app(watched.poller))
+    refused = without.get("/api/v1/history/g")
+    assert refused.status_code == 404
+    assert "MONITOR_HISTORY_URL" in refused.json()["error"]["message"]
+
+
+class Failing(Store):
+    """A database that fails, or hangs, until it is mended."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address)
+        self.fails = True
+        self.hangs_s = 0.0
+
+    def write(self, cluster: str, summaries: Any) -> None:
+        time.sleep(self.hangs_s)
+        if self.fails:
+            raise OperationalError("insert", {}, Exception("geheim"))
+        super().write(cluster, summaries)
+
+
+def test_a_database_that_fails_costs_its_polls_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorders, "RETRY_SECONDS", 0.01)
+    store = Failing(url(tmp_path))
+    recorder = Recorder(store)
+    watched = Watched(recorder)
+    recorder.start()
+    watched.poll()
+    wait_for("the fault", lambda: value(recorder, UP) == 0)
+    assert watched.poller.unready_reason() is None
+    assert value(recorder, NOT_WRITTEN) == 1
+    store.fails = False
+    watched.brokers.commits["a/b"] = GroupCommits({"t": {0: 9}})
+    watched.poll()
+    wait_for("it works again", lambda: value(recorder, UP) == 1)
+    recorder.stop()
+    assert [point["lag"] for point in watched.points()] == [1]
+
+
+def test_a_database_that_hangs_holds_up_no_poll_and_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorders, "STOP_SECONDS", 0.1)
+    store = Failing(url(tmp_path))
+    store.hangs_s = 2.0
+    recorder = Recorder(store)
+    watched = Watched(recorder)
+    recorder.start()
+    for offset in range(recorders.MAX_WAITING + 5):
+        watched.brokers.commits["a/b"] = GroupCommits({"t": {0: offset}})
+        watched.poll()
+    assert recorder._waiting.qsize() <= recorders.MAX_WAITING
+    assert value(recorder, UP) == 0
+    assert value(recorder, NOT_WRITTEN) >= 3
+    recorder.stop()
+
+
+def test_rows_are_joined_by_the_calendar(tmp_path: Path) -> None:
+    class Condensed(Store):
+        asked = 0
+
+        def condense(self, now: float) -> None:
+            Condensed.asked += 1
+            super().condense(now)
+
+    recorder = Recorder(Condensed(url(tmp_path)))
+    recorder.start()
+    (job,) = recorder._calendar.get_jobs()
+    job.func(*job.args)
+    wait_for("it", lambda: Condensed.asked == 1)
+    recorder.stop()
