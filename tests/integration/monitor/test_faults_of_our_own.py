@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from structlog.testing import capture_logs
 
@@ -22,6 +22,7 @@ from monitor.model import Snapshot
 from monitor.settings import KafkaSettings
 from order_services.local.kafka import EmbeddedKafka
 from tests.support.breaking import Functions, broken
+from tests.support.waiting import wait_for
 
 PACKAGE: Final = str(Path(monitor.kafka.__file__).parent)
 # What kafka-python calls while it keeps a connection: a fault there is a lost connection, which is
@@ -75,7 +76,15 @@ def test_no_fault_of_our_own_makes_a_broker_down_or_a_figure_wrong(
     consumer = Consumer(
         {"bootstrap.servers": kafka.bootstrap_servers, "group.id": group, "log_level": 0}
     )
-    consumer.commit(offsets=[TopicPartition(topic, 0, 1)], asynchronous=False)
+
+    def commit() -> bool:
+        try:
+            consumer.commit(offsets=[TopicPartition(topic, 0, 1)], asynchronous=False)
+        except KafkaException:  # the coordinator of a new cluster is not ready at once
+            return False
+        return True
+
+    wait_for("the commit", commit)
     consumer.close()
     functions = Functions(PACKAGE)
     with functions.seen(), connected(kafka, topic, group) as collector:
