@@ -108,7 +108,8 @@ def _allowed(schema: dict[str, Any]) -> str:
     if "enum" in of:
         return " " + ", ".join(f"`{each}`" for each in of["enum"]) + "."
     if "maximum" in of:
-        return f" {of['minimum']} to {of['maximum']:,}; {schema['default']} unless said."
+        said = f"; {schema['default']} unless said" if "default" in schema else ""
+        return f" {of['minimum']} to {of['maximum']:,}{said}."
     return ""
 
 
