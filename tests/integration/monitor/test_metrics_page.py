@@ -33,6 +33,7 @@ NOT_HERE = (
     "the group's coordinator does not answer",
     "a partition is WARN, STOP, STALL or REWIND",
     "the last poll failed",
+    "the last poll was not answered in full",
     "the lag ends at the present rates",
     "a part of the monitor's own work fails",
     "a broker refuses a part of the group",
