@@ -25,19 +25,18 @@ def measure(arguments: argparse.Namespace) -> None:
         port = shop.gateway_port
         say("warming up")
         in_child(load.as_fast_as_answered, port, CONNECTIONS, 3.0)
-        say(f"at the limit, {seconds:.0f} s")
-        row, limit = _row(
-            shop,
-            "at the limit",
-            lambda: in_child(load.as_fast_as_answered, port, CONNECTIONS, seconds),
-        )
-        rows.append(row)
-        say(f"at half of that, {seconds:.0f} s")
-        row, _ = _row(
-            shop,
-            "at half",
-            lambda: in_child(load.at_rate, port, CONNECTIONS, limit / 2, seconds),
-        )
+        name, pace = "at this rate", arguments.rate
+        if pace is None:
+            say(f"at the limit, {seconds:.0f} s")
+            row, limit = _row(
+                shop,
+                "at the limit",
+                lambda: in_child(load.as_fast_as_answered, port, CONNECTIONS, seconds),
+            )
+            rows.append(row)
+            name, pace = "at half", limit / 2
+        say(f"{name}, {pace:,.0f} orders/s, {seconds:.0f} s")
+        row, _ = _row(shop, name, lambda: in_child(load.at_rate, port, CONNECTIONS, pace, seconds))
         rows.append(row)
     table(
         f"One gateway, {CONNECTIONS} connections, durable before each answer",
@@ -72,7 +71,12 @@ def _row(shop: Shop, name: str, send: Callable[[], load.Load]) -> tuple[list[obj
 
 
 def main() -> int:
-    return run("order_gateway", "One gateway, in accepted orders a second.", measure)
+    return run("order_gateway", "One gateway, in accepted orders a second.", measure, options)
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Take what is this benchmark's own."""
+    parser.add_argument("--rate", type=float, help="so many orders a second and nothing else")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from order_services.payment.service import build
 from order_services.payment.settings import PaymentSettings
 from order_services.process import logs
 from order_services.process.histogram import Histogram
-from order_services.service import run as service
+from order_services.service.run import run_until
 from order_services.storage.database import Database
 
 BATCH: Final = 500
@@ -131,7 +131,7 @@ def consumer(environment: Mapping[str, str], expected: int) -> Costs:
 
     timer = threading.Timer(MAX_SECONDS, stop.set)
     timer.start()
-    service.run_until(stop, replace(build(settings), on_committed=committed), settings)
+    run_until(stop, replace(build(settings), on_committed=committed))
     timer.cancel()
     metrics.restore()
     return costs

@@ -1,6 +1,6 @@
 """How many orders one payment replica handles a second, in batches and one by one.
 
-The replica is the real one (consumer, inbox, handler, outbox, metrics, web server) in a process of
+The replica is the real one (consumer, handler, outbox, metrics, web server) in a process of
 its own, with its relay switched off: what the relay costs is measured after it. The bare loops do
 the same inserts with confluent-kafka and psycopg2 and nothing else: the most that Python can do.
 """
@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
@@ -34,10 +33,9 @@ from order_services.operations import topic_admin
 from order_services.payment.service import build
 from order_services.payment.settings import PaymentSettings
 from order_services.process import logs
-from order_services.service import run as service
+from order_services.service.run import run_until
 from order_services.storage import schema
 from order_services.storage.database import Database
-from order_services.storage.rings import INBOX
 
 BATCH: Final = 500
 ITEMS: Final = (
@@ -103,7 +101,7 @@ def replica(environment: Mapping[str, str], expected: int) -> Figures:
     logs.configure(settings.log_level, service="payment", client_id="benchmark")
     timer = threading.Timer(MAX_SECONDS, stop.set)
     timer.start()
-    service.run_until(stop, replace(build(settings), on_committed=committed), settings)
+    run_until(stop, replace(build(settings), on_committed=committed))
     timer.cancel()
     return _figures(marks, expected)
 
@@ -159,13 +157,6 @@ def bare(environment: Mapping[str, str], expected: int, batch: int) -> Figures:
 
 
 def _bare_transaction(cursor: Any, events: Sequence[Mapping[str, Any]]) -> None:
-    slot = INBOX.slot_at(datetime.now(UTC))
-    execute_values(
-        cursor,
-        "INSERT INTO inbox_events (event_id, consumer_group, slot) VALUES %s ON CONFLICT DO NOTHING",
-        [(event["eventId"], "bare-loop", slot) for event in events],
-        page_size=BATCH,
-    )
     execute_values(
         cursor,
         "INSERT INTO payments (order_id, fact, charged_cents) VALUES %s ON CONFLICT DO NOTHING",
@@ -297,7 +288,7 @@ def _print(results: Mapping[str, Sequence[Figures]]) -> None:
     slow = rows["replica, one transaction per message"]["per_second"]
     bare_loop = rows[f"bare loop, batches of {BATCH}"]["per_second"]
     table(
-        "One payment replica: inbox, payments and outbox rows for each order, relay apart",
+        "One payment replica: payments and outbox rows for each order, relay apart",
         [
             "what",
             "per second",

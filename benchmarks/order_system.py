@@ -58,14 +58,14 @@ def measure(arguments: argparse.Namespace) -> None:
         total = in_child(load.as_fast_as_answered, shop.gateway_port, CONNECTIONS, 3.0).accepted
         wait_for(total)
         rows, shares = [], {}
-        limit = 0.0
-        for name in ("at the limit", "at half"):
-            say(f"{name}{f', {limit / 2:,.0f} orders/s' if limit else ''}")
+        limit = arguments.rate or 0.0
+        phases = ("at this rate",) if arguments.rate else ("at the limit", "at half")
+        for name in phases:
+            pace = arguments.rate or limit / 2
+            say(f"{name}{f', {pace:,.0f} orders/s' if pace else ''}")
             began, before = time.time(), shop.cpu_seconds()
-            if limit:
-                sent = in_child(
-                    load.at_rate, shop.gateway_port, CONNECTIONS, limit / 2, paced_seconds
-                )
+            if pace:
+                sent = in_child(load.at_rate, shop.gateway_port, CONNECTIONS, pace, paced_seconds)
             else:
                 sent = in_child(load.as_fast_as_answered, shop.gateway_port, CONNECTIONS, seconds)
             total += sent.accepted
@@ -109,7 +109,7 @@ def measure(arguments: argparse.Namespace) -> None:
     )
     table(
         "CPU microseconds per order",
-        ["load", *shares["at half"]],
+        ["load", *shares[phases[-1]]],
         [[name, *spent.values()] for name, spent in shares.items()],
     )
     print(
@@ -120,7 +120,17 @@ def measure(arguments: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    return run("order_system", "The whole system, accepted to dispatched.", measure)
+    return run("order_system", "The whole system, accepted to dispatched.", measure, options)
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Take what is this benchmark's own."""
+    parser.add_argument(
+        "--rate",
+        type=float,
+        help="so many orders a second and nothing else: what two versions are compared at, as an "
+        "order's cost hangs on how many share a batch",
+    )
 
 
 if __name__ == "__main__":

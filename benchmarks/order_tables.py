@@ -1,7 +1,7 @@
-"""Whether full tables slow a batch or a relay down, and what forgetting old inbox rows costs.
+"""Whether full tables slow a batch or a relay down, and what forgetting old rows costs.
 
-Two databases on one server, one empty and one with five million rows in the inbox (five days), five
-million in the outbox and a million payments. Batches go through payment's handler, and cycles through
+Two databases on one server, one empty and one with five million payments, five million rows in the
+outbox and as many events that analytics has counted (five weeks). Batches go through payment's handler, and cycles through
 its relay, on both in turn: a disturbance of the machine hits both. Rows of the past are made by the
 server itself.
 """
@@ -32,9 +32,9 @@ from order_services.payment.settings import PaymentSettings
 from order_services.process import logs
 from order_services.storage import tables
 from order_services.storage.database import Database
-from order_services.storage.rings import INBOX
+from order_services.storage.rings import ANALYTICS_EVENTS
 
-DAYS: Final = 5  # today is the last of them
+WEEKS: Final = 5  # this one is the last of them
 BATCH: Final = 500
 RELAY_BATCH: Final = 2_000
 # The past is not what is measured: making it need not compete with checkpoints and vacuum.
@@ -48,9 +48,9 @@ _POSTGRES: Final = {
 WARM_UP: Final = 5
 
 # ids of version 7 carry the time that their row is about, as the real ones do
-_INBOX: Final = """
-    INSERT INTO inbox_events (event_id, consumer_group, slot)
-    SELECT uuidv7(at - clock_timestamp()), 'payment-service-group', :slot
+_COUNTED: Final = """
+    INSERT INTO analytics_events (event_id, slot, day, event_type, amount_cents)
+    SELECT uuidv7(at - clock_timestamp()), :slot, (at AT TIME ZONE 'UTC')::date, 'ORDER_CREATED', 30700
     FROM (SELECT to_timestamp(:start + n * :step) AS at FROM generate_series(1, :count) n) AS times
 """
 _PAYMENTS: Final = """
@@ -66,25 +66,26 @@ _OUTBOX: Final = """
 """
 _KEY_OF: Final = {
     each.name: ", ".join(column.name for column in each.primary_key)
-    for each in (tables.inbox, tables.outbox, tables.payments)
+    for each in (tables.analytics_events, tables.outbox, tables.payments)
 }
-_DELETE_DAY: Final = "DELETE FROM inbox_events WHERE slot = :slot"
+_DELETE_WEEK: Final = "DELETE FROM analytics_events WHERE slot = :slot"
 
 
-def fill(environment: Mapping[str, str], per_day: int, payments: int, outbox: int) -> None:
+def fill(environment: Mapping[str, str], per_week: int, payments: int, outbox: int) -> None:
     """Fill a database's tables with the past."""
     database = _database(environment)
     now = datetime.now(UTC)
     # an index of all rows at once is built in a fraction of the time
     statements = [f"ALTER TABLE {name} DROP CONSTRAINT {name}_pkey" for name in _KEY_OF]
     _run(database, statements)
-    for start in _days(now):
-        # today ends now: the ids of the coming events follow those that are there
-        end = min(start + timedelta(days=1), now)
-        step = (end - start).total_seconds() / (per_day + 1)
+    for start in _weeks(now):
+        end = min(start + timedelta(weeks=1), now)
+        step = (end - start).total_seconds() / (per_week + 1)
         with database.engine.begin() as connection:
-            times = {"start": start.timestamp(), "step": step, "count": per_day}
-            connection.execute(text(_INBOX), times | {"slot": INBOX.slot(start.date())})
+            times = {"start": start.timestamp(), "step": step, "count": per_week}
+            connection.execute(
+                text(_COUNTED), times | {"slot": ANALYTICS_EVENTS.slot(start.date())}
+            )
     with database.engine.begin() as connection:
         connection.execute(text(_PAYMENTS), {"count": payments})
     with database.engine.begin() as connection:
@@ -162,37 +163,45 @@ def _processor(database: Database) -> BatchProcessor:
 
 
 def prune(environment: Mapping[str, str]) -> dict[str, tuple[int, float]]:
-    """Forget one day by truncating its partition and another by deleting: rows and seconds of each."""
+    """Forget one week by truncating its partition and another by deleting: rows and seconds of each."""
     database = _database(environment)
     now = datetime.now(UTC)
-    oldest, second, *_ = _days(now)
+    oldest, second, *_ = _weeks(now)
     results = {}
     with database.engine.begin() as connection:
         rows = _count(connection, oldest)
         began = time.perf_counter()
-        emptied = INBOX.forget(connection, first_kept=second.date(), today=now.date())
+        emptied = ANALYTICS_EVENTS.forget(connection, first_kept=second.date(), today=now.date())
     results["truncating its partition"] = (rows, time.perf_counter() - began)
     if len(emptied) != 1:
         raise RuntimeError(f"one partition was to be emptied, not {emptied}")
     with database.engine.begin() as connection:
         if _count(connection, oldest):
-            raise RuntimeError("the rows of the day that was dropped are still there")
+            raise RuntimeError("the rows of the week that was forgotten are still there")
         rows = _count(connection, second)
         began = time.perf_counter()
-        connection.execute(text(_DELETE_DAY), {"slot": INBOX.slot(second.date())})
+        connection.execute(text(_DELETE_WEEK), {"slot": ANALYTICS_EVENTS.slot(second.date())})
     results["deleting its rows"] = (rows, time.perf_counter() - began)
     database.close()
     return results
 
 
-def _days(now: datetime) -> list[datetime]:
-    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    return [today - timedelta(days=day) for day in reversed(range(DAYS))]
+def _weeks(now: datetime) -> list[datetime]:
+    # as the ring's turns: weeks that begin on a Thursday, as 1970 did
+    turn = ANALYTICS_EVENTS.turn(now.date())
+    return [
+        datetime(1970, 1, 1, tzinfo=UTC) + timedelta(weeks=turn - week)
+        for week in reversed(range(WEEKS))
+    ]
 
 
-def _count(connection: Any, day: datetime) -> int:
-    statement = "SELECT count(*) FROM inbox_events WHERE slot = :slot"
-    return int(connection.execute(text(statement), {"slot": INBOX.slot(day.date())}).scalar_one())
+def _count(connection: Any, week: datetime) -> int:
+    statement = "SELECT count(*) FROM analytics_events WHERE slot = :slot"
+    return int(
+        connection.execute(
+            text(statement), {"slot": ANALYTICS_EVENTS.slot(week.date())}
+        ).scalar_one()
+    )
 
 
 def _database(environment: Mapping[str, str]) -> Database:
@@ -203,7 +212,7 @@ def _database(environment: Mapping[str, str]) -> Database:
 
 def measure(arguments: argparse.Namespace) -> None:
     scale = 50 if arguments.quick else 1
-    per_day, payments, outbox = (count // scale for count in (1_000_000, 1_000_000, 5_000_000))
+    per_week, payments, outbox = (count // scale for count in (1_000_000, 5_000_000, 5_000_000))
     batches, cycles = (10, 5) if arguments.quick else (60, 30)
     with servers(postgres=_POSTGRES) as own:
         topic_admin.create(topic_admin.admin_client(own.kafka.bootstrap_servers))
@@ -211,8 +220,10 @@ def measure(arguments: argparse.Namespace) -> None:
         for environment in environments.values():
             in_child(create_schema, environment)
         began = time.monotonic()
-        say(f"filling: {DAYS * per_day:,} inbox rows, {outbox:,} outbox, {payments:,} payments")
-        in_child(fill, environments["full"], per_day, payments, outbox)
+        say(
+            f"filling: {payments:,} payments, {outbox:,} outbox, {WEEKS * per_week:,} counted events"
+        )
+        in_child(fill, environments["full"], per_week, payments, outbox)
         # both relays have as many rows before them as they are to publish
         in_child(fill, environments["empty"], 0, 0, RELAY_BATCH * (cycles + WARM_UP + 1))
         say(f"filled in {time.monotonic() - began:.0f} s; batches and cycles in turn")
@@ -223,7 +234,7 @@ def measure(arguments: argparse.Namespace) -> None:
         [
             name,
             seconds["batch"] * 1000,
-            3 * BATCH / seconds["batch"],
+            2 * BATCH / seconds["batch"],
             seconds["cycle"] * 1000,
             RELAY_BATCH / seconds["cycle"],
         ]
@@ -232,7 +243,7 @@ def measure(arguments: argparse.Namespace) -> None:
     ratios = [measured["full"][part] / measured["empty"][part] for part in ("batch", "cycle")]
     rows.append(["full / empty", f"{ratios[0]:.2f}", "", f"{ratios[1]:.2f}", ""])
     table(
-        f"Empty tables, and {DAYS * per_day:,} rows in the inbox and {outbox:,} in the outbox: medians",
+        f"Empty tables, and {payments:,} payments and {outbox:,} rows in the outbox: medians",
         [
             "tables",
             f"batch of {BATCH}, ms",
@@ -243,12 +254,12 @@ def measure(arguments: argparse.Namespace) -> None:
         rows,
     )
     table(
-        "Forgetting a day of inbox rows",
+        "Forgetting a week of counted events",
         ["by", "rows", "seconds"],
         [[name, count, seconds] for name, (count, seconds) in pruned.items()],
     )
     print(
-        "A batch inserts a row each into inbox, payments and outbox for every order. The outbox needs no\n"
+        "A batch inserts a row each into payments and outbox for every order. The outbox needs no\n"
         "pruning: a row is deleted when Kafka has acknowledged it."
     )
 

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from typing import Final
 
 from benchmarks.support import Servers, cpu_seconds, say
+from order_services.domain.services import SERVICES
 from order_services.local.migrating import migrate
-from order_services.local.plan import SERVICES, DatabaseAddress, Plan
+from order_services.local.plan import DatabaseAddress, Plan
 from order_services.local.ports import free_base_port, free_port
 from order_services.local.process import ManagedProcess
 from order_services.local.summary import is_ready

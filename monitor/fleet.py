@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -84,6 +84,11 @@ class Fleet:
     def pollers(self) -> Mapping[str, Poller]:
         """Return the poller of each cluster by its name, which is empty for one that no list names."""
         return {name: watch.poller for name, watch in self._watches.items()}
+
+    @property
+    def watched(self) -> Sequence[Watched]:
+        """Return the settings of each, in the same order."""
+        return [watch.watched for watch in self._watches.values()]
 
     @property
     def names_clusters(self) -> bool:

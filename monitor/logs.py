@@ -15,8 +15,13 @@ LogFormat = Literal["text", "json"]
 _FIRST: Final = ("timestamp", "level", "event", "exception")
 
 
-def configure(level: LogLevel = "WARNING", form: LogFormat = "text") -> None:
-    """Log from a level up; what libraries log by the standard library goes the same way."""
+def configure(
+    level: LogLevel = "WARNING", form: LogFormat = "text", *, traces: bool = True
+) -> None:
+    """Log from a level up; what libraries log by the standard library goes the same way.
+
+    Without `traces` a fault of our own is its cause only, as whoever is on call can't read a stack trace.
+    """
     render: Processor = structlog.processors.JSONRenderer() if form == "json" else _as_text
     number = logging.getLevelNamesMapping()[level]
     structlog.configure(
@@ -24,13 +29,18 @@ def configure(level: LogLevel = "WARNING", form: LogFormat = "text") -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             # a trace without the values of variables: some are secrets
-            structlog.processors.format_exc_info,
+            structlog.processors.format_exc_info if traces else _without_trace,
             render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     logging.basicConfig(handlers=[_ToStructlog()], level=max(number, logging.WARNING), force=True)
+
+
+def _without_trace(_logger: object, _method: str, event: EventDict) -> EventDict:
+    event.pop("exc_info", None)
+    return event
 
 
 def _as_text(_logger: object, _method: str, event: EventDict) -> str:

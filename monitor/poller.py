@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -19,13 +19,15 @@ import structlog
 from monitor.analysis.analyst import Analyst, TimeReplies, Times
 from monitor.analysis.guard import Guard
 from monitor.analysis.status import DEFAULT_RULES, StatusRules
+from monitor.analysis.windows import CommitWindow
 from monitor.changes import changes
+from monitor.configuration import Watched
 from monitor.every import Every, cause_of
 from monitor.exposition.blocks import Choice, blocks
 from monitor.exposition.families import DEFAULT_FAMILIES
 from monitor.exposition.families.monitor import DATA_AGE, faults
 from monitor.exposition.render import Page, Parts, Renderer, page_of
-from monitor.exposition.series import Level
+from monitor.exposition.series import Block, Level
 from monitor.kafka.brokers import UnreachableError
 from monitor.memory import GarbageCollection
 from monitor.model import LogLook, Snapshot
@@ -131,6 +133,11 @@ class Poller:
         """Return itself, as a fleet of one that no list names: what serves a fleet serves this, too."""
         return {"": self}
 
+    @property
+    def watched(self) -> Sequence[Watched]:
+        """Return no settings: they are not known here."""
+        return ()
+
     def page_of(self, cluster: str) -> Page | None:
         """Return the page of a cluster by its name; this one has none."""
         return self.page() if cluster == self._cluster else None
@@ -140,10 +147,27 @@ class Poller:
         oldest_at = self.latest.oldest_at
         return None if oldest_at is None else round(max(0.0, self._monotonic() - oldest_at), 3)
 
+    def current(self) -> State:
+        """Return the last state without what is too old by now."""
+        return self._until_now().without_older_than(self._stale_after_s)
+
     def shown(self) -> State:
         """Return the last state without what is too old by now, or hidden."""
-        state = self._until_now().without_older_than(self._stale_after_s)
+        state = self.current()
         return state.without_empty_groups() if self._choice.hide_empty_groups else state
+
+    @property
+    def cluster(self) -> str | None:
+        """Return the name that is a label of its series, None where they have none."""
+        return self._cluster
+
+    def blocks_at(self, level: Level) -> Iterator[Block]:
+        """Yield the samples of the last state as of now, with groups as far down as this."""
+        return blocks(self._until_now(), replace(self._choice, level=level))
+
+    def commit_windows(self, group: str) -> Mapping[str, Mapping[int, CommitWindow]]:
+        """Return the last commits that polls saw of a group, by topic and partition."""
+        return self._analyst.commit_windows(group)
 
     def _until_now(self) -> State:
         return replace(self.latest.state, monotonic_at=self._monotonic())
@@ -159,7 +183,8 @@ class Poller:
             return f"the data is {age:.0f} s old: {state.error or 'no poll has ended since'}"
         snapshot = self._until_now().without_older_than(self._stale_after_s).snapshot
         if snapshot is not None and not snapshot.groups and not snapshot.groups_complete:
-            return "no group is known, and the brokers have not listed all: one may be starting"
+            why = "; ".join(snapshot.errors) or "one may be starting"
+            return f"no group is known, and the brokers have not listed all: {why}"
         return None
 
     def start(self, interval_s: float) -> None:

@@ -26,7 +26,7 @@ from monitor.analysis.readers import Readers
 from monitor.analysis.retention import retention_of
 from monitor.analysis.status import DEFAULT_RULES, StatusRules
 from monitor.analysis.timelag import TimeLag
-from monitor.analysis.windows import CommitWindows, EndWindows, fresh
+from monitor.analysis.windows import CommitWindow, CommitWindows, EndWindows, fresh
 from monitor.model import nothing
 
 if TYPE_CHECKING:
@@ -139,6 +139,10 @@ class Analyst:
         resting = self._poll_times[-min(POLLS_TO_REST, len(self._poll_times))]
         self.findings = Findings(poll.open_transactions, dict(self._guard.failures), resting)
         return measured
+
+    def commit_windows(self, group: str) -> Mapping[str, Mapping[int, CommitWindow]]:
+        """Return the last commits seen, by topic and partition; any thread may ask."""
+        return self._memory.commits.of_group(group)
 
     # -- what to look at --------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ Times are integer milliseconds of a monotonic clock, so a wall clock that jumps 
 
 from __future__ import annotations
 
+import threading
 from array import array
 from collections import deque
 from dataclasses import dataclass
@@ -101,6 +102,8 @@ class CommitWindows:
         self._most = _HEADER + _ENTRY * window
         self._min_distance_ms = int(min_distance_seconds * 1000)
         self._groups: dict[str, dict[str, _Topic]] = {}
+        # `of_group` is asked by other threads than the one that polls
+        self._lock = threading.Lock()
         self.polls = 0  # how many were made
 
     def start_poll(self, groups: Collection[str]) -> None:
@@ -123,7 +126,17 @@ class CommitWindows:
         A commit that is closer than `min_distance_seconds` to the one before replaces it and keeps
         its time, as in Burrow: with the new time a steady committer would never fill the window.
         """
-        now_ms = int(now * 1000)
+        with self._lock:
+            self._observe(group, commits, log_ends, int(now * 1000), recommitted)
+
+    def _observe(
+        self,
+        group: str,
+        commits: PartitionOffsets,
+        log_ends: PartitionOffsets,
+        now_ms: int,
+        recommitted: Collection[tuple[str, int]],
+    ) -> None:
         topics = self._groups.setdefault(group, {})
         for topic, partitions in commits.items():
             kept = topics.get(topic)
@@ -189,6 +202,16 @@ class CommitWindows:
         """Return the window of one partition, None when no commit was seen."""
         packed = self.packed(group, topic).get(partition)
         return None if packed is None else CommitWindow(packed, self.polls)
+
+    def of_group(self, group: str) -> dict[str, dict[int, CommitWindow]]:
+        """Return topic -> partition -> window of a group; any thread may ask."""
+        with self._lock:
+            return {
+                topic: {
+                    partition: self.unpack(packed) for partition, packed in kept.windows.items()
+                }
+                for topic, kept in list(self._groups.get(group, {}).items())
+            }
 
     def changed_at(self, group: str, topic: str) -> float | None:
         """Return when a commit on the topic last changed or was first seen, in monotonic seconds."""

@@ -36,7 +36,7 @@ class _Commands(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort, OSError):
             raise
         except Exception as error:  # noqa: BLE001  # whatever it is
-            if os.environ.get("MONITOR_LOG_LEVEL", "").lower() == "debug":
+            if _is_debugging():
                 traceback.print_exception(error)
             raise MonitorFault(
                 f"the monitor failed: {cause_of(error)}; MONITOR_LOG_LEVEL=debug shows more"
@@ -68,7 +68,8 @@ def run() -> NoReturn:
     """Run the command as a program: output that can't be written is one line and exit code 2."""
     if sys.stdout is None:
         _fail("there is nothing to write to: standard output is closed")
-    logs.configure()  # on standard error: what is printed may be JSON
+    # on standard error: what is printed may be JSON
+    logs.configure(traces=_is_debugging())
     try:
         try:
             main()
@@ -79,6 +80,10 @@ def run() -> NoReturn:
         # who reads no further (`| head`) has what they wanted
         _fail(f"can't write: {error.strerror}", silently=error.errno == errno.EPIPE)
     sys.exit()
+
+
+def _is_debugging() -> bool:
+    return os.environ.get("MONITOR_LOG_LEVEL", "").lower() == "debug"
 
 
 def _fail(message: str, *, silently: bool = False) -> NoReturn:

@@ -21,7 +21,7 @@ from nagiosplugin.range import Range
 from monitor.analysis.analyst import Analyst
 from monitor.analysis.measures import GroupMeasures
 from monitor.commands import options
-from monitor.commands.selection import Selection, selecting, selection_of
+from monitor.commands.selection import refuse_left_out, selecting, selection_of
 from monitor.commands.watching import (
     choose,
     collector_of,
@@ -32,6 +32,7 @@ from monitor.commands.watching import (
     what_is_missing,
 )
 from monitor.model import Snapshot
+from monitor.selection import Selection
 from monitor.settings import KafkaSettings, MonitorSettings
 from monitor.words import duration, plural, safe
 
@@ -113,7 +114,7 @@ def check(
     """
     selection = selection_of(**given)
     kafka, settings = source.one()
-    selection.refuse_left_out(settings)
+    refuse_left_out(selection, settings)
     try:
         with _time_limit(timeout):
             snapshot, measured = _measure(kafka, settings, selection)

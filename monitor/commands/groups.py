@@ -10,20 +10,26 @@ import click
 
 from monitor.analysis.measures import GroupMeasures
 from monitor.commands import options, report
-from monitor.commands.selection import Amount, fail_above, selecting, selection_of
+from monitor.commands.selection import fail_above, refuse_left_out, selecting, selection_of
 from monitor.commands.watching import (
+    as_metrics,
+    cluster_of,
     collector_of,
     look,
     no_groups,
 )
 from monitor.model import Snapshot
+from monitor.selection import Amount
 
 
 @click.command()
 @options.connection
 @selecting
 @click.option(
-    "--output", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True
+    "--output",
+    type=click.Choice(["table", "json", "csv", "prometheus"]),
+    default="table",
+    show_default=True,
 )
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
 @fail_above
@@ -47,11 +53,13 @@ def groups(
         raise click.UsageError("--watch goes with --output table only")
     selection = selection_of(**given)
     kafka, settings = source.one()
-    selection.refuse_left_out(settings)
+    refuse_left_out(selection, settings)
 
     def show(snapshot: Snapshot, chosen: Mapping[str, GroupMeasures]) -> None:
         if output == "json":
-            click.echo(report.list_as_json(snapshot, chosen))
+            click.echo(report.list_as_json(cluster_of(settings, snapshot), snapshot, chosen))
+        elif output == "prometheus":
+            click.echo(as_metrics(settings, snapshot, chosen, selection), nl=False)
         elif output == "csv":
             click.echo(report.list_as_csv(snapshot, chosen), nl=False)
         elif chosen:

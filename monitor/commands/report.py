@@ -10,13 +10,15 @@ import csv
 import io
 import json
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from monitor.analysis.advice import Advice, Severity
 from monitor.analysis.lag import GroupLag
 from monitor.analysis.measures import GroupMeasures
+from monitor.answers.groups import group_detail, group_summary, partitions_of
+from monitor.answers.models import GroupSummary, PartitionOfGroup
 from monitor.model import Group, Snapshot
 from monitor.ranking import NOT_JUDGED, status_word, urgency
 from monitor.words import UNKNOWN, duration, plural, safe, shorten
@@ -39,44 +41,26 @@ WIDTH: Final = 80
 MIN_ID_WIDTH: Final = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A partition of a group: committed, assigned, or both."""
+def values(group: str, row: PartitionOfGroup) -> tuple[str | None, ...]:
+    """Return what is in the columns, those of `COLUMNS` and then the lag in seconds."""
+    found = (
+        group,
+        row.topic,
+        row.partition,
+        row.current_offset,
+        row.log_end_offset,
+        row.lag,
+        row.consumer_id,
+        row.host,
+        row.client_id,
+        None if row.lag_seconds is None else f"{row.lag_seconds:.1f}",
+    )
+    return tuple(None if value is None else str(value) for value in found)
 
-    topic: str
-    partition: int
-    current_offset: int | None
-    log_end_offset: int | None
-    lag: int | None
-    consumer_id: str | None = None
-    host: str | None = None
-    client_id: str | None = None
-    past_end: bool = False
-    lag_seconds: float | None = None
-    # why its log end could not be read
-    error: str | None = None
-    # its topic is deleted, or may not be described: brokers don't tell these apart
-    is_gone: bool = False
 
-    def values(self, group: str) -> tuple[str | None, ...]:
-        """Return what is in the columns, those of `COLUMNS` and then the lag in seconds."""
-        values = (
-            group,
-            self.topic,
-            self.partition,
-            self.current_offset,
-            self.log_end_offset,
-            self.lag,
-            self.consumer_id,
-            self.host,
-            self.client_id,
-            None if self.lag_seconds is None else f"{self.lag_seconds:.1f}",
-        )
-        return tuple(None if value is None else str(value) for value in values)
-
-    def cells(self, group: str) -> tuple[str, ...]:
-        """Return the table's cells, as a terminal may have them."""
-        return tuple(UNKNOWN if value is None else safe(value) for value in self.values(group))
+def cells(group: str, row: PartitionOfGroup) -> tuple[str, ...]:
+    """Return the table's cells, as a terminal may have them."""
+    return tuple(UNKNOWN if value is None else safe(value) for value in values(group, row))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +69,7 @@ class Report:
 
     group: Group
     lag: GroupLag
-    rows: tuple[Row, ...]
+    rows: tuple[PartitionOfGroup, ...]
     measures: GroupMeasures
     snapshot: Snapshot
 
@@ -115,7 +99,7 @@ class Report:
             facts.append(f"status {word}")
         if group.is_silent:
             facts.append("stale: its coordinator does not answer")
-        gone = sum(row.is_gone for row in self.rows)
+        gone = sum(row.topic_is_gone for row in self.rows)
         if gone:
             facts.append(
                 f"{gone} on {'a topic that is' if gone == 1 else 'topics that are'} gone or may not be "
@@ -156,7 +140,7 @@ def reports(
         group = snapshot.groups[group_id]
         rows = tuple(
             row
-            for row in _rows(snapshot, group, measures)
+            for row in partitions_of(snapshot, group, measures)
             if wants_topic is None or wants_topic(row.topic)
         )
         found.append(Report(group, measures.lag, rows, measures, snapshot))
@@ -170,12 +154,12 @@ def as_table(found: Sequence[Report], width: int | None = None, *, seconds: bool
     """
     columns = (*COLUMNS, SECONDS_COLUMN) if seconds else COLUMNS
     groups = [
-        [row.cells(report.group.id)[: len(columns)] for row in report.rows] for report in found
+        [cells(report.group.id, row)[: len(columns)] for row in report.rows] for report in found
     ]
-    cells = [columns, *(row for rows in groups for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(columns))]
+    lines = [columns, *(row for rows in groups for row in rows)]
+    widths = [max(len(row[column]) for row in lines) for column in range(len(columns))]
     if width is not None and sum(widths) + len(widths) - 1 > width:
-        return _narrow_table(found, cells, widths, width)
+        return _narrow_table(found, lines, widths, width)
     parts = []
     for report, rows in zip(found, groups, strict=True):
         table = [_line(columns, widths), *(_line(row, widths) for row in rows)] if rows else []
@@ -183,56 +167,31 @@ def as_table(found: Sequence[Report], width: int | None = None, *, seconds: bool
     return "\n\n".join(parts) + "\n"
 
 
-def as_json(snapshot: Snapshot, found: Sequence[Report]) -> str:
-    """Return JSON; null is unknown."""
+def as_json(
+    cluster: str,
+    snapshot: Snapshot,
+    measured: Mapping[str, GroupMeasures],
+    wants_topic: Callable[[str], bool] | None = None,
+) -> str:
+    """Return JSON of the groups, by id, as the API has it; null is unknown."""
+    return _as_json(
+        snapshot,
+        [
+            group_detail(cluster, snapshot, snapshot.groups[group], measures, wants_topic)
+            for group, measures in sorted(measured.items())
+        ],
+    )
+
+
+def _as_json(snapshot: Snapshot, groups: Sequence[GroupSummary]) -> str:
     return json.dumps(
         {
             "cluster_id": snapshot.cluster_id,
             "seen_at": round(snapshot.taken_at, 3),
-            "groups": [_group_as_json(report) for report in found],
+            "groups": [group.model_dump(mode="json") for group in groups],
         },
         indent=2,
     )
-
-
-def _group_as_json(report: Report) -> dict[str, object]:
-    return {
-        "group": report.group.id,
-        "type": report.group.type,
-        "state": report.group.state,
-        "status": status_word(report.measures),
-        "members": None if report.group.members is None else len(report.group.members),
-        "total_lag": report.lag.total if report.lag.partitions else None,
-        "max_lag_seconds": _rounded(report.behind),
-        "stale": report.group.is_silent,
-        "error": report.group.error,
-        "advice": [
-            {
-                "severity": advice.severity.name.lower(),
-                "cause": advice.cause,
-                "topic": advice.topic,
-                "finding": report.finding(advice),
-                "action": advice.action,
-            }
-            for advice in report.measures.advice
-        ],
-        "partitions": [
-            {
-                "topic": row.topic,
-                "partition": row.partition,
-                "current_offset": row.current_offset,
-                "log_end_offset": row.log_end_offset,
-                "lag": row.lag,
-                "lag_seconds": _rounded(row.lag_seconds),
-                "past_end": row.past_end,
-                "error": row.error,
-                "consumer_id": row.consumer_id,
-                "host": row.host,
-                "client_id": row.client_id,
-            }
-            for row in report.rows
-        ],
-    }
 
 
 def as_csv(found: Sequence[Report]) -> str:
@@ -242,23 +201,18 @@ def as_csv(found: Sequence[Report]) -> str:
     writer.writerow(name.lower().replace("-", "_") for name in (*COLUMNS, SECONDS_COLUMN))
     for report in found:
         for row in report.rows:
-            writer.writerow(row.values(report.group.id))
+            writer.writerow(values(report.group.id, row))
     return text.getvalue()
 
 
-def list_as_json(snapshot: Snapshot, measured: Mapping[str, GroupMeasures]) -> str:
-    """Return JSON of the groups without their partitions, worst first; null is unknown."""
-    groups = [
-        {name: value for name, value in _group_as_json(found).items() if name != "partitions"}
-        for found in _worst(snapshot, measured)
-    ]
-    return json.dumps(
-        {
-            "cluster_id": snapshot.cluster_id,
-            "seen_at": round(snapshot.taken_at, 3),
-            "groups": groups,
-        },
-        indent=2,
+def list_as_json(cluster: str, snapshot: Snapshot, measured: Mapping[str, GroupMeasures]) -> str:
+    """Return JSON of the groups without their partitions, worst first, as the API has it."""
+    return _as_json(
+        snapshot,
+        [
+            group_summary(cluster, snapshot, found.group, found.measures)
+            for found in _worst(snapshot, measured)
+        ],
     )
 
 
@@ -274,7 +228,7 @@ def list_as_csv(snapshot: Snapshot, measured: Mapping[str, GroupMeasures]) -> st
                 group.id,
                 status_word(measures),
                 measures.lag.total if measures.lag.partitions else None,
-                _rounded(found.behind),
+                None if found.behind is None else round(found.behind, 3),
                 None if group.members is None else len(group.members),
                 group.state,
             )
@@ -316,52 +270,6 @@ def _list_line(*cells: str) -> str:
     group, status, lag, behind, members, state = cells
     line = f"{group:<30} {status:<6} {lag:>11} {behind:>7} {members:>7} {shorten(state, 14)}"
     return line.rstrip()
-
-
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 3)
-
-
-def _rows(snapshot: Snapshot, group: Group, measures: GroupMeasures) -> Iterator[Row]:
-    lag = measures.lag
-    behind = {
-        topic: measures.behind_by_partition(topic, snapshot.seen_at) for topic in lag.partitions
-    }
-    owners = {(topic, index): member for member, topic, index in group.assignments()}
-    committed = {
-        (topic, index): offset
-        for topic, commits in group.commits.items()
-        for index, offset in commits.items()
-    }
-    for topic, index in sorted(owners.keys() | committed.keys()):
-        owner = owners.get((topic, index))
-        yield Row(
-            topic=topic,
-            partition=index,
-            current_offset=committed.get((topic, index)),
-            log_end_offset=snapshot.end_offsets.get(topic, index),
-            lag=lag.get(topic, index),
-            consumer_id=owner.id if owner else None,
-            host=owner.host if owner else None,
-            client_id=owner.client_id if owner else None,
-            past_end=index in lag.past_end.get(topic, ()),
-            lag_seconds=behind.get(topic, {}).get(index),
-            error=_error(snapshot, topic, index),
-            is_gone=topic not in snapshot.topics,
-        )
-
-
-def _error(snapshot: Snapshot, topic: str, partition: int) -> str | None:
-    """Return why the log end of a partition is not known, None if it is."""
-    ends = snapshot.end_offsets
-    if (refused := ends.refused.get(topic, {}).get(partition)) is not None:
-        return refused
-    if ends.is_silent(topic, partition):
-        return "its leader did not answer"
-    known = snapshot.topics.get(topic)
-    if known is not None and partition in known.partitions and ends.get(topic, partition) is None:
-        return "its leader did not answer"
-    return None
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

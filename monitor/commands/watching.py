@@ -5,27 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Final, NoReturn
+from dataclasses import dataclass, replace
+from typing import Final
 
 import click
 
 from monitor.analysis.analyst import Analyst
 from monitor.analysis.measures import GroupMeasures
 from monitor.analysis.status import StatusRules
+from monitor.answers.clusters import who_is_silent
 from monitor.commands import screen
 from monitor.commands.options import Refusal
-from monitor.commands.selection import EVERYTHING, Amount, Selection
 from monitor.commands.views import Look
+from monitor.exposition.blocks import Choice
+from monitor.exposition.of_groups import text_of_groups
 from monitor.kafka.brokers import UnreachableError
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.connecting import OptionsError
-from monitor.kafka.diagnose import identify
 from monitor.kafka.transport import KafkaWire
 from monitor.model import Snapshot
-from monitor.settings import KafkaSettings, MonitorSettings, split_address
-from monitor.state import is_used
-from monitor.words import plural, safe
+from monitor.selection import EVERYTHING, Amount, Selection
+from monitor.settings import KafkaSettings, MonitorSettings
+from monitor.state import State, is_used
+from monitor.words import plural, safe, with_remedy
 
 # Within the ten seconds in which a wrong address must be told, diagnosis included.
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -61,6 +63,7 @@ def collector_of(
         settings.start_offsets_interval,
         topic_configs=settings.topic_configs_interval,
         log_sizes=settings.log_sizes_interval if settings.log_sizes else None,
+        rights=settings.metadata_interval,
     )
     try:
         wire = KafkaWire(kafka)
@@ -78,10 +81,43 @@ def collector_of(
             try:
                 collector.connect(min(settings.request_timeout, CONNECT_TIMEOUT_S))
             except UnreachableError as error:
-                _refuse_unreachable(kafka, error.causes)
+                raise Refusal(f"can't reach Kafka at {error}") from None
         yield collector
     finally:
         wire.close()
+
+
+def cluster_of(settings: MonitorSettings, snapshot: Snapshot) -> str:
+    """Return the name of the cluster that was looked at."""
+    return settings.cluster or snapshot.cluster_id or "unknown"
+
+
+def as_metrics(
+    settings: MonitorSettings,
+    snapshot: Snapshot,
+    chosen: Mapping[str, GroupMeasures],
+    selection: Selection,
+) -> str:
+    """Return what /metrics would have about the groups that are meant."""
+    groups = {group: snapshot.groups[group] for group in chosen}
+    state = State(
+        cluster_of(settings, snapshot),
+        snapshot.taken_at,
+        replace(snapshot, groups=groups),
+        chosen,
+        succeeded_at=snapshot.taken_at,
+        monotonic_at=snapshot.monotonic_at,
+    )
+    choice = Choice(
+        settings.stale_after_seconds,
+        settings.level,
+        settings.families,
+        settings.measures_level,
+        members=settings.member_metrics,
+    )
+    return text_of_groups(
+        state, choice, cluster=settings.cluster, wants_topic=selection.wants_topic()
+    )
 
 
 def rules_of(settings: MonitorSettings) -> StatusRules:
@@ -199,13 +235,13 @@ def what_is_missing(snapshot: Snapshot) -> Missing:
     ]
     lines += snapshot.errors
     lines += _some(
-        f"group {safe(group.id)}: {group.error}"
+        f"group {safe(group.id)}: {with_remedy(group.error)}"
         for group in snapshot.groups.values()
         if group.error
     )
     read = {topic for group in snapshot.groups.values() for topic in group.topics}
     lines += _some(
-        f"topic {safe(topic)}, partition {partition}: {error}"
+        f"topic {safe(topic)}, partition {partition}: {with_remedy(error)}"
         for topic, partitions in sorted(snapshot.end_offsets.refused.items())
         if topic in read
         for partition, error in sorted(partitions.items())
@@ -226,8 +262,8 @@ def refuse_unknown_groups(snapshot: Snapshot, names: Iterable[str]) -> None:
         return
     told = ", ".join(repr(safe(name)) for name in names)
     if snapshot.groups_complete:
-        raise Refusal(f"the cluster has no group {told}")
-    raise Refusal(f"not known whether the cluster has a group {told}: {_who_is_silent(snapshot)}")
+        raise Refusal(f"the cluster has no group {told}, or it may not be described")
+    raise Refusal(f"not known whether the cluster has a group {told}: {who_is_silent(snapshot)}")
 
 
 def refuse_unknown_topics(snapshot: Snapshot, names: Iterable[str]) -> None:
@@ -249,19 +285,7 @@ def no_groups(snapshot: Snapshot, selection: Selection) -> str:
             if selection.narrows or snapshot.groups
             else "The cluster has no consumer groups."
         )
-    return f"Not known whether the cluster has consumer groups: {_who_is_silent(snapshot)}."
-
-
-def _who_is_silent(snapshot: Snapshot) -> str:
-    silent = [
-        snapshot.brokers[broker].address if broker in snapshot.brokers else str(broker)
-        for broker in snapshot.broker_errors
-    ]
-    if not silent:
-        return "a broker has just started, or denies a group that another lists"
-    if len(silent) == len(snapshot.brokers):
-        return "no broker answers"
-    return f"{'broker' if len(silent) == 1 else 'brokers'} {', '.join(silent)} did not answer"
+    return f"Not known whether the cluster has consumer groups: {who_is_silent(snapshot)}."
 
 
 def _some(lines: Iterable[str]) -> list[str]:
@@ -278,13 +302,3 @@ def _both(
     if one is None or other is None:
         return one or other
     return lambda name: one(name) and other(name)
-
-
-def _refuse_unreachable(kafka: KafkaSettings, causes: Mapping[str, str]) -> NoReturn:
-    tls = kafka.security_protocol.endswith("SSL")
-    told = []
-    for index, (address, cause) in enumerate(causes.items()):
-        # the first only: each may take seconds, and they are of one kind
-        found = identify(*split_address(address), tls=tls) if not index else None
-        told.append(f"{address}: {found or cause}")
-    raise Refusal(f"can't reach Kafka at {'; '.join(told)}")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from monitor.kafka.apis.metadata import ClusterMetadata, Metadata
 from monitor.kafka.brokers import Brokers, UnreachableError
 from monitor.kafka.coordinators import GROUPS_TOPIC
+from monitor.kafka.encoded import LastAnswer
 from monitor.kafka.exchange import Exchange
 from monitor.kafka.offsets import OffsetQuestions
 from monitor.kafka.questions import Ask
@@ -36,6 +37,7 @@ class Cluster:
         self._interval_s = interval_s
         self._wants_topic = wants_topic
         self._monotonic = monotonic
+        self._said: LastAnswer[ClusterMetadata] = LastAnswer()
         self._due_at = 0.0
         self._leaderless_since: float | None = None
         self.metadata: ClusterMetadata | None = None
@@ -65,7 +67,7 @@ class Cluster:
             if self._monotonic() < self._due_at:
                 return
             # another broker each time: one that lags behind in metadata is not believed for ever
-            ask = Ask(healthy[int(self._monotonic()) % len(healthy)], Metadata())
+            ask = Ask(healthy[int(self._monotonic()) % len(healthy)], Metadata(self._said))
             exchange.ask([ask])
             if ask.answer is not None:
                 self._take(ask.answer)

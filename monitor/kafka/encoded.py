@@ -1,15 +1,21 @@
 """Requests whose body is bytes already, and replies that are left as bytes.
 
-kafka-python makes an object of every partition that a request names, and of every one in its reply.
+kafka-python makes an object of every partition that a request names, and of every group or partition
+in its reply.
 """
 
 from __future__ import annotations
 
+import hashlib
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Generic
+
+from monitor.kafka.questions import Answer, Failure
 
 _THROTTLE: Final = struct.Struct(">i")
+_DIGEST_BYTES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +28,36 @@ class Reply:
     throttle_time_ms: int  # kafka-python looks for it
 
     @property
-    def whole_body(self) -> bytes:
-        """Return the body with the throttle time."""
+    def body(self) -> bytes:
+        """Return the body."""
         return self.data[self.at :]
 
     @property
-    def body(self) -> bytes:
-        """Return the body after the throttle time."""
-        return self.data[self.at + _THROTTLE.size :]
+    def digest(self) -> bytes:
+        """Return what stands for the body after the throttle time."""
+        content = memoryview(self.data)[self.at + _THROTTLE.size :]
+        return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()
+
+
+class LastAnswer(Generic[Answer]):
+    """What a question that is asked at every poll was answered: most replies say the same again."""
+
+    __slots__ = ("_answer", "_digest")
+
+    def __init__(self) -> None:
+        self._digest = b""
+        self._answer: Answer | None = None
+
+    def read(self, reply: Reply, read: Callable[[bytes], Answer | Failure]) -> Answer | Failure:
+        """Return the last answer, the same object, or what `read` makes of another body."""
+        digest = reply.digest
+        if self._answer is not None and digest == self._digest:
+            return self._answer
+        found = read(reply.body)
+        if isinstance(found, Failure):
+            return found
+        self._digest, self._answer = digest, found
+        return found
 
 
 class EncodedRequest:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from monitor.analysis.guard import Guard
 from monitor.kafka.brokers import Brokers
 from monitor.kafka.questions import Ask
 from monitor.kafka.steps import Step, Steps
@@ -29,7 +28,7 @@ class Exchange:
         steps: Steps | None = None,
     ) -> None:
         self.started_at = started_at
-        self.steps = steps or Steps(Guard())
+        self.steps = steps or Steps()
         self._brokers = brokers
         self._timeout_s = timeout_s
         self.suspects = suspects
@@ -60,6 +59,10 @@ class Exchange:
                     self.refused.add(ask.broker)
             else:
                 self.errors.append(f"broker {ask.broker}: {ask.failure.cause}")
+
+    def ask_aside(self, ask: Ask[Any]) -> None:
+        """Ask what a broker may be too old to know: its failure is no fault."""
+        self._brokers.ask([ask], self._timeout_s, self.suspects)
 
     def aside(self, steps: Steps) -> Exchange:
         """Return an exchange for what is asked between this poll and the next.

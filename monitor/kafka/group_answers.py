@@ -26,9 +26,10 @@ from monitor.kafka.apis.metadata import ClusterMetadata
 from monitor.kafka.apis.offset_fetch import FetchCommits, GroupCommits
 from monitor.kafka.apis.share_offsets import FetchShareOffsets
 from monitor.kafka.batches import MEANT_BYTES, Batches, Part, ask_in_batches
+from monitor.kafka.encoded import LastAnswer
 from monitor.kafka.exchange import Exchange
 from monitor.kafka.listings import EMPTY, MEMBERLESS_STATES, Listings, find_coordinators
-from monitor.kafka.questions import Ask
+from monitor.kafka.questions import Ask, Question
 from monitor.kafka.steps import Step, Steps
 from monitor.model import CLASSIC, CONSUMER, SHARE, STREAMS, Assignment, Group, Topic
 
@@ -38,7 +39,7 @@ UNKNOWN_MEMBERS_BYTES: Final = MEANT_BYTES // 500
 # What a commit needs where the reply's bytes were not counted.
 COMMIT_BYTES: Final = 60
 # How each type of group is described; a type that is not here keeps its listed state only.
-DESCRIBE_BY_TYPE: Final[Mapping[str, Callable[[Sequence[str]], Any]]] = {
+DESCRIBE_BY_TYPE: Final[Mapping[str, type[Question[dict[str, DescribedGroup]]]]] = {
     CLASSIC: DescribeClassicGroups,
     CONSUMER: DescribeConsumerGroups,
     SHARE: DescribeShareGroups,
@@ -81,6 +82,12 @@ class GroupAnswers:
         self._commits: dict[str, GroupCommits] = {}
         self._commit_batches = Batches(UNKNOWN_COMMITS_BYTES)
         self._member_batches = Batches(UNKNOWN_MEMBERS_BYTES)
+        # what was said of the groups of a question, by the first of them; in this poll, in the last
+        self._descriptions: dict[str, LastAnswer[dict[str, DescribedGroup]]] = {}
+        self._descriptions_before = self._descriptions
+        self._describe_by_type = {
+            kind: partial(self._describe, question) for kind, question in DESCRIBE_BY_TYPE.items()
+        }
         fetch_commits = partial(FetchCommits, known=self._commits)
         # how each type of group is asked for its positions
         self._fetch_by_type: Mapping[str, Callable[[Sequence[str]], Any]] = {
@@ -112,6 +119,7 @@ class GroupAnswers:
         `last` are the groups of which it need not be asked again what can't have changed.
         """
         told = Told()
+        self._descriptions_before, self._descriptions = self._descriptions, {}
         attempt = exchange.steps.attempt
         news = attempt(Step.MEMBERS, "", _with_news, listings, last)
         if news is None:
@@ -135,6 +143,11 @@ class GroupAnswers:
                 ) or DescribedGroup(error=MEMBERS_FAILED)
         return told
 
+    def _describe(self, question: Callable[..., Any], groups: Sequence[str]) -> Any:
+        first = groups[0]
+        last = self._descriptions[first] = self._descriptions_before.get(first) or LastAnswer()
+        return question(groups, last)
+
     def _ask(
         self,
         exchange: Exchange,
@@ -145,7 +158,7 @@ class GroupAnswers:
     ) -> None:
         """Ask each coordinator for commits and members of its groups."""
         commits = list(_parts(listings, fetched, self._fetch_by_type, self._commit_batches))
-        members = list(_parts(listings, described, DESCRIBE_BY_TYPE, self._member_batches))
+        members = list(_parts(listings, described, self._describe_by_type, self._member_batches))
         for part in members:
             told.described_of.update(part.groups)
         ask_in_batches(exchange, [*commits, *members], partial(self._take, exchange.steps, told))

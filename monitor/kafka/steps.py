@@ -6,14 +6,9 @@ before is kept and marked silent, and nothing is concluded from what was not see
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import StrEnum
-from typing import ParamSpec, TypeVar
 
 from monitor.analysis.guard import Guard
-
-Result = TypeVar("Result")
-Given = ParamSpec("Given")
 
 
 class Step(StrEnum):
@@ -33,58 +28,25 @@ class Step(StrEnum):
     TOPIC_CONFIGS = "topic_configs"
     LOG_SIZES = "log_sizes"
     NEWER_METADATA = "newer_metadata"  # whether it is to be read soon
+    RIGHTS = "rights"  # whether an empty cluster is one
     CAUSES = "causes"  # in words, why brokers did not answer
     REQUESTS = "requests"  # how many were sent
     ANSWER = "answer"  # one broker's answer to one question
 
 
-class Steps:
-    """Runs the steps of a poll.
+class Steps(Guard):
+    """Runs the steps of a poll; `fault` is the first that was raised in it."""
 
-    `fault` is the first that was raised in this poll.
-    """
-
-    def __init__(self, guard: Guard) -> None:
-        self.guard = guard
+    def __init__(self) -> None:
+        super().__init__()
         self.fault: Exception | None = None
 
     def start_poll(self) -> None:
         """Begin a poll: what failed in the last one is tried again."""
-        self.guard.start_poll()
+        super().start_poll()
         self.fault = None
 
-    def attempt(
-        self,
-        step: Step,
-        subject: str,
-        do: Callable[Given, Result],
-        *args: Given.args,
-        **kwargs: Given.kwargs,
-    ) -> Result | None:
-        """Return what `do` returns, None when it raises."""
-        try:
-            return do(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001  # whatever it is, it must cost this step only
-            self.failed(step, subject, error)
-            return None
-
-    def runs(
-        self,
-        step: Step,
-        subject: str,
-        do: Callable[Given, None],
-        *args: Given.args,
-        **kwargs: Given.kwargs,
-    ) -> bool:
-        """Call `do`, and say whether it did not raise."""
-        try:
-            do(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001  # as above
-            self.failed(step, subject, error)
-            return False
-        return True
-
-    def failed(self, step: Step, subject: str, error: Exception) -> None:
+    def failed(self, step: str, subject: str, error: Exception) -> None:
         """Note that a step raised; its cause is logged at the first time."""
         self.fault = self.fault or error
-        self.guard.failed(step, subject, error)
+        super().failed(step, subject, error)

@@ -3,14 +3,42 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
 from flask import Flask, Response, abort, jsonify, render_template, request
 from werkzeug.exceptions import HTTPException
 
+from monitor.configuration import Watched
+from monitor.exposition.render import Page
 from monitor.poller import Poller, Published
+from monitor.pools.services import ServiceTarget
+from monitor.web.api import Api
+from monitor.web.api_routes import RestOfPath, api_routes
+from monitor.web.burrow import Burrow, burrow_routes
 from monitor.web.overview import overview
+
+
+class Watching(Protocol):
+    """The clusters that are watched: a fleet, or the poller of the only one."""
+
+    @property
+    def pollers(self) -> Mapping[str, Poller]:
+        """Return the poller of each cluster by its name."""
+
+    @property
+    def watched(self) -> Sequence[Watched]:
+        """Return the settings of each, in the same order; nothing where they are not known."""
+
+    def page(self) -> Page:
+        """Return the page of all."""
+
+    def page_of(self, cluster: str) -> Page | None:
+        """Return the page of one, None where there is none of this name."""
+
+    def unready_reason(self) -> str | None:
+        """Say why nothing that is shown can be relied on, None when something can."""
 
 
 class StatusPage:
@@ -19,7 +47,8 @@ class StatusPage:
     def __init__(self, poller: Poller) -> None:
         self._poller = poller
         self._rendering = threading.Lock()
-        self._kept: tuple[tuple[Published, str | None, Mapping[str, bool]], str] | None = None
+        self._made_of: tuple[Published, str | None, Mapping[str, bool]] | None = None
+        self._html = ""
 
     def html(self, others: Mapping[str, bool]) -> str:
         """Return the page of the last poll; needs an application context.
@@ -29,27 +58,36 @@ class StatusPage:
         """
         with self._rendering:
             latest, reason = self._poller.latest, self._poller.unready_reason()
-            made_of = (latest, reason, dict(others))
-            if self._kept is None or self._kept[0] != made_of:
-                html = render_template(
+            made_of = self._made_of
+            if made_of is None or made_of[0] is not latest or made_of[1:] != (reason, others):
+                self._html = render_template(
                     "index.html",
                     page=overview(self._poller.shown()),
                     unready_reason=reason,
                     clusters=others,
                 )
-                self._kept = (made_of, html)
-            return self._kept[1]
+                self._made_of = (latest, reason, others)
+            return self._html
 
 
-def pages(pollers: Callable[[], Mapping[str, Poller]]) -> Flask:
-    """Return the application of the pages that people look at; `pollers` are those of the moment."""
+def pages(watching: Watching, services: Sequence[ServiceTarget] = ()) -> Flask:
+    """Return the application of the pages that people look at, of the JSON API, and of Burrow's.
+
+    `services` are told to Prometheus by its service discovery.
+    """
     app = Flask(__name__, static_folder=None)
+    app.url_map.converters["rest"] = RestOfPath
+    app.url_map.merge_slashes = False  # a group may be called a//b
+    app.register_blueprint(api_routes(Api(lambda: [*watching.pollers.values()], services)))
+    app.register_blueprint(
+        burrow_routes(Burrow(lambda: [*watching.pollers.values()], lambda: watching.watched))
+    )
     made: WeakKeyDictionary[Poller, StatusPage] = WeakKeyDictionary()
 
     @app.get("/")
     def index() -> str:
         """Show the cluster that is asked for, or that which needs somebody first."""
-        watched = pollers()
+        watched = watching.pollers
         ready = {name: each.unready_reason() is None for name, each in watched.items()}
         name = request.args.get("cluster", min(watched, key=lambda name: ready[name]))
         if name not in watched:

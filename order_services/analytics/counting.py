@@ -17,6 +17,7 @@ import structlog
 
 from order_services.domain.catalogue import CURRENCY
 from order_services.domain.events import Event, EventType
+from order_services.messaging.batch import Effects
 from order_services.storage.database import array
 from order_services.storage.rings import ANALYTICS_EVENTS, take_turn, utc_today
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-SERVICE: Final = "analytics"
+SOURCE: Final = "analytics"
 HANDLES: Final = frozenset(EventType)
 # How far the clock of whoever made an event may be ahead of ours.
 MAX_AHEAD: Final = timedelta(days=1)
@@ -76,6 +77,8 @@ _CLOSE: Final = """
     UPDATE analytics_archive SET counted_from = %s, moved_at = clock_timestamp()
     WHERE counted_from < %s
 """
+# as text: the beginning is -infinity, which Python has no date for, and which is below every digit
+_COUNTED_FROM: Final = "SELECT counted_from::text FROM analytics_archive"
 _CLOSED: Final = """
     SELECT counted_from FROM analytics_archive
     WHERE counted_from > '-infinity'
@@ -85,14 +88,12 @@ _CLOSED: Final = """
 _log = structlog.get_logger(__name__)
 
 
-def count(connection: Connection, _group_id: str, events: Sequence[Event]) -> list[Event]:
-    """Count the events that have not been counted yet; returns those, each once.
+def count(events: Sequence[Event], connection: Connection) -> Effects:
+    """Count the events that have not been counted yet; they cause no others.
 
     Raises `ValueError` for an event that cannot be counted: whose amount is not an integer, or whose
     time has not come yet.
     """
-    if not events:
-        return []
     latest = datetime.now(UTC) + MAX_AHEAD
     days = [_day(event, latest) for event in events]
     slot_of = {day: str(ANALYTICS_EVENTS.slot(day)) for day in set(days)}
@@ -103,20 +104,16 @@ def count(connection: Connection, _group_id: str, events: Sequence[Event]) -> li
         array([event.event_type for event in events]),
         array([str(_amount_cents(event)) for event in events]),
     )
-    new = set(connection.exec_driver_sql(_COUNT, parameters).scalars())
-    if len(new) == len(events):
-        return list(events)
-    counted = []
-    for event in events:
-        if event.event_id in new:
-            new.remove(event.event_id)  # the same event may be in the batch twice
-            counted.append(event)
-    return counted
-
-
-def cause_nothing(events: Sequence[Event], connection: Connection) -> Sequence[Event]:  # noqa: ARG001
-    """Handle events that are counted: they cause no others."""
-    return ()
+    new = connection.exec_driver_sql(_COUNT, parameters).scalars().all()
+    repeated = {event.event_id for event in events}.difference(new)
+    if not repeated:
+        return Effects()
+    counted_from = connection.exec_driver_sql(_COUNTED_FROM).scalar_one()
+    too_late = sum(
+        day.isoformat() < counted_from and event.event_id in repeated
+        for event, day in zip(events, days, strict=True)
+    )
+    return Effects(repeated=repeated, too_late=too_late)
 
 
 def archive(connection: Connection, retention_days: int) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 from pydantic import Field, SecretStr, field_validator
 
+from order_services.domain.services import PORTS
 from order_services.domain.topics import DEAD_LETTER_RETENTION_DAYS
 from order_services.process.settings import Port, PositiveInt, PositiveSeconds, ServiceSettings
 from order_services.storage.rings import ANALYTICS_EVENTS
@@ -24,7 +25,7 @@ MAX_RETENTION_DAYS: Final = (ANALYTICS_EVENTS.places - 3) * ANALYTICS_EVENTS.day
 class AnalyticsSettings(ServiceSettings):
     """What analytics reads beside what all services read."""
 
-    port: Port = 4004
+    port: Port = PORTS["analytics"]
     kafka_client_id: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")] = (
         "analytics-service"
     )

@@ -27,7 +27,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -40,7 +40,7 @@ from order_services.domain import topics
 VERSION: Final = "1.0"
 IS_REPLAY: Final = "isReplay"
 
-_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_is_uuid: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 
 # https://www.w3.org/TR/trace-context/#traceparent-header: later versions may carry more
 _TRACEPARENT: Final = re.compile(
@@ -101,7 +101,7 @@ def new_id() -> str:
 
 def is_uuid(text: object) -> bool:
     """Say whether this is a UUID in its canonical form, in lower case."""
-    return isinstance(text, str) and _UUID.fullmatch(text) is not None
+    return isinstance(text, str) and _is_uuid(text) is not None
 
 
 def new_traceparent() -> str:
@@ -190,35 +190,67 @@ class Event:
 
 def decode(value: bytes | None, headers: Headers | None = None) -> Event:
     """Return the event in a message; raises `MalformedEventError` that names the wrong part."""
+    # each message of each service comes through here: what is wrong is looked for only when something is
+    try:
+        body = orjson.loads(value or b"")
+        metadata, payload = body["metadata"], body["payload"]
+        order_id, event_id = body["orderId"], body["eventId"]
+        source, correlation_id = metadata["source"], metadata["correlationId"]
+        if (
+            metadata["version"] == VERSION
+            and type(payload) is dict
+            and _is_uuid(order_id)
+            and _is_uuid(event_id)
+            and source
+            and correlation_id
+            and type(source) is type(correlation_id) is str
+            and (moment := datetime.fromisoformat(body["timestamp"])).tzinfo is not None
+        ):
+            return Event(
+                _TYPE_OF_NAME[body["eventType"]],
+                order_id,
+                payload,
+                source,
+                correlation_id,
+                _traceparent(headers),
+                event_id,
+                moment,
+            )
+    except (TypeError, KeyError, ValueError):
+        pass
+    raise MalformedEventError(_what_is_wrong(value))
+
+
+def _what_is_wrong(value: bytes | None) -> str:
     if value is None:
-        raise MalformedEventError("the message has no value")
+        return "the message has no value"
     try:
         body = orjson.loads(value)
     except orjson.JSONDecodeError as error:
-        raise MalformedEventError(
-            f"the value is not JSON: {error.msg} at character {error.pos}"
-        ) from None
+        return f"the value is not JSON: {error.msg} at character {error.pos}"
     if not isinstance(body, dict):
-        raise MalformedEventError("the value is not a JSON object")
-    metadata = _object(body, "metadata")
-    if metadata.get("version") != VERSION:
-        raise MalformedEventError(
-            f"metadata.version must be {VERSION!r}, not {metadata.get('version')!r}"
-        )
-    name = body.get("eventType")
-    event_type = _TYPE_OF_NAME.get(name) if isinstance(name, str) else None
-    if event_type is None:
-        raise MalformedEventError(f"eventType {name!r} is not known")
-    return Event(
-        event_type=event_type,
-        order_id=_uuid(body, "orderId"),
-        payload=_object(body, "payload"),
-        source=_text(metadata, "source"),
-        correlation_id=_text(metadata, "correlationId"),
-        traceparent=_traceparent(headers),
-        event_id=_uuid(body, "eventId"),
-        timestamp=_time(body, "timestamp"),
+        return "the value is not a JSON object"
+    return next(
+        _problems(body),
+        f"timestamp must be an RFC 3339 time that names its time zone, not {body.get('timestamp')!r}",
     )
+
+
+def _problems(body: dict[str, Any]) -> Iterator[str]:
+    for name in ("metadata", "payload"):
+        if not isinstance(body.get(name), dict):
+            yield f"{name} must be an object, not {body.get(name)!r}"
+    metadata, event_type = body["metadata"], body.get("eventType")
+    if metadata.get("version") != VERSION:
+        yield f"metadata.version must be {VERSION!r}, not {metadata.get('version')!r}"
+    if not isinstance(event_type, str) or event_type not in _TYPE_OF_NAME:
+        yield f"eventType {event_type!r} is not known"
+    for name in ("orderId", "eventId"):
+        if not is_uuid(body.get(name)):
+            yield f"{name} must be a UUID in lower case, not {body.get(name)!r}"
+    for name in ("source", "correlationId"):
+        if not isinstance(metadata.get(name), str) or not metadata[name]:
+            yield f"metadata.{name} must be a text that is not empty"
 
 
 def created_and_cancelled(events: Iterable[Event]) -> tuple[dict[str, Event], dict[str, Event]]:
@@ -239,36 +271,11 @@ def created_and_cancelled(events: Iterable[Event]) -> tuple[dict[str, Event], di
     return created, cancelled
 
 
-def _object(body: dict[str, Any], name: str) -> dict[str, Any]:
-    value = body.get(name)
-    if not isinstance(value, dict):
-        raise MalformedEventError(f"{name} must be an object, not {value!r}")
-    return value
-
-
-def _text(body: dict[str, Any], name: str) -> str:
-    value = body.get(name)
-    if not isinstance(value, str) or not value:
-        raise MalformedEventError(f"metadata.{name} must be a text that is not empty")
-    return value
-
-
-def _uuid(body: dict[str, Any], name: str) -> str:
-    value = body.get(name)
-    if not isinstance(value, str) or _UUID.fullmatch(value) is None:
-        raise MalformedEventError(f"{name} must be a UUID in lower case, not {value!r}")
-    return value
-
-
-def _time(body: dict[str, Any], name: str) -> datetime:
-    value = body.get(name)
-    try:
-        moment = datetime.fromisoformat(value)  # type: ignore[arg-type]  # the error is caught
-    except (TypeError, ValueError):
-        raise MalformedEventError(f"{name} must be an RFC 3339 time, not {value!r}") from None
-    if moment.tzinfo is None:
-        raise MalformedEventError(f"{name} must name its time zone: {value!r}")
-    return moment
+def ids_of_others(events: Mapping[str, Event], order_ids: Collection[str]) -> list[str]:
+    """Return the ids of the events of all orders but these."""
+    if len(events) == len(order_ids):
+        return []
+    return [event.event_id for order_id, event in events.items() if order_id not in order_ids]
 
 
 def _traceparent(headers: Headers | None) -> str | None:

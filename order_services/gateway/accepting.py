@@ -24,43 +24,46 @@ from order_services.storage import outbox
 from order_services.storage.database import is_transient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from sqlalchemy import Connection
 
     from order_services.gateway.validation import OrderRequest
     from order_services.storage.database import Database
 
-SERVICE: Final = "gateway"
+SOURCE: Final = "gateway"
 
 # One statement and one parameter for all orders: the items are taken out of the payload by the
-# server, so that they cross the wire once.
-_INSERT: Final = """
-    WITH accepted AS (
-        SELECT * FROM json_to_recordset(%s::json) AS accepted(
-            order_id uuid, event_id uuid, correlation_id text, at timestamptz, payload jsonb)
+# server, so that they cross the wire once. An order whose key is another one's comes to nothing.
+# Keys are sorted, so that the batches of two replicas that share some cannot wait for each other. A key
+# that is there is locked, which changes nothing: pruned before it is read, its order would come twice.
+_ACCEPT: Final = """
+    WITH given AS (
+        SELECT * FROM json_to_recordset(%s::json) AS given(
+            order_id uuid, event_id uuid, correlation_id text, at timestamptz, payload jsonb,
+            key text, digest text)
+    ), claimed AS (
+        INSERT INTO idempotency_keys (customer_id, idempotency_key, request_digest, order_id)
+        SELECT payload->>'customerId', key, decode(digest, 'hex'), order_id
+        FROM given WHERE key IS NOT NULL
+        ORDER BY payload->>'customerId', key
+        ON CONFLICT (customer_id, idempotency_key)
+            DO UPDATE SET order_id = excluded.order_id WHERE false
+        RETURNING order_id
+    ), accepted AS (
+        SELECT * FROM given WHERE key IS NULL OR order_id IN (SELECT order_id FROM claimed)
     ), new_orders AS (
         INSERT INTO orders (order_id, customer_id, items, total_cents, currency, correlation_id,
-                            created_at, updated_at)
+                            created_at)
         SELECT order_id, payload->>'customerId', payload->'items',
-               (payload->>'totalCents')::bigint, payload->>'currency', correlation_id, at, at
+               (payload->>'totalCents')::bigint, payload->>'currency', correlation_id, at
         FROM accepted
     )
     INSERT INTO order_events
         (order_id, event_id, event_type, event_time, source, correlation_id, payload)
     SELECT order_id, event_id, 'ORDER_CREATED', at, 'gateway', correlation_id, payload
     FROM accepted
-"""
-# Sorted, so that the batches of two replicas that share keys cannot wait for each other. A key that
-# is there is locked, which changes nothing: pruned before it is read, its order would come twice.
-_CLAIM: Final = """
-    INSERT INTO idempotency_keys (customer_id, idempotency_key, request_digest, order_id)
-    SELECT customer, key, decode(digest, 'hex'), order_id
-    FROM json_to_recordset(%s::json) AS claim(customer text, key text, digest text, order_id uuid)
-    ORDER BY customer, key
-    ON CONFLICT (customer_id, idempotency_key)
-        DO UPDATE SET order_id = excluded.order_id WHERE false
-    RETURNING customer_id, idempotency_key
+    RETURNING order_id::text
 """
 _CLAIMED: Final = """
     SELECT customer_id, idempotency_key, request_digest, order_id::text FROM idempotency_keys
@@ -75,9 +78,10 @@ _PRUNE_KEYS: Final = """
 """
 PRUNED_AT_ONCE: Final = 5_000
 GIVE_UP_INTERVAL_SECONDS: Final = 0.25
-# A transaction costs as much for one order as for ten: those that come so soon after one share the
-# next. After a pause the first order waits for nobody.
-GATHER_SECONDS: Final = 0.01
+# A transaction costs as much for one order as for ten: those that come so soon after one began share
+# the next, unless they are many. After a pause the first order waits for nobody.
+GATHER_SECONDS: Final = 0.02
+GATHERED_ORDERS: Final = 32
 
 
 class KeyReusedError(Exception):
@@ -184,7 +188,7 @@ class OrderWriter:
             EventType.ORDER_CREATED,
             new_id(),
             order.payload(),
-            SERVICE,
+            SOURCE,
             correlation_id,
             traceparent,
         )
@@ -197,7 +201,9 @@ class OrderWriter:
         )
         with self._arrived:
             self._queue.append(waiting)
-            self._arrived.notify()
+            # to wake the writer for each order would cost as much as to queue it
+            if len(self._queue) in (1, GATHERED_ORDERS):
+                self._arrived.notify()
         return await waiting.result
 
     def _write_on(self) -> None:
@@ -209,13 +215,16 @@ class OrderWriter:
                     if self._closed.is_set():
                         return
                     self._arrived.wait()
-            time.sleep(max(0.0, began + GATHER_SECONDS - time.monotonic()))
-            began = time.monotonic()
-            with self._arrived:
+                due_at = began + GATHER_SECONDS
+                self._arrived.wait_for(self._has_gathered, max(0.0, due_at - time.monotonic()))
+                began = time.monotonic()
                 count = min(len(self._queue), self._max_orders)
                 batch = self._under_way = [self._queue.popleft() for _ in range(count)]
             if batch:  # all may have given up meanwhile
                 self._settle(batch)
+
+    def _has_gathered(self) -> bool:
+        return len(self._queue) >= GATHERED_ORDERS or self._closed.is_set()
 
     def _give_up_late(self) -> None:
         while not self._closed.wait(GIVE_UP_INTERVAL_SECONDS):
@@ -273,54 +282,42 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def _write(connection: Connection, batch: Sequence[_Waiting]) -> list[Accepted | KeyReusedError]:
-    owner_of_key = _claim_keys(connection, batch)
-    owners = [
-        (waiting.digest, waiting.event.order_id)
-        if waiting.key is None
-        else owner_of_key[waiting.key]
-        for waiting in batch
+    # of two requests with one key in the same batch, the first one owns it
+    owners: dict[tuple[str, str], _Waiting] = {}
+    first = [
+        each for each in batch if each.key is None or owners.setdefault(each.key, each) is each
     ]
-    new = [
-        waiting.event
-        for waiting, (_, owner) in zip(batch, owners, strict=True)
-        if owner == waiting.event.order_id
-    ]
-    if new:
-        connection.exec_driver_sql(_INSERT, (_json([_row(event) for event in new]),))
-        outbox.write(connection, SERVICE, new)
-    outcomes: list[Accepted | KeyReusedError] = []
-    for waiting, (digest, owner) in zip(batch, owners, strict=True):
-        if owner == waiting.event.order_id:
-            outcomes.append(Accepted(owner))
-        elif digest == waiting.digest:
-            outcomes.append(Accepted(owner, earlier=reading.order(connection, owner) or {}))
-        else:
-            outcomes.append(KeyReusedError())
-    return outcomes
+    rows = orjson.dumps([_row(each) for each in first]).decode()
+    new = set(connection.exec_driver_sql(_ACCEPT, (rows,)).scalars())
+    outbox.write(connection, SOURCE, [each.event for each in first if each.event.order_id in new])
+    earlier = [each.key for each in batch if each.key and each.event.order_id not in new]
+    owner_of_key = _owners(connection, earlier) if earlier else {}
+    return [_outcome(connection, each, new, owner_of_key) for each in batch]
 
 
-def _claim_keys(
-    connection: Connection, batch: Sequence[_Waiting]
+def _outcome(
+    connection: Connection,
+    waiting: _Waiting,
+    new: Collection[str],
+    owner_of_key: Mapping[tuple[str, str], tuple[bytes, str]],
+) -> Accepted | KeyReusedError:
+    if waiting.event.order_id in new or waiting.key is None:
+        return Accepted(waiting.event.order_id)
+    digest, owner = owner_of_key[waiting.key]
+    if digest != waiting.digest:
+        return KeyReusedError()
+    return Accepted(owner, earlier=reading.order(connection, owner) or {})
+
+
+def _owners(
+    connection: Connection, keys: Sequence[tuple[str, str]]
 ) -> dict[tuple[str, str], tuple[bytes, str]]:
-    """Return the digest and the order that own each key, once this transaction commits."""
-    claims: dict[tuple[str, str], tuple[bytes, str]] = {}
-    for waiting in batch:
-        if waiting.key is not None:
-            # of two requests with one key in the same batch, the first one owns it
-            claims.setdefault(waiting.key, (waiting.digest, waiting.event.order_id))
-    if not claims:
-        return {}
-    rows = [
-        {"customer": customer, "key": key, "digest": digest.hex(), "order_id": order_id}
-        for (customer, key), (digest, order_id) in claims.items()
-    ]
-    won = {(row[0], row[1]) for row in connection.exec_driver_sql(_CLAIM, (_json(rows),))}
-    lost = [key for key in claims if key not in won]
-    if lost:
-        columns = ([customer for customer, _ in lost], [key for _, key in lost])
-        for customer, key, digest, order_id in connection.exec_driver_sql(_CLAIMED, columns):
-            claims[customer, key] = (bytes(digest), order_id)
-    return claims
+    """Return the digest and the order that own each key."""
+    columns = ([customer for customer, _ in keys], [key for _, key in keys])
+    return {
+        (customer, key): (bytes(digest), order_id)
+        for customer, key, digest, order_id in connection.exec_driver_sql(_CLAIMED, columns)
+    }
 
 
 def prune_keys(database: Database, retention_seconds: float) -> bool:
@@ -331,15 +328,14 @@ def prune_keys(database: Database, retention_seconds: float) -> bool:
     return pruned == PRUNED_AT_ONCE
 
 
-def _row(event: Event) -> dict[str, Any]:
+def _row(waiting: _Waiting) -> dict[str, Any]:
+    event = waiting.event
     return {
         "order_id": event.order_id,
         "event_id": event.event_id,
         "correlation_id": event.correlation_id,
         "at": event.timestamp,
         "payload": event.payload,
+        "key": None if waiting.key is None else waiting.key[1],
+        "digest": waiting.digest.hex(),
     }
-
-
-def _json(rows: list[dict[str, Any]]) -> str:
-    return orjson.dumps(rows).decode()

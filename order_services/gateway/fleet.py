@@ -41,7 +41,7 @@ class Fleet:
             for service, url, answer in asked
         ]
 
-    def close(self, _timeout_seconds: float) -> None:
+    def close(self) -> None:
         """Ask nobody any more; what is being asked is not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from order_services.domain.events import is_uuid
 from order_services.operations import replay
+from order_services.operations.replay_publisher import Publisher
 from order_services.process import instrumentation
 from order_services.web.answers import ApiError, Call, json_response
 from order_services.web.auth import guarded
@@ -37,6 +39,20 @@ class ReplayJobs:
     def __init__(self, settings: ServiceSettings, database: Database) -> None:
         self._settings = settings
         self._database = database
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def ask_to_stop(self) -> None:
+        """Publish no more; a replay that is not published to its end has failed."""
+        self._stopping.set()
+
+    def close(self, timeout_seconds: float) -> bool:
+        """Wait for the end of what is under way; false when that took too long."""
+        self.ask_to_stop()
+        until = time.monotonic() + timeout_seconds
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def start(self, days: int) -> Replay:
         """Begin a replay; raises `ReplayRunningError` while another one is under way."""
@@ -47,10 +63,12 @@ class ReplayJobs:
             instrumentation.REPLAYS_REQUESTED.labels("refused").inc()
             raise
         instrumentation.REPLAYS_REQUESTED.labels("begun").inc()
-        publisher = replay.Publisher(self._settings, self._database)
-        threading.Thread(
+        publisher = Publisher(self._settings, self._database, stopping=self._stopping)
+        thread = threading.Thread(
             target=self._publish, args=(publisher, begun), name="replay", daemon=True
-        ).start()
+        )
+        self._threads = [each for each in self._threads if each.is_alive()] + [thread]
+        thread.start()
         return begun
 
     def get(self, replay_id: str) -> Replay | None:
@@ -58,7 +76,7 @@ class ReplayJobs:
         with self._database.begin() as connection:
             return replay.get(connection, replay_id)
 
-    def _publish(self, publisher: replay.Publisher, begun: Replay) -> None:
+    def _publish(self, publisher: Publisher, begun: Replay) -> None:
         try:
             publisher.publish(begun)
             publisher.wait_until_read(begun)

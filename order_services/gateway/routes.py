@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final
 from order_services.domain.events import is_uuid
 from order_services.gateway import reading
 from order_services.gateway.accepting import (
-    SERVICE,
+    SOURCE,
     KeyReusedError,
     NotAcceptedInTimeError,
     OrderWriter,
     OutcomeUnknownError,
 )
-from order_services.gateway.following import advance
+from order_services.gateway.following import append
 from order_services.gateway.status import OrderStatus
 from order_services.gateway.validation import parse_idempotency_key, parse_order
 from order_services.process import instrumentation
@@ -142,14 +142,14 @@ def _cancel(database: Database, wake_relay: Callable[[], None]) -> View:
         with database.begin() as connection:
             if reading.order(connection, order_id) is None:
                 raise _no_order(order_id)
-            outcome = cancel(connection, [wish], SERVICE)
+            outcome = cancel(connection, [wish], SOURCE)
             if outcome.too_late:
                 instrumentation.REFUSED_CANCELS.inc()
                 raise ApiError(
                     HTTPStatus.CONFLICT, "too late to cancel: the order has been dispatched"
                 )
-            advance(connection, outcome.events)
-            outbox.write(connection, SERVICE, outcome.events)
+            append(connection, outcome.events)
+            outbox.write(connection, SOURCE, outcome.events)
             order = reading.order(connection, order_id)
         if outcome.events:
             wake_relay()

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
 
+from order_services.domain.services import PORTS
 from order_services.process.settings import Port, PositiveSeconds, ServiceSettings
 
 _URL: Final = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+(/[^\s,?#]*)?")
@@ -25,7 +26,7 @@ Urls = Annotated[str, AfterValidator(_urls)]
 class GatewaySettings(ServiceSettings):
     """What the gateway reads beside what all services read."""
 
-    port: Port = 4000
+    port: Port = PORTS["gateway"]
     kafka_client_id: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")] = (
         "gateway-service"
     )
@@ -36,10 +37,10 @@ class GatewaySettings(ServiceSettings):
     # how long a repeated Idempotency-Key returns the first order; later it makes a new one
     idempotency_key_retention_hours: Annotated[float, Field(ge=1, le=8_760)] = 168.0
     # where /api/services/status asks; with replicas, one address for each
-    payment_url: Urls = "http://127.0.0.1:4001"
-    inventory_url: Urls = "http://127.0.0.1:4002"
-    shipping_url: Urls = "http://127.0.0.1:4003"
-    analytics_url: Urls = "http://127.0.0.1:4004"
+    payment_url: Urls = f"http://127.0.0.1:{PORTS['payment']}"
+    inventory_url: Urls = f"http://127.0.0.1:{PORTS['inventory']}"
+    shipping_url: Urls = f"http://127.0.0.1:{PORTS['shipping']}"
+    analytics_url: Urls = f"http://127.0.0.1:{PORTS['analytics']}"
 
     @property
     def service_urls(self) -> dict[str, tuple[str, ...]]:

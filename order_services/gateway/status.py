@@ -1,11 +1,20 @@
-"""What a customer is told: a pure function of three facts."""
+"""What a customer is told: a pure function of three facts, and those of an order's history."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final
 
-from order_services.domain.facts import InventoryFact, PaymentFact, ShipmentFact
+from order_services.domain.events import EventType
+from order_services.domain.facts import (
+    FACT_OF,
+    Fact,
+    InventoryFact,
+    PaymentFact,
+    ShipmentFact,
+    further,
+)
 
 
 class OrderStatus(StrEnum):
@@ -26,6 +35,28 @@ _GONE: Final = {
 }
 _NOT_PAID: Final = {PaymentFact.FAILED, PaymentFact.REFUNDED}
 _NOT_RESERVED: Final = {InventoryFact.FAILED, InventoryFact.RELEASED}
+
+
+def facts_of(history: Iterable[str]) -> tuple[PaymentFact, InventoryFact, ShipmentFact]:
+    """Return how far each fact is, from the types of an order's events in any order.
+
+    They come from different topics, and hence late or not: the furthest holds.
+    """
+    furthest: dict[type[Fact], Fact] = {}
+    for name in history:
+        event_type = EventType(name)
+        if event_type is EventType.ORDER_CANCELLED:
+            fact: Fact = ShipmentFact.CANCELLED
+        elif event_type in FACT_OF:
+            fact = FACT_OF[event_type]
+        else:
+            continue
+        furthest[type(fact)] = further(fact, furthest.get(type(fact), fact))
+    return (
+        PaymentFact(furthest.get(PaymentFact, PaymentFact.PENDING)),
+        InventoryFact(furthest.get(InventoryFact, InventoryFact.PENDING)),
+        ShipmentFact(furthest.get(ShipmentFact, ShipmentFact.PENDING)),
+    )
 
 
 def order_status(

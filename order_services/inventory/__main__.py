@@ -1,7 +1,11 @@
-"""Runs the inventory service."""
+"""Runs inventory: `python -m order_services.inventory`."""
 
 import sys
 
-from order_services.inventory.service import main
+from order_services.inventory.handler import SOURCE
+from order_services.inventory.service import build
+from order_services.inventory.settings import InventorySettings
+from order_services.service.run import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main(SOURCE, InventorySettings, build))

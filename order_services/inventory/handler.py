@@ -16,10 +16,12 @@ from typing import Final
 import orjson
 from sqlalchemy import Connection
 
-from order_services.domain.events import Event, EventType, created_and_cancelled
+from order_services.domain.events import Event, EventType, created_and_cancelled, ids_of_others
 from order_services.domain.facts import InventoryFact
 from order_services.inventory.rules import Quantities, items, quantities, take
 from order_services.messaging import transitions
+from order_services.messaging.batch import Effects
+from order_services.storage.database import array
 
 SOURCE: Final = "inventory"
 HANDLES: Final = frozenset({EventType.ORDER_CREATED, EventType.ORDER_CANCELLED})
@@ -62,7 +64,7 @@ class InventoryHandler:
     def __init__(self) -> None:
         transitions.show(InventoryFact.RESERVED, InventoryFact.FAILED, InventoryFact.RELEASED)
 
-    def __call__(self, events: Sequence[Event], connection: Connection) -> list[Event]:
+    def __call__(self, events: Sequence[Event], connection: Connection) -> Effects:
         """Reserve and release; returns the INVENTORY_* events."""
         created, cancelled = created_and_cancelled(events)
         wanted = {order_id: quantities(event.payload) for order_id, event in created.items()}
@@ -84,12 +86,13 @@ class InventoryHandler:
             else:
                 change.update(wanted[order_id])
         if missing:
-            connection.exec_driver_sql(_FAIL, ("{" + ",".join(missing) + "}",))
+            connection.exec_driver_sql(_FAIL, (array(missing),))
         _apply(connection, change)
-        return [
+        caused = [
             *(self._outcome(created[id_], wanted[id_], missing.get(id_)) for id_ in new),
             *(self._released(cancelled[id_], held) for id_, held in released.items()),
         ]
+        return Effects(caused, repeated=ids_of_others(created, new))
 
     def _claim(self, connection: Connection, wanted: Mapping[str, Quantities]) -> list[str]:
         """Return the orders that are new, in the order in which they came."""
@@ -106,7 +109,7 @@ class InventoryHandler:
         """Return what each order gives back; orders that failed or gave back before are absent."""
         if not cancelled:
             return {}
-        rows = connection.exec_driver_sql(_RELEASE, ("{" + ",".join(cancelled) + "}",))
+        rows = connection.exec_driver_sql(_RELEASE, (array(cancelled),))
         return {order_id: dict(held) for order_id, held in rows}
 
     def _outcome(self, event: Event, wanted: Quantities, missing: list[str] | None) -> Event:

@@ -5,16 +5,9 @@ from __future__ import annotations
 from order_services.domain.topics import INVENTORY_GROUP
 from order_services.inventory.handler import HANDLES, SOURCE, InventoryHandler
 from order_services.inventory.settings import InventorySettings
-from order_services.service import run as service
+from order_services.service.service import Runtime, Service
 
 
-def build(_settings: InventorySettings) -> service.Service:
+def build(settings: InventorySettings) -> Service:
     """Return the service that these settings describe."""
-    return service.Service(
-        name=SOURCE, group=INVENTORY_GROUP, handles=HANDLES, handler=InventoryHandler()
-    )
-
-
-def main() -> int:
-    """Run until told to stop; returns the exit code."""
-    return service.main(InventorySettings, build)
+    return Service(Runtime(SOURCE, settings), INVENTORY_GROUP, HANDLES, InventoryHandler())

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
 
+from order_services.domain.services import PORTS, SERVICES
 from order_services.local.ports import LOOPBACK, is_free
 
-SERVICES = ("gateway", "payment", "inventory", "shipping", "analytics")
 REPLICA_STEP = 10  # payment listens on 4001, its second replica on 4011
 # A shop on a bad day: enough to see alerts and dashboards at work, too little to stop anything.
 DEMO_FAULTS: Mapping[str, str] = {
@@ -92,7 +92,7 @@ class Plan:
         ]
 
     def _port(self, service: str, number: int) -> int:
-        return self.base_port + SERVICES.index(service) + REPLICA_STEP * (number - 1)
+        return self.base_port + PORTS[service] - PORTS["gateway"] + REPLICA_STEP * (number - 1)
 
     def _urls(self, service: str) -> str:
         return ",".join(each.url for each in self.services() if each.service == service)

@@ -1,4 +1,4 @@
-"""`order-services up`: the whole system on this machine, until Ctrl-C."""
+"""The whole system on this machine: starts it in order, prints figures, stops it in order."""
 
 from __future__ import annotations
 
@@ -12,135 +12,36 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
 
 from order_services.local.found_by import FoundBy
 from order_services.local.kafka import EmbeddedKafka
 from order_services.local.migrating import migrate
 from order_services.local.plan import (
-    DEMO_FAULTS,
     DatabaseAddress,
     Plan,
-    PortTakenError,
     ServiceReplica,
-    parse_replicas,
 )
 from order_services.local.ports import LOOPBACK
 from order_services.local.postgres import EmbeddedPostgres
 from order_services.local.process import ManagedProcess, StartError
 from order_services.local.summary import Summary, is_ready
-from order_services.local.supervisor import AlreadyRunningError, Supervisor
+from order_services.local.supervisor import Supervisor
 from order_services.local.traffic import Traffic
 from order_services.operations import topic_admin
-from order_services.process.signals import StopSignals, stop_signals
+from order_services.process.signals import StopSignals
 
 DATABASE_NAME = "ecommerce"
 READY_TIMEOUT_S = 90.0
 SUMMARY_INTERVAL_S = 5.0
-POSTGRES_DEFAULT_PORT = 5432
 DEMO_CANCEL_SHARE = 0.05
 
 
-class _InterruptedError(Exception):
+class StartInterruptedError(Exception):
     """Ctrl-C arrived while the system was starting."""
 
 
-def _replicas(_context: click.Context, _parameter: click.Parameter, value: str) -> dict[str, int]:
-    try:
-        return parse_replicas(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
-
-
-def _database(
-    _context: click.Context, _parameter: click.Parameter, value: str | None
-) -> URL | None:
-    if value is None:
-        return None
-    try:
-        url = make_url(value)
-    except ArgumentError as error:
-        # the error's own text repeats the URL, and with it the password
-        raise click.BadParameter("say postgresql://USER:PASSWORD@HOST:PORT/NAME") from error
-    if not url.drivername.startswith("postgres") or not url.host or not url.database:
-        raise click.BadParameter("say postgresql://USER:PASSWORD@HOST:PORT/NAME")
-    return url
-
-
-_PORT = click.IntRange(1, 65_535)
-
-
-@click.command("up")
-@click.option("--replicas", default="", callback=_replicas, metavar="SERVICE=N,...",
-              help="How many processes of each service, for example payment=3,inventory=2.")  # fmt: skip
-@click.option("--rate", type=click.FloatRange(0.1, 5_000), default=5.0, show_default=True,
-              help="Demo orders a second.")  # fmt: skip
-@click.option("--for", "seconds", type=click.FloatRange(1), metavar="SECONDS",
-              help="Stop after this time; without it, at Ctrl-C.")  # fmt: skip
-@click.option("--no-traffic", is_flag=True, help="Send no demo orders.")
-@click.option("--faults", is_flag=True,
-              help="A bad day: refused payments, slow messages, poison, database pauses, cancels.")  # fmt: skip
-@click.option("--kafka", metavar="HOST:PORT", help="Use this broker instead of an embedded one.")
-@click.option("--database", callback=_database, metavar="URL",
-              help="Use this PostgreSQL instead of an embedded one.")  # fmt: skip
-@click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path), default=Path(".local"),
-              show_default=True, help="Where topics, tables and logs stay.")  # fmt: skip
-@click.option(
-    "--kafka-port", type=_PORT, default=9092, show_default=True, help="The embedded broker's port."
-)
-@click.option(
-    "--postgres-port",
-    type=_PORT,
-    default=5432,
-    show_default=True,
-    help="The embedded PostgreSQL's port.",
-)
-@click.option("--base-port", type=click.IntRange(1, 65_000), default=4000, show_default=True,
-              help="The gateway's port; the other services follow it.")  # fmt: skip
-@click.option(
-    "--monitor-port", type=_PORT, default=9308, show_default=True, help="The monitor's port."
-)
-def up_command(
-    *,
-    replicas: dict[str, int],
-    rate: float,
-    seconds: float | None,
-    no_traffic: bool,
-    faults: bool,
-    kafka: str | None,
-    database: URL | None,
-    data_dir: Path,
-    kafka_port: int,
-    postgres_port: int,
-    base_port: int,
-    monitor_port: int,
-) -> None:
-    """Run Kafka, PostgreSQL, the five services, the monitor and demo traffic on this machine."""
-    plan = Plan(
-        replicas=replicas,
-        base_port=base_port,
-        monitor_port=monitor_port,
-        kafka_port=None if kafka else kafka_port,
-        postgres_port=None if database else postgres_port,
-        faults=DEMO_FAULTS if faults else {},
-    )
-    try:
-        with stop_signals() as stop:
-            run = _Run(plan, data_dir.resolve(), stop, kafka=kafka, database=database)
-            with run.everything():
-                run.serve(rate=None if no_traffic else rate, seconds=seconds)
-    except (AlreadyRunningError, PortTakenError) as error:
-        _complain(str(error))
-        sys.exit(2)
-    except StartError as error:
-        _complain(str(error))
-        sys.exit(1)
-    except _InterruptedError:
-        sys.exit(130)
-
-
-def _say(message: str) -> None:
+def say(message: str) -> None:
+    """Tell what is being done."""
     click.echo(f"==> {message}")
 
 
@@ -149,12 +50,11 @@ def _short(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def _complain(message: str) -> None:
-    click.echo(f"order-services up: {message}", err=True)
+class Up:
+    """One run; `kafka` and `database` are those to use instead of embedded ones.
 
-
-class _Run:
-    """One run: start in order, print figures, stop in order."""
+    Raises `StartError`, and `StartInterruptedError` once `stop` is set while it starts.
+    """
 
     def __init__(
         self,
@@ -163,12 +63,12 @@ class _Run:
         stop: StopSignals,
         *,
         kafka: str | None,
-        database: URL | None,
+        database: DatabaseAddress | None,
     ) -> None:
         self._plan = plan
         self._stop = stop
         self._logs = data_dir / "logs"
-        self._supervisor = Supervisor(data_dir, _say)
+        self._supervisor = Supervisor(data_dir, say)
         self._found_by = FoundBy(data_dir)
         self._kafka = kafka
         self._database = database
@@ -193,12 +93,12 @@ class _Run:
         finally:
             started = self._supervisor.has_programs
             if started:
-                _say("stopping: gateway, services, then the servers")
+                say("stopping: gateway, services, then the servers")
             self._supervisor.stop(hurry=self._stop.insisted)
             self._found_by.remove()
             self._supervisor.release()
             if started:
-                _say("stopped")
+                say("stopped")
 
     def serve(self, *, rate: float | None, seconds: float | None) -> None:
         """Send traffic and print a summary until the time is over or somebody says stop."""
@@ -227,18 +127,18 @@ class _Run:
         self._start_servers()
         self._create_topics()
         address = self._address()
-        _say(f"schema: bringing it up in {address.name}")
-        migrate(address, _say)
+        say(f"schema: bringing it up in {address.name}")
+        migrate(address, say)
         replicas = self._plan.services()
         for replica in replicas:
-            _say(f"{replica.name}: starting on {replica.url}")
+            say(f"{replica.name}: starting on {replica.url}")
             environment = self._plan.environment(replica, self._brokers(), address)
             self._supervisor.start(
                 ManagedProcess(replica.name, replica.command, self._log(replica.name), environment)
             )
         self._found_by.write(self._plan, self._brokers(), address)
         self._supervisor.start(self._monitor())
-        _say(f"monitor: starting on {self._plan.monitor_url}")
+        say(f"monitor: starting on {self._plan.monitor_url}")
         self._wait_until_ready(replicas)
 
     def _start_servers(self) -> None:
@@ -252,7 +152,7 @@ class _Run:
 
         def start(server: EmbeddedKafka | EmbeddedPostgres) -> None:
             try:
-                server.start(_say, self._supervisor.adopt)
+                server.start(say, self._supervisor.adopt)
             except BaseException as error:  # noqa: BLE001  # the main thread raises it
                 outcomes.put(error)
             else:
@@ -273,7 +173,7 @@ class _Run:
             self._postgres.create_database(DATABASE_NAME)
 
     def _create_topics(self) -> None:
-        _say(f"topics: creating what is missing on {self._brokers()}")
+        say(f"topics: creating what is missing on {self._brokers()}")
         try:
             topic_admin.create(topic_admin.admin_client(self._brokers()))
         except topic_admin.TopicError as error:
@@ -288,7 +188,7 @@ class _Run:
         )
 
     def _wait_until_ready(self, replicas: list[ServiceReplica]) -> None:
-        _say("waiting until every service is ready")
+        say("waiting until every service is ready")
         waiting = {replica.name: replica.url for replica in replicas}
         waiting["monitor"] = self._plan.monitor_url
         deadline = time.monotonic() + READY_TIMEOUT_S
@@ -300,7 +200,7 @@ class _Run:
                 ready, reasons[name] = is_ready(url)
                 if ready:
                     del waiting[name]
-                    _say(f"{name} is ready")
+                    say(f"{name} is ready")
             if waiting and time.monotonic() > deadline:
                 why = "; ".join(f"{name}: {reasons[name]}" for name in waiting)
                 raise StartError(
@@ -310,7 +210,7 @@ class _Run:
 
     def _go_on_or_stop(self) -> None:
         if self._stop.is_set():
-            raise _InterruptedError
+            raise StartInterruptedError
 
     # -- where things are ---------------------------------------------------------------------
 
@@ -318,18 +218,9 @@ class _Run:
         return self._kafka or self._broker.bootstrap_servers
 
     def _address(self) -> DatabaseAddress:
-        if self._database is None:
-            server = self._postgres
-            return DatabaseAddress(
-                server.host, server.port, DATABASE_NAME, server.user, server.password
-            )
-        url = self._database
-        return DatabaseAddress(
-            host=url.host or LOOPBACK,
-            port=url.port or POSTGRES_DEFAULT_PORT,
-            name=url.database or DATABASE_NAME,
-            user=url.username or "postgres",
-            password=url.password or "",
+        server = self._postgres
+        return self._database or DatabaseAddress(
+            server.host, server.port, DATABASE_NAME, server.user, server.password
         )
 
     def _log(self, name: str) -> Path:

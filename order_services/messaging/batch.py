@@ -1,13 +1,14 @@
 """Handles a batch of messages in one PostgreSQL transaction.
 
-Inbox, the handler's changes, the outbox and the dead letters are committed together or not at all,
-whatever happens to the process.
+The handler's changes, the outbox and the dead letters are committed together or not at all, whatever
+happens to the process. There is no inbox: each effect has a key of its own, so that a message that
+comes again, however late, finds its effect there.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -25,24 +26,28 @@ from order_services.messaging.dead_letters import (
 )
 from order_services.messaging.messages import DEAD_LETTER_FOR, ReceivedMessage, header
 from order_services.process.faults import FaultInjector
-from order_services.storage import inbox, outbox
+from order_services.storage import outbox
 from order_services.storage.database import Database, is_transient
-
-# Notes events of a group as handled, and returns those that were not yet.
-Admit = Callable[[Connection, str, Sequence[Event]], list[Event]]
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """What a handler has done: the events that it caused, and facts that moved without one."""
+    """What a handler has done.
 
-    events: Sequence[Event]
-    unannounced: Counter[Fact]
+    `events` are those that it caused, `repeated` the ids of those whose effect it found there already,
+    `unannounced` counts facts that moved without an event, `too_late` events whose effect is not wanted
+    any more.
+    """
+
+    events: Sequence[Event] = ()
+    repeated: Collection[str] = ()
+    unannounced: Mapping[Fact, int] = field(default_factory=dict)
+    too_late: int = 0
 
 
-Handle = Callable[[Sequence[Event], Connection], Sequence[Event] | Effects]
+Handle = Callable[[Sequence[Event], Connection], Effects]
 
 
 @dataclass(slots=True)
@@ -56,6 +61,7 @@ class Outcome:
     events: list[Event] = field(default_factory=list)  # those handled
     caused: list[Event] = field(default_factory=list)
     unannounced: Counter[Fact] = field(default_factory=Counter)
+    too_late: int = 0  # events
     written: int = 0  # messages written to the outbox
 
 
@@ -69,8 +75,7 @@ class _Item:
 class BatchProcessor:
     """Runs a service's handler; knows the database and nothing of Kafka's client.
 
-    A transaction that takes longer than `timeout_seconds` is undone. `admit` is for a service whose
-    own tables say which events are new; the others have the inbox.
+    A transaction that takes longer than `timeout_seconds` is undone.
     """
 
     def __init__(
@@ -83,7 +88,6 @@ class BatchProcessor:
         takes_replays: bool,
         database: Database,
         limit: DeadLetterLimit,
-        admit: Admit | None = None,
         faults: FaultInjector | None = None,
         timeout_seconds: float | None = None,
     ) -> None:
@@ -95,7 +99,6 @@ class BatchProcessor:
         self._takes_replays = takes_replays
         self._database = database
         self._limit = limit
-        self._admit = admit
         self._faults = faults
         self._timeout_seconds = timeout_seconds
 
@@ -186,7 +189,6 @@ class BatchProcessor:
             if is_transient(error):
                 raise
             if len(items) == 1:
-                # no row in the inbox: a replay from the dead-letter topic must be let in
                 outcome.dead[items[0].index] = error
                 self._limit.check(len(outcome.dead))
                 return
@@ -197,30 +199,29 @@ class BatchProcessor:
         self._bisect(connection, items[middle:], outcome)
 
     def _apply(self, connection: Connection, items: list[_Item], outcome: Outcome) -> None:
-        events = [item.event for item in items]
-        admit = self._admit or inbox.admit
-        new = admit(connection, self._group.group_id, events)
-        if new:
-            if self._faults is not None:
-                self._faults.raise_if_poison(new)
-            done = self._handle(new, connection)
-            effects = done if isinstance(done, Effects) else Effects(done, Counter())
-            written = outbox.write(connection, self._source, effects.events)
-            # only now: what is undone must not be counted
-            outcome.written += written
-            outcome.caused += effects.events
-            outcome.unannounced.update(effects.unannounced)
-        outcome.events += new
-        if len(new) == len(items):
+        if not items:
+            return
+        # the same event may be in the batch twice
+        left = {item.event.event_id: item.event for item in items}
+        events = list(left.values())
+        if self._faults is not None:
+            self._faults.raise_if_poison(events)
+        effects = self._handle(events, connection)
+        written = outbox.write(connection, self._source, effects.events)
+        # only now: what is undone must not be counted
+        outcome.written += written
+        outcome.caused += effects.events
+        outcome.unannounced.update(effects.unannounced)
+        outcome.too_late += effects.too_late
+        for event_id in effects.repeated:
+            del left[event_id]
+        outcome.events += left.values()
+        if len(left) == len(items):
             outcome.handled += [item.index for item in items]
             return
-        left = {event.event_id for event in new}
         for item in items:
-            if item.event.event_id in left:
-                left.remove(item.event.event_id)
-                outcome.handled.append(item.index)
-            else:
-                outcome.duplicates.append(item.index)
+            is_new = left.pop(item.event.event_id, None) is not None
+            (outcome.handled if is_new else outcome.duplicates).append(item.index)
 
     def _write_dead_letters(
         self,

@@ -21,6 +21,9 @@ Partition = tuple[str, int]
 PATIENCE_SECONDS: Final = 10.0
 # What counts of the time between two polls: nobody listened in the rest of it.
 MAX_GAP_SECONDS: Final = 1.0
+# A commit is a write for the broker, whatever it covers: those of a busy consumer are so far apart. What
+# a crash leaves uncommitted comes again, and changes nothing.
+COMMIT_INTERVAL_SECONDS: Final = 0.5
 # A commit may fail for as long as a topic is gone: each try is a request, and a line in the log.
 RETRY_FIRST_SECONDS: Final = 0.1
 RETRY_MAX_SECONDS: Final = 10.0
@@ -36,8 +39,8 @@ class OffsetCommits:
     """The offsets that one Kafka client has to commit, and its commits that are under way.
 
     An offset is remembered until the broker has it: what a commit that failed leaves is in the next.
-    There is one commit at a time, and what is handled meanwhile goes with the next. After a failure
-    the next one waits a while.
+    There is one commit at a time, and what is handled meanwhile goes with the next. After one, and for
+    longer after a failure, the next one waits a while.
 
     A commit under way while its broker shuts down in good order can be lost within librdkafka, which
     then neither answers nor lets the member rejoin its group, for ever. `send` raises ClientHangsError
@@ -76,9 +79,10 @@ class OffsetCommits:
         self._polled_at = now
 
     def send(self, kafka: KafkaConsumer) -> None:
-        """Begin to commit what is pending, unless a commit is under way or has just failed."""
+        """Begin to commit what is pending, unless a commit is under way or was begun just now."""
         if not self._sent_at:
-            if self._clock() >= self._due_at:
+            if self._pending and self._clock() >= self._due_at:
+                self._due_at = self._clock() + COMMIT_INTERVAL_SECONDS
                 self.send_now(kafka)
         elif self._listened - self._sent_at[0] > self._timeout_seconds:
             raise ClientHangsError(f"no answer to a commit for {self._timeout_seconds:.0f} s")
@@ -104,7 +108,7 @@ class OffsetCommits:
             self._sent_at.popleft()
         failure = error or next((each.error for each in offsets if each.error), None)
         if failure is not None:
-            # the next commit covers it; a crash before that delivers it again, to the inbox
+            # the next commit covers it; a crash before that delivers it again, which changes nothing
             self._failed(failure)
             return
         self._backoff.reset()

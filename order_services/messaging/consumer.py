@@ -1,7 +1,8 @@
 """The one consume loop: takes batches from Kafka, has them processed, commits their offsets.
 
-Offsets are committed after the database transaction, so a crash in between delivers the batch again
-and the inbox recognises it. Nothing is committed by the Kafka client on its own.
+Offsets are committed after the database transaction, so a crash in between delivers the batch again,
+and it changes nothing: its effects are found by their keys. Nothing is committed by the Kafka client on
+its own.
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from confluent_kafka import Consumer as KafkaConsumer
@@ -21,6 +21,7 @@ from confluent_kafka import Message as KafkaMessage
 from order_services.domain.events import Event
 from order_services.domain.topics import ConsumerGroup
 from order_services.messaging.batch import BatchProcessor
+from order_services.messaging.client_settings import consumer_settings
 from order_services.messaging.commits import (
     PATIENCE_SECONDS,
     ClientHangsError,
@@ -28,57 +29,35 @@ from order_services.messaging.commits import (
     Partition,
 )
 from order_services.messaging.dead_letters import DeadLetterLimitError, describe
-from order_services.messaging.kafka_errors import FatalClientError, is_fatal, means
-from order_services.messaging.messages import (
-    ReceivedMessage,
-    UnreadableHeadersError,
-    correlation_id,
-    headers_of,
-)
+from order_services.messaging.kafka_errors import FatalClientError, FatalErrors, is_fatal, means
+from order_services.messaging.log_starts import LogStarts
+from order_services.messaging.messages import ReceivedMessage, correlation_id, received
 from order_services.messaging.outcomes import tell
+from order_services.messaging.parking import Parked, Parking
 from order_services.process import instrumentation
 from order_services.process.backoff import Backoff
-from order_services.process.kafka_settings import kafka_settings
-from order_services.process.logs import KafkaLog
-from order_services.process.settings import GroupProtocol, ServiceSettings
+from order_services.process.settings import ServiceSettings
+from order_services.process.threads import Threaded
 from order_services.storage.database import is_transient
 
 POLL_SECONDS: Final = 0.25
-# How long librdkafka asks for no more once enough messages are at hand.
-FETCH_BACKOFF_MS: Final = 50
-# How long librdkafka may take to notice a topic that was created after the start.
-METADATA_REFRESH_MS: Final = 10_000
+# How long before a batch is due what has come meanwhile is fetched: a look after the back-off, a fetch,
+# and time to spare.
+LAST_LOOK_SECONDS: Final = 0.06
 # While it waits for a retry the consumer must keep polling, or it would lose its partitions.
 PAUSED_POLL_SECONDS: Final = 0.1
-# A parked partition's retries wait this much longer than they take: the others get most of the time.
-PARKED_WAIT_FACTOR: Final = 4
 
 _log = structlog.get_logger(__name__)
 
 RebalanceCallback = Callable[[KafkaConsumer, list[TopicPartition]], None]
 
 
-@dataclass(slots=True)
-class _Parked:
-    """A partition whose messages wait for a retry of their own."""
-
-    messages: list[ReceivedMessage]
-    taken_at: float
-    backoff: Backoff
-    due_at: float = 0.0
-
-    def postpone(self, attempt_seconds: float) -> float:
-        wait_seconds = max(self.backoff.next_seconds(), PARKED_WAIT_FACTOR * attempt_seconds)
-        self.due_at = time.monotonic() + wait_seconds
-        return wait_seconds
-
-
 class InstanceIdTakenError(Exception):
     """Another process is the static member that this one was."""
 
 
-class Consumer:
-    """Runs the loop on a thread of its own.
+class Consumer(Threaded):
+    """Runs the loop on a thread of its own; `stop` commits and leaves the group.
 
     Transient errors undo a batch and it is tried again. While the database is away all partitions are
     paused; when it answers, and only the messages of some partitions fail (a row that somebody keeps
@@ -90,8 +69,8 @@ class Consumer:
     a retry is given up at once.
 
     A Kafka client that hangs in a commit, or has met a fatal error, is left behind for a new one. What
-    it had not committed is delivered again, to the inbox. Who was fenced does not come back: it would
-    fence the other one in turn.
+    it had not committed is delivered again. Who was fenced does not come back: it would fence the other one
+    in turn.
 
     `on_handled` is told of the events of each batch after its commit; `on_written` is called when
     rows were committed to the outbox.
@@ -106,6 +85,7 @@ class Consumer:
         on_written: Callable[[], None],
         on_handled: Callable[[Sequence[Event]], None] | None = None,
     ) -> None:
+        super().__init__("consumer")
         self._group = group
         self._settings = settings
         self._processor = processor
@@ -116,37 +96,23 @@ class Consumer:
         self._joined = False
         self._paused = False
         self._backlog: list[KafkaMessage] = []
-        self._parked: dict[Partition, _Parked] = {}
+        self._parked = Parking()
         # since the batch at hand was taken: its messages of these are not ours any more, even if the
         # partition has come back
         self._given_up: set[Partition] = set()
         self._commits = OffsetCommits(math.inf)
-        self._stopping = threading.Event()
+        self._log_starts = LogStarts(group.group_id)
         self._stopped_because: str | None = None
         self._last_error: str | None = None
         self._renewals = self._new_backoff()
+        self._fatal_errors = FatalErrors("consumer", settings)
         self._broken = False
         self._last_turn = time.monotonic()
         self._taken_at = float("-inf")
-        # daemon: a broker that does not answer can hold up close(), and must not hold up the exit
-        self._thread = threading.Thread(target=self._run, name="consumer", daemon=True)
+        self._was_full = False
         for topic in group.topics:
             instrumentation.children(topic)
-
-    def start(self) -> None:
-        """Join the group and begin."""
-        self._thread.start()
-
-    def ask_to_stop(self) -> None:
-        """Take no more batches."""
-        self._stopping.set()
-
-    def stop(self, timeout_seconds: float) -> bool:
-        """Finish the batch at hand, commit and leave the group; False when that took too long."""
-        self.ask_to_stop()
-        if self._thread.is_alive():
-            self._thread.join(timeout_seconds)
-        return not self._thread.is_alive()
+            instrumentation.RECORDS_LOST.labels(topic)
 
     def not_ready(self) -> str | None:
         """Say why no messages are being processed, or None."""
@@ -165,7 +131,7 @@ class Consumer:
         is_running = self._thread.is_alive() and self._stopped_because is None
         if is_running and silent_seconds > self._settings.max_poll_interval_seconds:
             return f"consumer: no progress for {silent_seconds:.0f} s"
-        return None
+        return self._fatal_errors.too_many()
 
     def _run(self) -> None:
         instrumentation.CONSUMER_STOPPED.set(0)
@@ -176,6 +142,7 @@ class Consumer:
                 except ClientHangsError as error:
                     self._leave_behind(error)
                 except FatalClientError as error:
+                    self._fatal_errors.met(error)
                     self._leave_behind(error)
                     self._stopping.wait(self._renewals.next_seconds())
         except DeadLetterLimitError as error:
@@ -202,7 +169,7 @@ class Consumer:
             self._settings.session_timeout_seconds + PATIENCE_SECONDS
         )
         kafka = self._kafka = KafkaConsumer(
-            {**client_settings(self._group, self._settings), "on_commit": commits.answered}
+            {**consumer_settings(self._group, self._settings), "on_commit": commits.answered}
         )
         kafka.subscribe(
             list(self._group.topics),
@@ -213,6 +180,7 @@ class Consumer:
         while not self._stopping.is_set():
             self._last_turn = time.monotonic()
             self._retry_parked(kafka)
+            self._commits.add(self._log_starts.settle(kafka, self._waiting()))
             messages = self._take(kafka)
             if messages:
                 self._process_until_it_works(kafka, messages)
@@ -247,46 +215,44 @@ class Consumer:
 
     def _take(self, kafka: KafkaConsumer) -> list[ReceivedMessage]:
         """Return the next batch: all that is there, waiting only for the first and to gather more."""
-        received: list[KafkaMessage]
-        received, self._backlog = self._backlog, []
-        if not received:
-            first = kafka.poll(self._poll_seconds())
+        fetched: list[KafkaMessage]
+        fetched, self._backlog = self._backlog, []
+        if not fetched:
+            first = kafka.poll(min(POLL_SECONDS, self._parked.due_in()))
             self._commits.polled()
             if first is None:
                 return []
-            received.append(first)
-        missing = self._settings.batch_max_messages - len(received)
+            fetched.append(first)
+        missing = self._settings.batch_max_messages - len(fetched)
         if missing > 0:
-            received += kafka.consume(missing, self._gather_seconds())
+            fetched += self._gather(kafka, missing)
             self._commits.polled()
+        self._was_full = len(fetched) >= self._settings.batch_max_messages
         self._taken_at = time.monotonic()
         # the client's queue may still hold messages of partitions that were revoked since
         ours = [
             each
-            for each in map(self._received, received)
+            for each in map(self._received, fetched)
             if each is not None and (each.topic, each.partition) in self._assigned
         ]
-        return self._behind_parked(ours) if self._parked else ours
+        return self._parked.queue_behind(ours) if self._parked else ours
+
+    def _gather(self, kafka: KafkaConsumer, missing: int) -> list[KafkaMessage]:
+        """Return what comes until the batch is due, or is full."""
+        seconds = self._gather_seconds()
+        rest_seconds = seconds - LAST_LOOK_SECONDS
+        # The client fetches only while nothing waits for us: who takes each message as it comes has it
+        # ask for every piece of what a relay publishes, and each fetch is as much work for the broker
+        # as a hundred messages. What has come since is fetched in one, at the last look. Behind a full
+        # batch there is more at once.
+        if rest_seconds > 0 and not self._was_full:
+            self._stopping.wait(rest_seconds)
+            seconds = LAST_LOOK_SECONDS
+        return kafka.consume(missing, seconds)
 
     def _gather_seconds(self) -> float:
         due_at = self._taken_at + self._settings.batch_interval_seconds
         return max(self._settings.batch_linger_seconds, due_at - time.monotonic())
-
-    def _poll_seconds(self) -> float:
-        due_at = min((parked.due_at for parked in self._parked.values()), default=float("inf"))
-        return min(POLL_SECONDS, max(0.0, due_at - time.monotonic()))
-
-    def _behind_parked(self, messages: Sequence[ReceivedMessage]) -> list[ReceivedMessage]:
-        """Queue what was fetched before its partition was parked behind what is parked."""
-        others = []
-        for message in messages:
-            parked = self._parked.get((message.topic, message.partition))
-            if parked is None:
-                others.append(message)
-            else:
-                # handling it first would commit its offset, and with that those that still wait
-                parked.messages.append(message)
-        return others
 
     def _still_ours(self, messages: Sequence[ReceivedMessage]) -> list[ReceivedMessage]:
         """Return those of a batch at hand whose partitions we have kept."""
@@ -295,23 +261,22 @@ class Consumer:
     def _received(self, message: KafkaMessage) -> ReceivedMessage | None:
         error = message.error()
         if error is not None:
-            self._on_error(error)
+            self._on_error(message, error)
             return None
-        topic, partition, offset = message.topic(), message.partition(), message.offset()
-        if topic is None or partition is None or offset is None:
-            return None  # only errors have none; this tells the type checker
-        try:
-            headers = headers_of(message)
-        except UnreadableHeadersError as error:
-            # all that an event must say is in its value, and is judged there
-            instrumentation.CONSUMER_ERRORS.labels(type(error).__name__).inc()
-            _log.warning(
-                "headers ignored", topic=topic, partition=partition, offset=offset, error=str(error)
-            )
-            headers = ()
-        return ReceivedMessage(topic, partition, offset, message.key(), message.value(), headers)
+        return received(message)
 
-    def _on_error(self, error: KafkaError) -> None:
+    def _waiting(self) -> set[Partition]:
+        """Return the partitions of which messages wait: to commit past those would lose them."""
+        fetched = ((each.topic(), each.partition()) for each in self._backlog)
+        return {*self._parked, *((t, p) for t, p in fetched if t is not None and p is not None)}
+
+    def _on_error(self, message: KafkaMessage, error: KafkaError) -> None:
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001  # its public name
+            topic, partition = message.topic(), message.partition()
+            # one that was revoked since is for its next owner to begin
+            if topic is not None and partition is not None and (topic, partition) in self._assigned:
+                self._log_starts.need(topic, partition, message.offset())
+            return
         instrumentation.CONSUMER_ERRORS.labels(error.name()).inc()
         self._last_error = error.str()
         instance = f"INSTANCE_ID {self._settings.instance_id!r}"
@@ -361,38 +326,20 @@ class Consumer:
             if len(apart) > 1 and self._attempt(self._still_ours(own), taken_at):
                 continue
             if key not in self._given_up:
-                self._park(kafka, key, _Parked(own, taken_at, self._new_backoff()), started)
-
-    def _park(self, kafka: KafkaConsumer, key: Partition, parked: _Parked, started: float) -> None:
-        self._parked[key] = parked
-        kafka.pause([TopicPartition(*key)])
-        wait_seconds = parked.postpone(time.perf_counter() - started)
-        instrumentation.PARKED_PARTITIONS.set(len(self._parked))
-        _log.warning(
-            "partition parked",
-            topic=key[0],
-            partition=key[1],
-            messages=len(parked.messages),
-            wait_seconds=round(wait_seconds, 2),
-        )
+                kafka.pause([TopicPartition(*key)])
+                parked = Parked(own, taken_at, self._new_backoff())
+                self._parked.park(key, parked, time.perf_counter() - started)
 
     def _retry_parked(self, kafka: KafkaConsumer) -> None:
-        """Try the first parked partition that is due: one, so that others are not kept waiting."""
-        now = time.monotonic()
-        for key, parked in self._parked.items():
-            if parked.due_at <= now:
-                started = time.perf_counter()
-                if self._attempt(parked.messages, parked.taken_at):
-                    self._unpark([key])
-                    kafka.resume([TopicPartition(*key)])
-                else:
-                    parked.postpone(time.perf_counter() - started)
-                return
-
-    def _unpark(self, keys: Sequence[Partition]) -> None:
-        for key in keys:
-            self._parked.pop(key, None)
-        instrumentation.PARKED_PARTITIONS.set(len(self._parked))
+        if (due := self._parked.due()) is None:
+            return
+        key, parked = due
+        started = time.perf_counter()
+        if self._attempt(parked.messages, parked.taken_at):
+            self._parked.release([key])
+            kafka.resume([TopicPartition(*key)])
+        else:
+            parked.postpone(time.perf_counter() - started)
 
     def _attempt(self, messages: Sequence[ReceivedMessage], taken_at: float) -> bool:
         """Process messages and remember their offsets; False when a transient error has undone it."""
@@ -441,7 +388,7 @@ class Consumer:
             message = kafka.poll(max(0.0, min(until - time.monotonic(), PAUSED_POLL_SECONDS)))
             self._commits.polled()
             if message is not None and (error := message.error()) is not None:
-                self._on_error(error)
+                self._on_error(message, error)
             elif message is not None:
                 # fetched before the pause: it would be lost if it were dropped here
                 self._backlog.append(message)
@@ -461,6 +408,7 @@ class Consumer:
         self._joined = True
         self._last_error = None
         self._renewals.reset()
+        self._fatal_errors.forget()
         self._rebalanced("assigned", partitions)
 
     def _on_revoke(self, kafka: KafkaConsumer, partitions: list[TopicPartition]) -> None:
@@ -482,8 +430,9 @@ class Consumer:
         keys = [(each.topic, each.partition) for each in partitions]
         self._given_up.update(keys)
         self._assigned.difference_update(keys)
-        self._unpark(keys)
+        self._parked.release(keys)
         self._commits.forget(keys)
+        self._log_starts.forget(keys)
         # the next owner gets these, and commits past them: handled late, they would set it back
         self._backlog = [
             each for each in self._backlog if (each.topic(), each.partition()) not in keys
@@ -496,36 +445,6 @@ class Consumer:
             instrumentation.ASSIGNED_PARTITIONS.labels(topic).set(count)
         names = sorted(f"{each.topic}-{each.partition}" for each in partitions)
         _log.info("partitions " + kind, group=self._group.group_id, partitions=names)
-
-
-def client_settings(group: ConsumerGroup, settings: ServiceSettings) -> dict[str, Any]:
-    """Return the Kafka client's settings for a member of `group`."""
-    config: dict[str, Any] = {
-        **kafka_settings(settings),
-        "client.id": settings.kafka_client_id,
-        "group.id": group.group_id,
-        # the client would commit what was handed out, not what was processed
-        "enable.auto.commit": False,
-        "enable.auto.offset.store": False,
-        # a group that is new, or was away for longer than its offsets are kept, must skip nothing
-        "auto.offset.reset": "earliest",
-        "max.poll.interval.ms": int(settings.max_poll_interval_seconds * 1000),
-        "topic.metadata.refresh.interval.ms": METADATA_REFRESH_MS,
-        "fetch.wait.max.ms": 100,
-        "queued.min.messages": 4 * settings.batch_max_messages,
-        # by default a second, in which a consumer that catches up has long used them up
-        "fetch.queue.backoff.ms": FETCH_BACKOFF_MS,
-        "log_level": 4,
-        "logger": KafkaLog(),
-    }
-    if settings.group_protocol is GroupProtocol.CONSUMER:
-        config["group.protocol"] = "consumer"
-    else:
-        config["partition.assignment.strategy"] = "cooperative-sticky"
-        config["session.timeout.ms"] = int(settings.session_timeout_seconds * 1000)
-    if settings.group_instance_id is not None:
-        config["group.instance.id"] = settings.group_instance_id
-    return config
 
 
 def _partitions(keys: set[Partition]) -> list[TopicPartition]:

@@ -1,13 +1,15 @@
-"""What the runtime needs of a Kafka message."""
+"""What the consumer needs of a Kafka message."""
 
 from __future__ import annotations
 
 from operator import methodcaller
 from typing import Final, NamedTuple
 
+import structlog
 from confluent_kafka import Message as KafkaMessage
 
 from order_services.domain.events import Headers
+from order_services.process import instrumentation
 
 # Whom a message is for that was sent back: the consumer group that could not process it.
 DEAD_LETTER_FOR: Final = "dead-letter-for"
@@ -16,6 +18,8 @@ DEAD_LETTER_FOR: Final = "dead-letter-for"
 # besides. A method that is called often is called without a look at the error, and the interpreter
 # crashes on the tuples; this way it looks always.
 _ask_headers: Final = methodcaller("headers")
+
+_log = structlog.get_logger(__name__)
 
 
 class ReceivedMessage(NamedTuple):
@@ -59,3 +63,20 @@ def header(headers: Headers, wanted: str) -> bytes | None:
 def correlation_id(message: ReceivedMessage) -> str:
     """Return a message's correlation id, "none" where it has none."""
     return (header(message.headers, "correlation-id") or b"none").decode("utf-8", "replace")
+
+
+def received(message: KafkaMessage) -> ReceivedMessage | None:
+    """Return a message as it was read; one whose headers cannot be told has none."""
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    if topic is None or partition is None or offset is None:
+        return None  # only errors have none; this tells the type checker
+    try:
+        headers = headers_of(message)
+    except UnreadableHeadersError as error:
+        # all that an event must say is in its value, and is judged there
+        instrumentation.CONSUMER_ERRORS.labels(type(error).__name__).inc()
+        _log.warning(
+            "headers ignored", topic=topic, partition=partition, offset=offset, error=str(error)
+        )
+        headers = ()
+    return ReceivedMessage(topic, partition, offset, message.key(), message.value(), headers)

@@ -22,19 +22,20 @@ def tell(messages: Sequence[ReceivedMessage], outcome: Outcome, seconds: float) 
     instrumentation.BATCH_MESSAGES.observe(len(messages))
     topics = [message.topic for message in messages]
     last = {message.topic: message for message in messages}
+    of_status = [
+        Counter([topics[index] for index in indexes])
+        for indexes in (outcome.handled, outcome.duplicates, outcome.ignored, outcome.dead)
+    ]
     for topic, count in Counter(topics).items():
         child = instrumentation.children(topic)
         child.seconds.observe_all([seconds] * (count - 1))
         # one exemplar tells of the batch: the next would only replace it
         child.seconds.observe(seconds, instrumentation.exemplar(correlation_id(last[topic])))
-        for counter, indexes in (
-            (child.processed, outcome.handled),
-            (child.duplicate, outcome.duplicates),
-            (child.ignored, outcome.ignored),
-            (child.dead_letter, outcome.dead),
-        ):
-            if indexes:
-                counter.inc(sum(topics[index] == topic for index in indexes))
+        counters = (child.processed, child.duplicate, child.ignored, child.dead_letter)
+        for counter, counted in zip(counters, of_status, strict=True):
+            if counted[topic]:
+                counter.inc(counted[topic])
+    instrumentation.EVENTS_OF_CLOSED_DAYS.inc(outcome.too_late)
     for index, error in outcome.dead.items():
         instrumentation.DEAD_LETTERS.labels(topics[index], type(error).__name__).inc()
         _log.error(

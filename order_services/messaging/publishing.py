@@ -7,21 +7,19 @@ from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from order_services.messaging.client_settings import producer_settings
 from order_services.messaging.kafka_errors import FatalClientError, is_fatal
-from order_services.process.kafka_settings import kafka_settings
-from order_services.process.logs import KafkaLog
 from order_services.process.settings import ServiceSettings
 from order_services.storage.outbox import decode_headers
+from order_services.storage.outbox_slice import Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# A dead letter is its message and more: the broker's default would refuse the largest.
-MAX_MESSAGE_BYTES: Final = 2 * 1024 * 1024
 REPORT_MARGIN_SECONDS: Final = 5.0
 METADATA_TIMEOUT_SECONDS: Final = 1.0
 # Kafka refuses such a message however often it is sent, whoever may write to the topic.
@@ -37,18 +35,6 @@ PERMANENT_ERRORS: Final = frozenset(
         KafkaError.UNSUPPORTED_COMPRESSION_TYPE,
     }
 )
-
-
-class Row(NamedTuple):
-    """A row of the outbox; `age_seconds` when it was read, at `read_at` of `time.perf_counter`."""
-
-    row_id: int
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: str
-    age_seconds: float
-    read_at: float
 
 
 @dataclass(slots=True)
@@ -161,21 +147,3 @@ def _fatal_errors() -> Iterator[None]:
         if not isinstance(error.__cause__, KafkaException):
             raise
         raise FatalClientError(error.__cause__.args[0].str()) from error
-
-
-def producer_settings(settings: ServiceSettings) -> dict[str, Any]:
-    """Return the Kafka client's settings for a producer that neither loses nor reorders."""
-    return {
-        **kafka_settings(settings),
-        "client.id": settings.kafka_client_id,
-        "enable.idempotence": True,
-        "acks": "all",
-        # the Java client's: the same key goes to the same partition whoever publishes
-        "partitioner": "murmur2_random",
-        "delivery.timeout.ms": int(settings.relay_delivery_timeout_seconds * 1000),
-        "message.max.bytes": MAX_MESSAGE_BYTES,
-        "linger.ms": 5,
-        "compression.type": "lz4",
-        "log_level": 4,
-        "logger": KafkaLog(),
-    }

@@ -13,7 +13,7 @@ delivery reports, delete the rows that Kafka acknowledged. The lock belongs to t
 
 Each cycle reads from the lowest id: ids are given before the commit, so a row may turn up below those
 that were published already, and "id > last" would skip it for ever. While rows wait that cannot go, it
-begins behind those (see `scan`).
+begins behind those (see `storage.outbox_scan`).
 """
 
 from __future__ import annotations
@@ -29,17 +29,18 @@ from confluent_kafka import KafkaError
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from order_services.messaging.kafka_errors import FatalClientError
+from order_services.messaging.kafka_errors import FatalClientError, FatalErrors
 from order_services.messaging.lanes import WHOLE_TOPIC, Lane, Lanes
-from order_services.messaging.publishing import Publisher, Row
-from order_services.messaging.scan import Scan
+from order_services.messaging.publishing import Publisher
 from order_services.process import instrumentation
 from order_services.process.backoff import Backoff
 from order_services.process.settings import ServiceSettings
+from order_services.process.threads import Threaded
 from order_services.storage.database import Database
+from order_services.storage.outbox_scan import Scan
+from order_services.storage.outbox_slice import OutboxSlice, Row
 
-LOCK_CLASS: Final = 0x6F75_7462  # the first key of the advisory locks on slices
-MAX_IDLE_POLL_SECONDS: Final = 0.25
+MAX_IDLE_POLL_SECONDS: Final = 0.5
 STANDBY_POLL_SECONDS: Final = 0.5
 # A cycle costs as much for one message as for a hundred: those that come so soon after one share the
 # next. After a pause the first message waits for nobody.
@@ -50,8 +51,6 @@ FLIGHT_SECONDS: Final = 2.0
 # them in one cycle, whose transaction must not last.
 SUSPECTS_PER_CYCLE: Final = 20
 DEPTH_INTERVAL_SECONDS: Final = 5.0
-# Counting more than this costs more than it tells.
-DEPTH_COUNTED: Final = 100_000
 # They are of a topic as a whole, and end when somebody mends it.
 TOPIC_ERRORS: Final = frozenset(
     {
@@ -61,25 +60,7 @@ TOPIC_ERRORS: Final = frozenset(
     }
 )
 
-_TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(%s, hashtext(%s))"
-_COLUMNS: Final = """
-    SELECT id, topic, key, value, headers,
-        extract(epoch FROM statement_timestamp() - created_at)::float8
-    FROM outbox WHERE slice = %s
-"""
-_READ: Final = _COLUMNS + "ORDER BY id LIMIT %s"
-_READ_THESE: Final = _COLUMNS + "AND id = ANY(%s::bigint[]) ORDER BY id"
-_SET_ASIDE: Final = """
-    INSERT INTO outbox_refused (id, slice, topic, key, value, headers, created_at, reason)
-    SELECT id, slice, topic, key, value, headers, created_at, %s
-    FROM outbox WHERE slice = %s AND id = %s
-"""
 _age = attrgetter("age_seconds")
-_DELETE: Final = "DELETE FROM outbox WHERE slice = %s AND id = ANY(%s::bigint[])"
-_DEPTH: Final = """
-    SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8
-    FROM (SELECT created_at FROM outbox WHERE slice = %s ORDER BY id LIMIT %s) AS waiting
-"""
 
 _log = structlog.get_logger(__name__)
 
@@ -93,11 +74,13 @@ class PublishError(Exception):
         self.delivered = delivered
 
 
-class Relay:
+class Relay(Threaded):
     """Publishes the slice `source` on a thread of its own."""
 
     def __init__(self, source: str, settings: ServiceSettings, database: Database) -> None:
+        super().__init__("relay")
         self._source = source
+        self._slice = OutboxSlice(source)
         self._settings = settings
         self._database = database
         self._publisher: Publisher | None = None
@@ -105,8 +88,8 @@ class Relay:
         # of refused batches: at least one of each was meant, the others are innocent
         self._suspects: dict[int, None] = {}
         self._scan = Scan()
+        self._fatal_errors = FatalErrors("relay", settings)
         self._woken = threading.Event()
-        self._stopping = threading.Event()
         self._depth_due = 0.0
         self._stop_by = float("inf")
         self._backoff = Backoff(settings.retry_first_seconds, settings.retry_max_seconds)
@@ -120,11 +103,6 @@ class Relay:
         self._messages = instrumentation.OUTBOX_MESSAGES.labels(source)
         self._oldest = instrumentation.OUTBOX_OLDEST_SECONDS.labels(source)
         self._flight_seconds = min(FLIGHT_SECONDS, settings.relay_delivery_timeout_seconds)
-        self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
-
-    def start(self) -> None:
-        """Begin to publish, or to stand by."""
-        self._thread.start()
 
     def wake(self) -> None:
         """Publish at once: rows were committed."""
@@ -132,22 +110,23 @@ class Relay:
 
     def ask_to_stop(self) -> None:
         """Publish what is left, and end."""
-        self._stopping.set()
+        super().ask_to_stop()
         self._woken.set()
 
     def stop(self, timeout_seconds: float) -> bool:
         """Publish what is left and end; False when that took too long. What stays is kept."""
         self._stop_by = time.monotonic() + timeout_seconds
-        self.ask_to_stop()
-        if self._thread.is_alive():
-            self._thread.join(timeout_seconds)
-        return not self._thread.is_alive()
+        return super().stop(timeout_seconds)
 
     def not_alive(self) -> str | None:
         """Say why only a restart can help, or None."""
         if self._thread.is_alive() or self._stopping.is_set():
             return None
         return "relay: not running"
+
+    def fatal(self) -> str | None:
+        """Say that producer after producer met a fatal error, or None."""
+        return self._fatal_errors.too_many()
 
     def publish_once(self) -> int | None:
         """Run one cycle; return how many messages it dealt with, None when another relay is at it.
@@ -158,8 +137,7 @@ class Relay:
         lost: dict[int, str] = {}
         try:
             with self._database.begin() as connection:
-                locked = connection.exec_driver_sql(_TRY_LOCK, (LOCK_CLASS, self._source))
-                if not locked.scalar_one():
+                if not self._slice.try_lock(connection):
                     return None
                 # before what may fail: a relay that gets nowhere tells how long messages wait
                 self._measure_depth(connection)
@@ -180,6 +158,7 @@ class Relay:
             if isinstance(error, FatalClientError):
                 self._publisher = None
                 self._replaced.inc()
+                self._fatal_errors.met(error)
             self._scan.begin_anew()
             raise
         self._observe(delivered, refused)
@@ -192,18 +171,19 @@ class Relay:
         wait_seconds = 0.0
         began = float("-inf")
         while not self._stopping.is_set():
+            woken = False
             if wait_seconds > 0:
-                self._woken.wait(wait_seconds)
+                woken = self._woken.wait(wait_seconds)
                 self._stopping.wait(max(0.0, began + GATHER_SECONDS - time.monotonic()))
             began = time.monotonic()
             # before looking: a wake-up that comes while we look must not be lost
             self._woken.clear()
-            wait_seconds = self._turn(wait_seconds)
+            wait_seconds = self._turn(wait_seconds, woken=woken)
         while time.monotonic() < self._stop_by and self._turn(0) == 0:
             pass
         self._active.set(0)
 
-    def _turn(self, waited_seconds: float) -> float:
+    def _turn(self, waited_seconds: float, *, woken: bool = False) -> float:
         """Run a cycle and return how long to wait for the next one."""
         try:
             published = self.publish_once()
@@ -225,7 +205,9 @@ class Relay:
         if self._suspects or published >= self._settings.relay_batch_max_messages:
             return 0
         if published:
-            return self._settings.relay_poll_seconds
+            # of our own rows we are told: after those, others' are looked for as seldom as before
+            pause_seconds = waited_seconds if woken and not self._lanes else 0.0
+            return max(pause_seconds, self._settings.relay_poll_seconds)
         return min(
             max(2 * waited_seconds, self._settings.relay_poll_seconds), MAX_IDLE_POLL_SECONDS
         )
@@ -241,7 +223,7 @@ class Relay:
         limit = self._settings.relay_batch_max_messages
         flying: Container[int] = () if self._publisher is None else self._publisher.reports.flying
         if not flying and not self._lanes and not self._suspects:
-            return self._rows(connection, _READ, limit)
+            return self._slice.first(connection, limit)
         due = {each: lane for each, lane in self._lanes.due().items() if each not in flying}
 
         def can_go(row_id: int, topic: str, key: bytes | None) -> bool:
@@ -258,28 +240,11 @@ class Relay:
             closed_topics=self._lanes.closed_topics(),
             can_go=can_go,
         )
-        rows = self._rows(connection, _READ_THESE, _array([*due, *ids])) if due or ids else []
+        rows = self._slice.these(connection, [*due, *ids])
         for row_id in due.keys() - {row.row_id for row in rows}:
             # another relay has published it
             self._open(due[row_id])
         return rows
-
-    def _rows(self, connection: Connection, statement: str, which: int | str) -> list[Row]:
-        read_at = time.perf_counter()
-        return [
-            Row(
-                row_id,
-                topic,
-                None if key is None else bytes(key),
-                None if value is None else bytes(value),
-                headers,
-                age_seconds,
-                read_at,
-            )
-            for row_id, topic, key, value, headers, age_seconds in connection.exec_driver_sql(
-                statement, (self._source, which)
-            )
-        ]
 
     # -- publishing ---------------------------------------------------------------------------
 
@@ -336,7 +301,7 @@ class Relay:
         if publisher is None or not self._suspects:
             return 0
         ids = list(self._suspects)[:SUSPECTS_PER_CYCLE]
-        rows = self._rows(connection, _READ_THESE, _array(ids))
+        rows = self._slice.these(connection, ids)
         for row_id in set(ids) - {row.row_id for row in rows}:
             del self._suspects[row_id]  # another relay has seen to it
         for row in rows:
@@ -346,8 +311,7 @@ class Relay:
             _, error = publisher.reports.refused.pop(row.row_id, (row, None))
             if error is not None:
                 reason = f"{error.name()}: {error.str()}"
-                connection.exec_driver_sql(_SET_ASIDE, (reason, self._source, row.row_id))
-                self._delete(connection, [row.row_id])
+                self._slice.set_aside(connection, row.row_id, reason)
                 _log.error("message set aside", slice=self._source, topic=row.topic, reason=reason)
                 refused += 1
             # a suspect that is not heard of must not hold up the others
@@ -370,18 +334,14 @@ class Relay:
             return []
         reports = self._publisher.reports
         delivered, reports.delivered = reports.delivered, []
-        self._delete(connection, [row.row_id for row in delivered])
+        self._slice.delete(connection, [row.row_id for row in delivered])
         return delivered
-
-    def _delete(self, connection: Connection, row_ids: Sequence[int]) -> None:
-        if row_ids:
-            connection.exec_driver_sql(_DELETE, (self._source, _array(row_ids)))
 
     def _measure_depth(self, connection: Connection) -> None:
         if time.monotonic() < self._depth_due:
             return
         self._depth_due = time.monotonic() + DEPTH_INTERVAL_SECONDS
-        count, oldest = connection.exec_driver_sql(_DEPTH, (self._source, DEPTH_COUNTED)).one()
+        count, oldest = self._slice.depth(connection)
         self._messages.set(count)
         self._oldest.set(oldest)
 
@@ -390,6 +350,7 @@ class Relay:
             self._refused.inc(refused)
         if not delivered:
             return
+        self._fatal_errors.forget()
         # the age by the database's clock and what has passed since by ours: they need not agree
         now = time.perf_counter()
         read_at = delivered[0].read_at
@@ -399,7 +360,3 @@ class Relay:
             for row in delivered:
                 self._delay.observe(row.age_seconds + now - row.read_at)
         self._published.inc(len(delivered))
-
-
-def _array(ids: Sequence[int]) -> str:
-    return "{" + ",".join(map(str, ids)) + "}"

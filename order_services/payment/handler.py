@@ -13,10 +13,12 @@ from typing import Any, Final
 import orjson
 from sqlalchemy import Connection
 
-from order_services.domain.events import Event, EventType, created_and_cancelled
+from order_services.domain.events import Event, EventType, created_and_cancelled, ids_of_others
 from order_services.domain.facts import PaymentFact
 from order_services.messaging import transitions
+from order_services.messaging.batch import Effects
 from order_services.payment.rules import REASON_REFUSED, Rules
+from order_services.storage.database import array
 
 SOURCE: Final = "payment"
 HANDLES: Final = frozenset({EventType.ORDER_CREATED, EventType.ORDER_CANCELLED})
@@ -60,23 +62,27 @@ class PaymentHandler:
         self._announces_processing = announces_processing
         transitions.show(PaymentFact.PROCESSED, PaymentFact.FAILED, PaymentFact.REFUNDED)
 
-    def __call__(self, events: Sequence[Event], connection: Connection) -> list[Event]:
+    def __call__(self, events: Sequence[Event], connection: Connection) -> Effects:
         """Charge and refund; returns the PAYMENT_* events."""
         created, cancelled = created_and_cancelled(events)
+        new = self._charge(connection, created)
+        caused: list[Event] = []
+        for order_id, charge in new.items():
+            caused += self._announce(created[order_id], charge)
         # a cancelled order that was charged before is refunded, one that was not never will be
-        return [*self._charge(connection, created), *self._refund(connection, cancelled)]
+        caused += self._refund(connection, cancelled)
+        return Effects(caused, repeated=ids_of_others(created, new))
 
-    def _charge(self, connection: Connection, orders: dict[str, Event]) -> list[Event]:
+    def _charge(
+        self, connection: Connection, orders: dict[str, Event]
+    ) -> dict[str, dict[str, Any]]:
+        """Return the charges that are new, by order id."""
         if not orders:
-            return []
+            return {}
         charges = {order_id: self._decide(event) for order_id, event in orders.items()}
         wanted = orjson.dumps(list(charges.values())).decode()
         new = set(connection.exec_driver_sql(_CHARGE, (wanted,)).scalars().all())
-        caused: list[Event] = []
-        for order_id, event in orders.items():
-            if order_id in new:
-                caused += self._announce(event, charges[order_id])
-        return caused
+        return {order_id: charge for order_id, charge in charges.items() if order_id in new}
 
     def _decide(self, event: Event) -> dict[str, Any]:
         total_cents = total(event)
@@ -110,7 +116,7 @@ class PaymentHandler:
     def _refund(self, connection: Connection, orders: dict[str, Event]) -> list[Event]:
         if not orders:
             return []
-        rows = connection.exec_driver_sql(_REFUND, ("{" + ",".join(orders) + "}",)).all()
+        rows = connection.exec_driver_sql(_REFUND, (array(orders),)).all()
         return [
             orders[order_id].follow(
                 EventType.PAYMENT_REFUNDED, {"amountCents": refunded_cents}, SOURCE

@@ -6,13 +6,14 @@ from typing import Annotated
 
 from pydantic import Field
 
+from order_services.domain.services import PORTS
 from order_services.process.settings import Port, ServiceSettings
 
 
 class PaymentSettings(ServiceSettings):
     """What payment reads from the environment beside what all services do."""
 
-    port: Port = 4001
+    port: Port = PORTS["payment"]
     kafka_client_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] = "payment-service"
     # the share of orders whose payment is refused
     payment_refusal_rate: Annotated[float, Field(ge=0, le=1)] = 0.0

@@ -69,7 +69,7 @@ REBALANCES = Counter(
 )
 OFFSET_COMMIT_FAILURES = Counter(
     "kafka_offset_commit_failures_total",
-    "Offset commits that failed; the messages are delivered again and found in the inbox.",
+    "Offset commits that failed; the messages may be delivered again, and change nothing.",
 )
 CLIENTS_LEFT_BEHIND = Counter(
     "kafka_consumer_clients_left_behind_total",
@@ -79,6 +79,12 @@ CONSUMER_ERRORS = Counter(
     "kafka_consumer_errors_total",
     "Errors that the Kafka client reported to this consumer.",
     ["code"],
+)
+
+RECORDS_LOST = Counter(
+    "kafka_consumer_records_lost_total",
+    "Records that retention took before this consumer's group had read them.",
+    ["topic"],
 )
 
 OUTBOX_MESSAGES = Gauge(
@@ -133,6 +139,11 @@ ACCEPTED_TO_SHIPPED = Histogram(
 ACCEPTED_ORDERS = Counter("orders_accepted_total", "Orders that the gateway accepted.")
 REFUSED_CANCELS = Counter(
     "order_cancels_refused_total", "Cancellations that came too late: the order was dispatched."
+)
+
+EVENTS_OF_CLOSED_DAYS = Counter(
+    "analytics_events_of_closed_days_total",
+    "Events that came when the counts of their day were closed: they are not added any more.",
 )
 
 REPLAYS_REQUESTED = Counter(

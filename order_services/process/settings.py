@@ -97,7 +97,7 @@ class ServiceSettings(KafkaSettings):
     batch_linger_seconds: Annotated[float, Field(ge=0, le=5)] = 0.02
     # how far apart batches that are not full begin, when one follows the other: a busy consumer makes
     # few large transactions, and after a pause a message still waits for no longer than the linger
-    batch_interval_seconds: Annotated[float, Field(ge=0, le=5)] = 0.2
+    batch_interval_seconds: Annotated[float, Field(ge=0, le=5)] = 0.3
     retry_first_seconds: PositiveSeconds = 0.1
     retry_max_seconds: PositiveSeconds = 10.0
     dead_letter_limit: Annotated[int, Field(ge=0)] = 100

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
@@ -12,7 +12,11 @@ from order_services.messaging.dead_letters import describe
 from order_services.process import instrumentation
 from order_services.process.backoff import Backoff
 from order_services.process.settings import ServiceSettings
+from order_services.process.threads import Threaded
 from order_services.storage.database import is_transient
+
+# How often what is old is looked for and forgotten.
+MAINTENANCE_INTERVAL_SECONDS: Final = 3600.0
 
 _log = structlog.get_logger(__name__)
 
@@ -31,30 +35,14 @@ class Worker:
     work: Callable[[], bool]
 
 
-class WorkerThread:
+class WorkerThread(Threaded):
     """Runs one `Worker` until it is stopped."""
 
     def __init__(self, worker: Worker, settings: ServiceSettings) -> None:
+        super().__init__(worker.name)
         self._worker = worker
         self._backoff = Backoff(settings.retry_first_seconds, settings.retry_max_seconds)
-        self._stopping = threading.Event()
         self._failed: str | None = None
-        self._thread = threading.Thread(target=self._run, name=worker.name, daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def ask_to_stop(self) -> None:
-        """Begin no more work."""
-        self._stopping.set()
-
-    def stop(self, timeout_seconds: float) -> bool:
-        """Finish the work at hand; False when that took too long."""
-        self.ask_to_stop()
-        if self._thread.is_alive():
-            self._thread.join(timeout_seconds)
-        return not self._thread.is_alive()
 
     def not_ready(self) -> str | None:
         """Say why the work does not get done, or None."""

@@ -1,7 +1,7 @@
 """Dispatches and delivers shipments when they are due.
 
 A timer is a column of its shipment: it survives a restart, and whichever replica looks first takes
-what is due (SKIP LOCKED), a batch in one transaction. Dispatch is decided in `cancellation`.
+what is due (SKIP LOCKED), a batch in one transaction. Dispatch is decided in `storage.decisions`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from order_services.messaging import transitions
 from order_services.process import instrumentation
 from order_services.shipping.handler import SOURCE
 from order_services.storage import decisions, outbox
-from order_services.storage.database import Database
+from order_services.storage.database import Database, array
 
 _DUE: Final = """
     SELECT order_id::text, fact::text, tracking_number, correlation_id, traceparent,
@@ -76,7 +76,7 @@ class Timers:
         if rows:
             # no interval, no timer: due_at becomes null
             delay = self._delivery_delay_seconds if fact is ShipmentFact.DISPATCHED else None
-            ids = "{" + ",".join([row[0] for row in rows]) + "}"
+            ids = array(row[0] for row in rows)
             connection.exec_driver_sql(_ADVANCE, (fact.value, delay, ids))
 
 

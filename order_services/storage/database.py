@@ -46,6 +46,8 @@ _TRANSIENT_CODES: Final = (
     "25P04",  # transaction timeout; psycopg2 has no name for it yet
 )
 _FIRST_WITH_TRANSACTION_TIMEOUT: Final = 17_00_00
+# The few statements that read whole days take longer than a request may.
+LONG_STATEMENT_SECONDS: Final = 600
 
 
 class Database:
@@ -189,6 +191,11 @@ def array(values: Iterable[str]) -> str:
     They are written as they are: texts that may hold commas, quotes or braces do not belong here.
     """
     return "{" + ",".join(values) + "}"
+
+
+def allow_long_statements(connection: Connection) -> None:
+    """Let the statements of this transaction read whole days."""
+    connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{LONG_STATEMENT_SECONDS}s'")
 
 
 def _limit(connection: Connection, timeout_seconds: float) -> str:

@@ -12,17 +12,12 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Final
 
-import structlog
 from sqlalchemy import Connection, text
-
-from order_services.domain.topics import DATA_RETENTION_DAYS
 
 _EPOCH: Final = date(1970, 1, 1).toordinal()
 _DAY_SECONDS: Final = 86_400
 # Any number will do: who finds it taken leaves the work to the one who took it.
 _LOCK: Final = 0x7269_6E67
-
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,25 +61,9 @@ class Ring:
         return emptied
 
 
-# What a group has handled, for a little longer than Kafka keeps the messages: it spares work, and no
-# promise hangs on it, as each effect has a key of its own.
-INBOX: Final = Ring("inbox_events", places=16, days=1)
-INBOX_RETENTION_DAYS: Final = DATA_RETENTION_DAYS + 3
 # The events that analytics has counted; `analytics.counting` says what its retention means.
 ANALYTICS_EVENTS: Final = Ring("analytics_events", places=32, days=7)
-RINGS: Final = (INBOX, ANALYTICS_EVENTS)
-
-
-def forget_old_inbox(connection: Connection, *, today: date | None = None) -> list[str]:
-    """Forget what the inbox need not remember, unless another process is at it."""
-    if not take_turn(connection, INBOX):
-        return []
-    today = today or utc_today(connection)
-    first_kept = date.fromordinal(today.toordinal() - INBOX_RETENTION_DAYS)
-    emptied = INBOX.forget(connection, first_kept=first_kept, today=today)
-    if emptied:
-        _log.info("inbox pruned", partitions=emptied)
-    return emptied
+RINGS: Final = (ANALYTICS_EVENTS,)
 
 
 def take_turn(connection: Connection, ring: Ring) -> bool:

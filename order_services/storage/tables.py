@@ -59,7 +59,8 @@ def _updated_at() -> Column[object]:
     return Column("updated_at", _moment, nullable=False, server_default=func.now())
 
 
-# What customers ordered. Ids are time-ordered: newest first is the primary key backwards.
+# What customers ordered; how far an order is, is in its history. Ids are time-ordered: newest first is
+# the primary key backwards.
 orders = Table(
     "orders",
     metadata,
@@ -69,14 +70,8 @@ orders = Table(
     Column("total_cents", BigInteger, nullable=False),
     Column("currency", Text, nullable=False),
     Column("correlation_id", Text, nullable=False),
-    Column("payment_fact", _payment_fact, nullable=False, server_default=PaymentFact.PENDING),
-    Column("inventory_fact", _inventory_fact, nullable=False, server_default=InventoryFact.PENDING),
-    Column("shipment_fact", _shipment_fact, nullable=False, server_default=ShipmentFact.PENDING),
     _created_at(),
-    _updated_at(),
     CheckConstraint("total_cents >= 0", name="orders_total_not_negative"),
-    # three facts are updated soon after: room on the page keeps those updates out of the index
-    postgresql_with={"fillfactor": "60"},
 )
 
 # One row per order whose end is decided: inserted once, never changed (see `decisions`).
@@ -102,7 +97,7 @@ idempotency_keys = Table(
     Index("idempotency_keys_created_at", "created_at"),
 )
 
-# The history of each order.
+# The history of each order: whoever follows it appends, and its key says what is known already.
 order_events = Table(
     "order_events",
     metadata,
@@ -233,17 +228,6 @@ history_replays = Table(
     Column("events", BigInteger, nullable=False, server_default=text("0")),
     _created_at(),
     _updated_at(),
-)
-
-# Which events each consumer group has handled lately. Its partitions are a ring of days.
-inbox = Table(
-    "inbox_events",
-    metadata,
-    Column("event_id", _id, nullable=False),
-    Column("consumer_group", Text, nullable=False),
-    Column("slot", SmallInteger, nullable=False),
-    PrimaryKeyConstraint("event_id", "consumer_group", "slot"),
-    postgresql_partition_by="LIST (slot)",
 )
 
 # Messages that Kafka has not acknowledged yet. A row is deleted when it has: the table is as small

@@ -38,7 +38,7 @@ ELSEWHERE: Final = tuple(
         ("s1-slow-readers", "S1", "Readers that take nothing of the big page", "/health within a second", f"{_ATTACKS}::test_readers_that_take_nothing_of_the_big_page"),
         ("s2-heads", "S2", "Endless heads", "refused, without memory", f"{_ATTACKS}::test_endless_heads_take_no_memory"),
         ("s2-bodies", "S2", "Bodies", "refused", f"{_ATTACKS}::test_bodies_are_refused"),
-        ("21-negative", "21", "A negative offset is committed", "no commit", f"{_UNIT}/test_kafka_binary.py"),
+        ("21-negative", "21", "A negative offset is committed", "no commit", f"{_UNIT}/test_kafka_encoding.py"),
         ("24-unknown-topic", "24", "Commits on a topic that the metadata does not have", "one request for metadata, not one per poll", f"{_UNIT}/test_collector.py::test_commits_on_an_unknown_topic_cost_one_metadata_request_and_not_one_per_poll"),
         ("c13-first-fetch", "C13", "A coordinator of thousands of groups with long commits", "asked for in parts", f"{_UNIT}/test_batches.py::test_a_reply_that_is_too_large_is_asked_for_in_parts_in_the_same_poll_and_remembered"),
         ("c14-streams", "C14", "A Streams application's assignments of megabytes", "memory is bounded in bytes", f"{_UNIT}/test_batches.py::test_assignments_are_not_kept_by_the_bytes_that_members_put_into_them"),

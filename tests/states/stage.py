@@ -30,6 +30,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, NewTopic
+from structlog.testing import capture_logs
 
 from monitor.commands import main
 from monitor.exposition.series import Level
@@ -358,7 +359,8 @@ def readiness(poller: Poller) -> tuple[bool, str]:
 def command(*arguments: str, **environment: str) -> Answer:
     """Run the monitor's command line; a traceback of its own is an answer too."""
     known = {name: None for name in os.environ if name.startswith(("MONITOR_", "KAFKA_"))}
-    done = CliRunner().invoke(main, list(arguments), env={**known, **environment})
+    with capture_logs():  # the program has them without traces; see monitor/logs.py
+        done = CliRunner().invoke(main, list(arguments), env={**known, **environment})
     trace = ""
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         trace = f"Traceback: {type(done.exception).__name__}: {done.exception}\n"

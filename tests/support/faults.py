@@ -29,7 +29,7 @@ from order_services.domain import topics
 from order_services.local.ports import LOOPBACK
 from order_services.local.process import ManagedProcess
 from order_services.local.traffic import Traffic
-from order_services.messaging.relay import LOCK_CLASS
+from order_services.storage.outbox_slice import LOCK_CLASS
 from tests.crash.shop import DATABASE
 from tests.support import foreign
 from tests.support.alert_pace import Pace

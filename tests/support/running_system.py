@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from order_services.local.plan import REPLICA_STEP, SERVICES
+from order_services.domain.services import SERVICES
+from order_services.local.plan import REPLICA_STEP
 from order_services.local.ports import LOOPBACK, free_base_port, free_port
 from tests.support.waiting import wait_for
 

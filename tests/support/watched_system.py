@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Final
 
 from dashboards.prometheus import Client, Target
+from order_services.domain.services import SERVICES
 from order_services.local.pgbouncer import EmbeddedPgBouncer
-from order_services.local.plan import SERVICES, Plan
+from order_services.local.plan import Plan
 from order_services.local.ports import LOOPBACK, free_port
 from order_services.local.process import ManagedProcess
 from order_services.local.summary import is_ready

@@ -11,6 +11,7 @@ from monitor.exposition.families import (
     lag_exporter,
     measures,
     monitor,
+    otlp,
     process,
 )
 from monitor.exposition.families.family import Family
@@ -22,6 +23,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     measures.FAMILY,
     monitor.FAMILY,
     process.FAMILY,
+    otlp.FAMILY,
     kminion.FAMILY,
     lag_exporter.FAMILY,
     burrow.FAMILY,

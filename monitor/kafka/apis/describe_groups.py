@@ -5,16 +5,17 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar, Final
 
-from kafka.protocol.admin import DescribeGroupsRequest
+from kafka.protocol.admin import DescribeGroupsRequest, DescribeGroupsResponse
 from kafka.protocol.api_message import ApiMessage
 
 from monitor.kafka.apis import messages
 from monitor.kafka.apis.error_codes import error_name
-from monitor.kafka.questions import Question, VersionOf
+from monitor.kafka.encoded import EncodedRequest, LastAnswer, Reply
+from monitor.kafka.questions import Failure, Question, VersionOf
 from monitor.model import Assignment, Member
 
 # What kafka-python lacks is declared from the broker's own schemas; replies are found by their API
@@ -58,13 +59,42 @@ class DescribedGroup:
 
 @dataclass(frozen=True, slots=True)
 class _DescribeGroups(Question[dict[str, DescribedGroup]]):
-    """State and members of groups."""
+    """State and members of groups.
+
+    Where the reply says the same as that of `last`, the answer is the same object.
+    """
 
     groups: Sequence[str]
+    last: LastAnswer[dict[str, DescribedGroup]] = field(
+        default_factory=LastAnswer, compare=False, repr=False
+    )
+    request_type: ClassVar[Any]
+    response_type: ClassVar[Any]
+    groups_field: ClassVar[str] = "group_ids"
+    # the first version whose reply begins with the throttle time, as `Reply` takes it
+    throttle_time: ClassVar[int] = 0
 
-    def read(self, replies: Sequence[Any]) -> dict[str, DescribedGroup]:
+    def requests(self, version_of: VersionOf) -> list[Any]:
+        """Return one request for all groups."""
+        named = {self.groups_field: list(self.groups)}
+        request = self.request_type(**named, include_authorized_operations=False)
+        version = version_of(self.request_type)
+        if version < self.throttle_time:
+            return [request]
+        body = request.encode(version=version)
+        return [EncodedRequest(self.request_type, version, body, raw=True)]
+
+    def read(self, replies: Sequence[Any]) -> dict[str, DescribedGroup] | Failure:
         """Read each group's description, or its error."""
         (reply,) = replies
+        if not isinstance(reply, Reply):
+            return self._read(reply)
+        response, version = self.response_type, reply.version
+        return self.last.read(
+            reply, lambda body: self._read(response.decode(body, version=version))
+        )
+
+    def _read(self, reply: Any) -> dict[str, DescribedGroup]:
         return {
             group.group_id: DescribedGroup(error=error_name(group.error_code))
             if group.error_code
@@ -80,12 +110,10 @@ class DescribeClassicGroups(_DescribeGroups):
     """Of groups of the classic protocol."""
 
     __slots__ = ()
-
-    def requests(self, version_of: VersionOf) -> list[Any]:  # noqa: ARG002  # any version will do
-        """Return one request for all groups."""
-        return [
-            DescribeGroupsRequest(groups=list(self.groups), include_authorized_operations=False)
-        ]
+    request_type = DescribeGroupsRequest
+    response_type = DescribeGroupsResponse
+    groups_field = "groups"
+    throttle_time = 1
 
     def _read_group(self, group: Any) -> DescribedGroup:
         return DescribedGroup(
@@ -107,22 +135,12 @@ class DescribeClassicGroups(_DescribeGroups):
         )
 
 
-class _DescribeNewerGroups(_DescribeGroups):
-    """Of groups of a newer type: the requests of all have the same form."""
-
-    __slots__ = ()
-    request: ClassVar[Any]
-
-    def requests(self, version_of: VersionOf) -> list[Any]:  # noqa: ARG002  # any version will do
-        """Return one request for all groups."""
-        return [self.request(group_ids=list(self.groups), include_authorized_operations=False)]
-
-
-class DescribeConsumerGroups(_DescribeNewerGroups):
+class DescribeConsumerGroups(_DescribeGroups):
     """Of groups of the consumer protocol (KIP-848)."""
 
     __slots__ = ()
-    request = ConsumerGroupDescribeRequest
+    request_type = ConsumerGroupDescribeRequest
+    response_type = ConsumerGroupDescribeResponse
 
     def _read_group(self, group: Any) -> DescribedGroup:
         return DescribedGroup(
@@ -144,11 +162,12 @@ class DescribeConsumerGroups(_DescribeNewerGroups):
         )
 
 
-class DescribeShareGroups(_DescribeNewerGroups):
+class DescribeShareGroups(_DescribeGroups):
     """Of share groups (KIP-932); members share partitions, so that several hold the same."""
 
     __slots__ = ()
-    request = ShareGroupDescribeRequest
+    request_type = ShareGroupDescribeRequest
+    response_type = ShareGroupDescribeResponse
 
     def _read_group(self, group: Any) -> DescribedGroup:
         return DescribedGroup(
@@ -168,7 +187,7 @@ class DescribeShareGroups(_DescribeNewerGroups):
         )
 
 
-class DescribeStreamsGroups(_DescribeNewerGroups):
+class DescribeStreamsGroups(_DescribeGroups):
     """Of streams groups (KIP-1071); a member holds what its active tasks read.
 
     Standby and warm-up tasks read changelogs only. Task n of a subtopology reads partition n of
@@ -176,7 +195,8 @@ class DescribeStreamsGroups(_DescribeNewerGroups):
     """
 
     __slots__ = ()
-    request = StreamsGroupDescribeRequest
+    request_type = StreamsGroupDescribeRequest
+    response_type = StreamsGroupDescribeResponse
 
     def _read_group(self, group: Any) -> DescribedGroup:
         sources = {

@@ -10,7 +10,7 @@ from typing import Any, Final
 from kafka.protocol.admin import ListGroupsRequest, ListGroupsResponse
 
 from monitor.kafka.apis.error_codes import error_name
-from monitor.kafka.encoded import EncodedRequest, Reply
+from monitor.kafka.encoded import EncodedRequest, LastAnswer, Reply
 from monitor.kafka.questions import Failure, Question, VersionOf
 from monitor.model import CLASSIC
 
@@ -30,13 +30,9 @@ class ListedGroup:
 
 @dataclass(eq=False, slots=True)
 class ListGroups(Question[list[ListedGroup]]):
-    """The groups that the broker coordinates.
+    """The groups that the broker coordinates; the same question is asked at every poll."""
 
-    The same question is asked at every poll: `last` has the body of the last reply and what it said,
-    as in most polls the broker says the same again.
-    """
-
-    last: tuple[bytes, list[ListedGroup]] | None = field(default=None, repr=False)
+    last: LastAnswer[list[ListedGroup]] = field(default_factory=LastAnswer, repr=False)
 
     def requests(self, version_of: VersionOf) -> list[Any]:
         """Ask for groups of all states and types."""
@@ -52,12 +48,9 @@ class ListGroups(Question[list[ListedGroup]]):
         (reply,) = replies
         if not isinstance(reply, Reply):
             return _read(reply)
-        if self.last is not None and self.last[0] == reply.body:
-            return self.last[1]
-        found = _read(ListGroupsResponse.decode(reply.whole_body, version=reply.version))
-        if not isinstance(found, Failure):
-            self.last = reply.body, found
-        return found
+        return self.last.read(
+            reply, lambda body: _read(ListGroupsResponse.decode(body, version=reply.version))
+        )
 
 
 def _read(reply: Any) -> list[ListedGroup] | Failure:

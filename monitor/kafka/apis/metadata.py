@@ -6,13 +6,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
-from kafka.protocol.metadata import MetadataRequest
+from kafka.protocol.metadata import MetadataRequest, MetadataResponse
 
 from monitor.kafka.apis.error_codes import error_name
-from monitor.kafka.questions import Question, VersionOf
+from monitor.kafka.encoded import EncodedRequest, LastAnswer, Reply
+from monitor.kafka.questions import Failure, Question, VersionOf
 from monitor.model import Broker, Partition, Topic
+
+# The first version whose reply begins with the throttle time, as `Reply` takes it.
+THROTTLE_TIME: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +48,42 @@ class ClusterMetadata:
 
 @dataclass(frozen=True, slots=True)
 class Metadata(Question[ClusterMetadata]):
-    """All brokers, topics and partitions."""
+    """All brokers, topics and partitions.
 
-    def requests(self, version_of: VersionOf) -> list[Any]:  # noqa: ARG002  # any version will do
+    Where the reply says the same as that of `last`, the answer is the same object.
+    """
+
+    last: LastAnswer[ClusterMetadata] = field(default_factory=LastAnswer, compare=False, repr=False)
+
+    def requests(self, version_of: VersionOf) -> list[Any]:
         """Ask for all topics, and have none created."""
-        return [MetadataRequest(topics=None, allow_auto_topic_creation=False)]
+        request = MetadataRequest(topics=None, allow_auto_topic_creation=False)
+        version = version_of(MetadataRequest)
+        if version < THROTTLE_TIME:
+            return [request]
+        # raw: of the bootstrap servers that all answer only the first is read
+        body = request.encode(version=version)
+        return [EncodedRequest(MetadataRequest, version, body, raw=True)]
 
-    def read(self, replies: Sequence[Any]) -> ClusterMetadata:
+    def read(self, replies: Sequence[Any]) -> ClusterMetadata | Failure:
         """Read the reply; raises ValueError when it has no brokers: the broker is starting."""
         (reply,) = replies
-        if not reply.brokers:
-            raise ValueError("its metadata names no brokers yet")
-        return ClusterMetadata(
-            cluster_id=reply.cluster_id,
-            controller=reply.controller_id if reply.controller_id >= 0 else None,
-            brokers={b.node_id: Broker(b.node_id, b.host, b.port, b.rack) for b in reply.brokers},
-            topics={sys.intern(t.name): _topic(t) for t in reply.topics if t.name is not None},
+        if not isinstance(reply, Reply):
+            return _read(reply)
+        return self.last.read(
+            reply, lambda body: _read(MetadataResponse.decode(body, version=reply.version))
         )
+
+
+def _read(reply: Any) -> ClusterMetadata:
+    if not reply.brokers:
+        raise ValueError("its metadata names no brokers yet")
+    return ClusterMetadata(
+        cluster_id=reply.cluster_id,
+        controller=reply.controller_id if reply.controller_id >= 0 else None,
+        brokers={b.node_id: Broker(b.node_id, b.host, b.port, b.rack) for b in reply.brokers},
+        topics={sys.intern(t.name): _topic(t) for t in reply.topics if t.name is not None},
+    )
 
 
 def _topic(topic: Any) -> Topic:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from monitor.exposition.series import Level
-from order_services.local.plan import SERVICES
+from order_services.domain.services import SERVICES
 from tests.support import innocent, rule_tests
 from tests.support.innocent import DAY, STATES, Monitor, seen_by
 from tests.support.rule_tests import Series

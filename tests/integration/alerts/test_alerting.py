@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from order_services.local.plan import SERVICES
+from order_services.domain.services import SERVICES
 from tests.support import anger
 from tests.support.alert_pace import Pace
 from tests.support.alerting import Alerting, targets_of

@@ -18,7 +18,7 @@ from order_services.domain.events import Event, EventType, new_id
 from order_services.domain.topics import ConsumerGroup
 from order_services.local.kafka import EmbeddedKafka
 from order_services.local.postgres import EmbeddedPostgres
-from order_services.messaging.batch import BatchProcessor
+from order_services.messaging.batch import BatchProcessor, Effects
 from order_services.messaging.consumer import Consumer
 from order_services.messaging.dead_letters import DeadLetterLimit
 from order_services.messaging.relay import Relay
@@ -45,6 +45,9 @@ def order_cancelled(order_id: str) -> Event:
     return Event(EventType.ORDER_CANCELLED, order_id, content, "gateway", "corr-1")
 
 
+_NOTE = "INSERT INTO notebook VALUES (:id) ON CONFLICT DO NOTHING"
+
+
 @dataclass
 class Notebook:
     """A handler that writes down what it handles, and fails when told to."""
@@ -52,17 +55,23 @@ class Notebook:
     fail: Callable[[Event], Exception | None] = lambda _event: None
     calls: list[int] = field(default_factory=list)
 
-    def __call__(self, events: Sequence[Event], connection: Connection) -> Sequence[Event]:
+    def __call__(self, events: Sequence[Event], connection: Connection) -> Effects:
         self.calls.append(len(events))
+        repeated = []
         for event in events:
-            connection.execute(text("INSERT INTO notebook VALUES (:id)"), {"id": event.event_id})
+            noted = connection.execute(text(_NOTE), {"id": event.event_id})
+            if noted.rowcount == 0:
+                repeated.append(event.event_id)
+                continue
             error = self.fail(event)
             if error is not None:
                 raise error
-        return [
+        caused = [
             event.follow(EventType.PAYMENT_PROCESSED, {"amountCents": 1}, "test")
             for event in events
+            if event.event_id not in repeated
         ]
+        return Effects(caused, repeated)
 
 
 @dataclass
@@ -115,7 +124,6 @@ class Lab:
             takes_replays=options.pop("takes_replays", False),
             database=self.database,
             limit=DeadLetterLimit(limit, 60),
-            admit=options.pop("admit", None),
         )
 
     def consumer(
@@ -232,7 +240,7 @@ def lab(
 ) -> Iterator[Lab]:
     connected = Database(lab_settings)
     with connected.begin() as connection:
-        connection.execute(text("CREATE TABLE notebook (event_id uuid)"))
+        connection.execute(text("CREATE TABLE notebook (event_id uuid PRIMARY KEY)"))
     lab = Lab(lab_settings, connected, unique, lambda: request.getfixturevalue("kafka"))
     yield lab
     lab.stop()

@@ -18,16 +18,19 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from order_services.analytics import counting
-from order_services.analytics.service import Analytics
+from order_services.analytics.service import build
 from order_services.analytics.settings import AnalyticsSettings
 from order_services.domain import topics
 from order_services.domain.events import Event, EventType, decode
 from order_services.domain.topics import ConsumerGroup
-from order_services.gateway.following import _APPEND, _history_row, _json
+from order_services.gateway.following import append
 from order_services.local.ports import free_port
 from order_services.messaging.messages import ReceivedMessage
-from order_services.operations import replay, topic_admin
-from order_services.operations.replay import Publisher, Replay, ReplayState
+from order_services.operations import replay, replay_publisher, topic_admin
+from order_services.operations.recount import recount
+from order_services.operations.replay import Replay, ReplayState
+from order_services.operations.replay_publisher import Publisher, copy_of
+from order_services.process import instrumentation
 from order_services.service.run import run_until
 from order_services.storage.rings import ANALYTICS_EVENTS
 from tests.integration.order_services.conftest import Lab, Notebook, order_created
@@ -46,8 +49,8 @@ def analytics(lab: Lab, group: ConsumerGroup, client_id: str = "analytics") -> I
         batch_max_messages=20,
     )
     stop = threading.Event()
-    service = Analytics(settings, group).service()
-    thread = threading.Thread(target=run_until, args=(stop, service, settings))
+    service = replace(build(settings), group=group)
+    thread = threading.Thread(target=run_until, args=(stop, service))
     thread.start()
     try:
         wait_for("readiness", lambda: is_ready(f"127.0.0.1:{settings.port}"))
@@ -85,7 +88,7 @@ def story(at: datetime) -> list[Event]:
 
 def write_history(lab: Lab, events: Sequence[Event]) -> None:
     with lab.database.begin() as connection:
-        connection.exec_driver_sql(_APPEND, (_json(_history_row(e) for e in events),))
+        append(connection, events)
 
 
 def expected(lab: Lab) -> list[Any]:
@@ -145,7 +148,9 @@ def end_of(lab: Lab, topic: str) -> int:
 
 def count(lab: Lab, events: Sequence[Event]) -> list[Event]:
     with lab.database.begin() as connection:
-        return counting.count(connection, "any", events)
+        each_once = list({event.event_id: event for event in events}.values())
+        repeated = counting.count(each_once, connection).repeated
+        return [event for event in each_once if event.event_id not in repeated]
 
 
 def messages_of(events: Sequence[Event]) -> list[ReceivedMessage]:
@@ -155,18 +160,13 @@ def messages_of(events: Sequence[Event]) -> list[ReceivedMessage]:
 
 
 @pytest.mark.parametrize("days_ago", [0, 8, 20, 29])
-def test_an_event_that_comes_back_when_the_inbox_has_forgotten_counts_once(
-    lab: Lab, days_ago: int
-) -> None:
+def test_an_event_that_comes_back_counts_once(lab: Lab, days_ago: int) -> None:
     """As a dead letter of another group does, which is sent back to the topic that all read."""
-    service = Analytics(AnalyticsSettings(**lab.settings.model_dump(exclude={"port"}))).service()
     group = ConsumerGroup("analytics-service-group", ("orders",))
-    processor = lab.processor(group, service.handler, handles=service.handles, admit=service.admit)
+    processor = lab.processor(group, counting.count, handles=counting.HANDLES)
     events = story(datetime.now(UTC) - timedelta(days=days_ago))
     assert len(processor.process(messages_of([*events, events[0]])).handled) == 4
     before = counted(lab)
-    with lab.database.begin() as connection:
-        connection.execute(text("DELETE FROM inbox_events"))
     outcome = processor.process(messages_of(events))
     assert (len(outcome.handled), len(outcome.duplicates)) == (0, 4)
     assert counted(lab) == before
@@ -231,8 +231,21 @@ def test_archived_events_stay_counted_and_count_no_more(
     assert lab.number("SELECT count(*) FROM analytics_events") == 4
     assert (archive(), count(lab, [*old, *young]), counted(lab)) == ([], [], before)
     with lab.database.begin() as connection:
-        replay.recount(connection, TODAY - timedelta(days=200))
+        recount(connection, TODAY - timedelta(days=200))
     assert counted(lab) == before
+
+
+def test_an_event_whose_day_is_closed_is_told(lab: Lab) -> None:
+    group = lab.group()
+    with lab.database.begin() as connection:
+        counting.archive(connection, 90)
+    told = instrumentation.EVENTS_OF_CLOSED_DAYS._value
+    before, open_ = told.get(), story(TODAY)
+    with analytics(lab, group):
+        lab.send(group.topics[0], [*open_, *story(TODAY - timedelta(days=120)), *open_])
+        wait_for("committed offsets", lambda: lab.committed(group) == 12)
+    assert told.get() == before + 4
+    assert total(lab) == 4
 
 
 def test_the_rows_of_every_day_that_is_open_have_a_place_of_their_own(lab: Lab) -> None:
@@ -251,7 +264,7 @@ def test_the_rows_of_every_day_that_is_open_have_a_place_of_their_own(lab: Lab) 
 def test_a_replay_under_live_traffic_makes_the_counts_agree_to_the_event(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replay, "PAGE_EVENTS", 40)
+    monkeypatch.setattr(replay_publisher, "PAGE_EVENTS", 40)
     group = replaying_group(lab, monkeypatch)
     topic = group.topics[0]
     past = [
@@ -324,7 +337,7 @@ def test_a_recount_beside_batches_loses_and_doubles_nothing(lab: Lab) -> None:
         thread.start()
     for _ in range(40):
         with lab.database.begin() as connection:
-            replay.recount(connection, TODAY.replace(second=0))
+            recount(connection, TODAY.replace(second=0))
     stop.set()
     for thread in threads:
         thread.join(20)
@@ -336,7 +349,7 @@ def test_a_recount_beside_batches_loses_and_doubles_nothing(lab: Lab) -> None:
 def test_a_replay_ends_while_orders_come_faster_than_it_publishes(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replay, "PAGE_EVENTS", 8)
+    monkeypatch.setattr(replay_publisher, "PAGE_EVENTS", 8)
     group = replaying_group(lab, monkeypatch)
     write_history(lab, [event for _ in range(5) for event in story(TODAY)])
     begun = begin(lab)
@@ -352,7 +365,7 @@ def test_a_replay_ends_while_orders_come_faster_than_it_publishes(
 def test_a_replay_that_dies_half_way_harms_nothing_and_the_next_one_works(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replay, "PAGE_EVENTS", 8)
+    monkeypatch.setattr(replay_publisher, "PAGE_EVENTS", 8)
     group = replaying_group(lab, monkeypatch)
     past = [event for _ in range(10) for event in story(TODAY)]
     write_history(lab, past)
@@ -382,7 +395,7 @@ def test_one_order_of_many_pages_is_replayed_to_its_end(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a producer makes it that uses one order id for all: the first version ended there."""
-    monkeypatch.setattr(replay, "PAGE_EVENTS", 10)
+    monkeypatch.setattr(replay_publisher, "PAGE_EVENTS", 10)
     group = replaying_group(lab, monkeypatch)
     monster = order_created()
     events = [
@@ -401,7 +414,7 @@ def test_one_order_of_many_pages_is_replayed_to_its_end(
 def test_a_copy_is_its_original_marked_and_follows_its_order(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replay, "PAGE_EVENTS", 6)
+    monkeypatch.setattr(replay_publisher, "PAGE_EVENTS", 6)
     group = replaying_group(lab, monkeypatch)
     stories = [story(TODAY) for _ in range(7)]
     # begun before the days that are replayed, and going on in them
@@ -428,7 +441,7 @@ def test_only_analytics_reads_replays_and_no_other_service_acts_on_a_copy(lab: L
     group = lab.group()
     event = order_created()
     lab.consumer(group, Notebook())
-    lab.send(group.topics[0], [replay.copy_of(event, "any"), event])
+    lab.send(group.topics[0], [copy_of(event, "any"), event])
     wait_for("both", lambda: lab.committed(group) == 2)
     # the original is handled: the copy, which has its id, left no trace
     assert lab.noted() == 1

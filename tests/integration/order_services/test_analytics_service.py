@@ -13,7 +13,7 @@ import httpx
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from order_services.analytics.service import Analytics
+from order_services.analytics.service import build
 from order_services.analytics.settings import AnalyticsSettings
 from order_services.domain.events import Event, EventType
 from order_services.domain.topics import ConsumerGroup
@@ -34,10 +34,10 @@ def running(lab: Lab, group: ConsumerGroup, **changes: Any) -> Iterator[str]:
         stats_interval_seconds=0.05,
         **changes,
     )
-    service = replace(Analytics(settings).service(), group=group)
+    service = replace(build(settings), group=group)
     stop = threading.Event()
     results: list[int] = []
-    thread = threading.Thread(target=lambda: results.append(run_until(stop, service, settings)))
+    thread = threading.Thread(target=lambda: results.append(run_until(stop, service)))
     thread.start()
     address = f"127.0.0.1:{settings.port}"
     try:

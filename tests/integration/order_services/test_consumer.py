@@ -7,9 +7,10 @@ from typing import Any
 
 import psycopg2
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
 from kafka import KafkaProducer
 from sqlalchemy.exc import OperationalError
+from structlog.testing import capture_logs
 
 from order_services.domain import topics
 from order_services.domain.events import Event
@@ -49,7 +50,6 @@ def test_nothing_is_written_or_committed_until_the_database_is_back(lab: Lab) ->
     lab.consumer(group, notebook, retry_first_seconds=0.01, retry_max_seconds=0.05)
     wait_for("retries", lambda: len(notebook.calls) > 3)
     assert (lab.noted(), lab.committed(group)) == (0, 0)
-    assert lab.number("SELECT count(*) FROM inbox_events") == 0
     # arrives while all is paused
     lab.send(group.topics[0], [order_created() for _ in range(5)])
     database_is_away.clear()
@@ -296,3 +296,85 @@ def test_a_topic_that_is_created_late_is_found(lab: Lab) -> None:
     topic_admin.create(admin, [topics.Topic(late.topics[0], 1)])
     lab.send(late.topics[0], [order_created()])
     wait_for("the event handled", lambda: lab.noted() == 1)
+
+
+def lost(topic: str) -> float:
+    return float(instrumentation.RECORDS_LOST.labels(topic)._value.get())
+
+
+@pytest.mark.parametrize("protocol", list(GroupProtocol))
+@pytest.mark.parametrize("kept", [5, 0])
+def test_records_that_retention_took_before_they_were_read_are_told_once(
+    lab: Lab, protocol: GroupProtocol, kept: int
+) -> None:
+    group = lab.group(1)
+    topic = group.topics[0]
+    lab.send(topic, [order_created() for _ in range(10)])
+    consumer = lab.consumer(group, Notebook(), group_protocol=protocol)
+    wait_for("committed offsets", lambda: lab.committed(group, 1) == 10)
+    assert consumer.stop(20)
+    assert lost(topic) == 0
+    lab.send(topic, [order_created() for _ in range(20)])
+    delete_until(lab, topic, 30 - kept)
+    with capture_logs() as told:
+        consumer = lab.consumer(group, Notebook(), group_protocol=protocol)
+        wait_for("committed offsets", lambda: lab.committed(group, 1) == 30)
+        assert consumer.stop(20)
+    assert lost(topic) == 20 - kept
+    [line] = [each for each in told if each["event"].startswith("retention has taken")]
+    assert (line["records"], line["topic"], line["offset"]) == (20 - kept, topic, 10)
+    assert lab.noted() == 10 + kept
+    # it is known by now, and nothing more is lost
+    lab.send(topic, [order_created()])
+    consumer = lab.consumer(group, Notebook(), group_protocol=protocol)
+    wait_for("committed offsets", lambda: lab.committed(group, 1) == 31)
+    assert lost(topic) == 20 - kept
+    assert lab.noted() == 11 + kept
+
+
+def test_records_that_retention_takes_from_a_consumer_that_is_behind_are_told(lab: Lab) -> None:
+    group = lab.group(1)
+    topic = group.topics[0]
+    go_on = threading.Event()
+
+    def wait(_event: Event) -> None:
+        assert go_on.wait(60)
+
+    notebook = Notebook(wait)
+    lab.send(topic, [order_created() for _ in range(3)])
+    # it fetches little ahead of what it handles
+    lab.consumer(group, notebook, batch_max_messages=1)
+    wait_for("a batch", lambda: notebook.calls)
+    large = [order_created(note="x" * 100_000) for _ in range(400)]
+    lab.send(topic, large)
+    delete_until(lab, topic, 403)
+    lab.send(topic, [order_created()])
+    go_on.set()
+    wait_for("committed offsets", lambda: lab.committed(group, 1) == 404)
+    assert lab.noted() + lost(topic) == 404
+
+
+def test_a_topic_that_is_made_anew_is_read_from_its_start(lab: Lab) -> None:
+    group = lab.group(1)
+    topic = group.topics[0]
+    lab.send(topic, [order_created() for _ in range(10)])
+    consumer = lab.consumer(group, Notebook())
+    wait_for("committed offsets", lambda: lab.committed(group, 1) == 10)
+    assert consumer.stop(20)
+    admin = topic_admin.admin_client(lab.kafka.bootstrap_servers)
+    for future in admin.delete_topics([topic]).values():
+        future.result()
+    wait_for("its end", lambda: topic not in topic_admin.list_names(admin))
+    topic_admin.create(admin, [topics.Topic(topic, 1)])
+    lab.send(topic, [order_created() for _ in range(3)])
+    # the old offset was of the old topic
+    lab.consumer(group, Notebook())
+    wait_for("all of it", lambda: lab.noted() == 13)
+    assert lost(topic) == 0
+
+
+def delete_until(lab: Lab, topic: str, offset: int) -> None:
+    """Have the broker do what retention does."""
+    admin = topic_admin.admin_client(lab.kafka.bootstrap_servers)
+    for future in admin.delete_records([TopicPartition(topic, 0, offset)]).values():
+        future.result()

@@ -3,21 +3,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from order_services.domain import topics
-from order_services.domain.events import Event, EventType, new_id
 from order_services.local.ports import free_port
 from order_services.process.settings import ServiceSettings
 from order_services.storage import database as database_module
-from order_services.storage import inbox, rings
+from order_services.storage import rings
 from order_services.storage.database import Database, close_idle, is_transient
-from tests.integration.order_services.conftest import Lab
 
 
 @pytest.fixture
@@ -116,68 +113,6 @@ def test_a_database_that_is_away_is_told_without_its_address(lab_settings: Servi
     database.close()
     assert "not reachable" in reason
     assert str(port) not in reason
-
-
-def event_of(day: date) -> Event:
-    moment = datetime.combine(day, datetime.min.time(), UTC) + timedelta(hours=12)
-    return Event(EventType.ORDER_CREATED, new_id(), {}, "s", "c", timestamp=moment)
-
-
-def test_the_inbox_recognises_events_of_every_day(lab: Lab) -> None:
-    today = datetime.now(UTC).date()
-    events = [event_of(today + timedelta(days=n)) for n in (-400, -1, 0, 3, 400)]
-    for expected in (5, 0):
-        with lab.database.begin() as connection:
-            assert len(inbox.admit(connection, "group", events)) == expected
-    with lab.database.begin() as connection:
-        assert len(inbox.admit(connection, "other", events)) == 5
-
-
-def test_old_days_of_the_inbox_are_forgotten_and_young_ones_kept(lab: Lab) -> None:
-    today = datetime.now(UTC).date()
-    young = [event_of(today + timedelta(days=n)) for n in (1, 0, -1, -rings.INBOX_RETENTION_DAYS)]
-    # the day before the retention, one of a clock that is wrong, and one from before its topic's days
-    old = [
-        event_of(today + timedelta(days=n))
-        for n in (-rings.INBOX_RETENTION_DAYS - 1, 3, rings.INBOX.places - 12, -400)
-    ]
-    with lab.database.begin() as connection:
-        inbox.admit(connection, "group", [*young, *old])
-    with lab.database.begin() as connection:
-        assert rings.forget_old_inbox(connection)
-    with lab.database.begin() as connection:
-        assert rings.forget_old_inbox(connection) == []
-        again = inbox.admit(connection, "group", [*young, *old])
-    in_a_kept_place = {
-        event.event_id
-        for event in old
-        if rings.INBOX.slot_at(event.timestamp)
-        in {rings.INBOX.slot(today + timedelta(days=n)) for n in range(-10, 2)}
-    }
-    assert {event.event_id for event in again} == {e.event_id for e in old} - in_a_kept_place
-    assert len(again) >= 2
-
-
-def test_forgetting_waits_for_nobody_and_nobody_for_it(lab: Lab) -> None:
-    """A consumer's long batch and the inbox's maintenance go on side by side."""
-    today = datetime.now(UTC).date()
-    ancient, fresh = event_of(today + timedelta(days=3)), [event_of(today) for _ in range(2)]
-    with lab.database.begin() as connection:
-        inbox.admit(connection, "group", [ancient])
-    with lab.database.begin() as batch:
-        inbox.admit(batch, "group", fresh[:1])
-        with lab.database.begin() as maintenance:
-            emptied = rings.forget_old_inbox(maintenance)
-            assert emptied == [rings.INBOX.partition(rings.INBOX.slot_at(ancient.timestamp))]
-            # not committed yet: the next batch need not wait for it
-            with lab.database.begin() as other:
-                other.execute(text("SET LOCAL lock_timeout = '200ms'"))
-                assert inbox.admit(other, "group", fresh[1:]) == fresh[1:]
-
-
-def test_the_inbox_remembers_for_longer_than_kafka_keeps_the_messages() -> None:
-    assert rings.INBOX_RETENTION_DAYS > topics.DATA_RETENTION_DAYS
-    assert rings.INBOX.places > rings.INBOX_RETENTION_DAYS + 3
 
 
 def test_the_place_of_a_moment_is_that_of_its_utc_day() -> None:

@@ -19,7 +19,7 @@ from order_services.domain.topics import ConsumerGroup
 from order_services.messaging.dead_letters import dead_letter
 from order_services.messaging.messages import ReceivedMessage
 from order_services.operations import redrive, topic_admin
-from order_services.operations.redrive import Replayed, Selection
+from order_services.operations.redrive import Redriven, Selection
 from order_services.storage.outbox import decode_headers, encode_headers
 from tests.integration.order_services.conftest import Lab, Notebook, order_created
 from tests.support.waiting import wait_for
@@ -71,11 +71,11 @@ def test_a_repaired_group_takes_its_dead_letters_back_and_others_recognise_them(
     assert consumer.stop(10)
 
     lab.consumer(group, Notebook())
-    replayed = run(lab, "replay", "--group", group.group_id, "--all")
-    assert replayed.exit_code == 0, replayed.output
-    assert "2 sent back, 0 passed over" in replayed.output
+    redriven = run(lab, "redrive", "--group", group.group_id, "--all")
+    assert redriven.exit_code == 0, redriven.output
+    assert "2 sent back, 0 passed over" in redriven.output
     wait_for("the two again", lambda: lab.committed(group) == lab.committed(other) == 8)
-    # six by the group, six by the other: the replayed ones were not for it
+    # six by the group, six by the other: the redriven ones were not for it
     assert lab.noted() == 12
     meant = ("dead-letter-for", group.group_id.encode())
     back = [m for m in lab.read(group.topics[0], 8) if meant in list(m.headers() or [])]
@@ -87,8 +87,8 @@ def test_a_repaired_group_takes_its_dead_letters_back_and_others_recognise_them(
         assert message.key() == event.key()
         assert message.headers() == [*event.headers(), meant]
 
-    assert "0 sent back" in run(lab, "replay", "--group", group.group_id, "--all").output
-    again = run(lab, "replay", "--group", group.group_id, "--all", "--again")
+    assert "0 sent back" in run(lab, "redrive", "--group", group.group_id, "--all").output
+    again = run(lab, "redrive", "--group", group.group_id, "--all", "--again")
     assert "2 sent back, 0 passed over" in again.output
     wait_for("duplicates", lambda: lab.committed(group) == 10)
     assert lab.noted() == 12
@@ -104,9 +104,8 @@ def test_a_letter_that_comes_back_is_for_its_group_alone_however_long_ago_it_was
     consumers = [lab.consumer(other, each) for other, each in zip(others, handled, strict=True)]
     own = Notebook()
     lab.consumer(group, own)
-    assert "2 sent back" in run(lab, "replay", "--group", group.group_id, "--all").output
+    assert "2 sent back" in run(lab, "redrive", "--group", group.group_id, "--all").output
     wait_for("all offsets", lambda: [lab.committed(g) for g in (group, *others)] == [2] * 3)
-    # no inbox has a row of it: it has forgotten, or is none
     assert [each.calls for each in (own, *handled)] == [[1], [], []]
     assert all(each.not_ready() is None for each in consumers)
     # one letter again, not one of each group
@@ -120,13 +119,13 @@ def test_filters_leave_the_others_waiting(lab: Lab) -> None:
     created = [order_created() for _ in range(4)]
     bury(lab, group, [*created[:2], b"not json", *created[2:]])
     name = ("--group", group.group_id)
-    assert "1 sent back" in run(lab, "replay", *name, "--offset", "3").output
-    first = run(lab, "replay", *name, "--event-type", "ORDER_CREATED", "--limit", "2")
+    assert "1 sent back" in run(lab, "redrive", *name, "--offset", "3").output
+    first = run(lab, "redrive", *name, "--event-type", "ORDER_CREATED", "--limit", "2")
     assert "2 sent back" in first.output
-    rest = run(lab, "replay", *name, "--event-type", "ORDER_CREATED")
+    rest = run(lab, "redrive", *name, "--event-type", "ORDER_CREATED")
     assert "1 sent back, 1 passed over" in rest.output
-    assert "1 sent back" in run(lab, "replay", *name, "--all").output
-    assert "0 sent back" in run(lab, "replay", *name, "--all").output
+    assert "1 sent back" in run(lab, "redrive", *name, "--all").output
+    assert "0 sent back" in run(lab, "redrive", *name, "--all").output
     values = sorted(m.value() or b"" for m in lab.read(group.topics[0], 6, timeout_s=5))
     assert values == sorted([b"not json", *(event.encode() for event in created)])
     # without a key it goes to the very partition that it came from
@@ -137,7 +136,7 @@ def test_filters_leave_the_others_waiting(lab: Lab) -> None:
 def test_list_counts_by_group_topic_and_error(lab: Lab) -> None:
     group, empty = lab.group(), lab.group()
     bury(lab, group, [order_created(), order_created(), b"not json"])
-    run(lab, "replay", "--group", group.group_id, "--limit", "1")
+    run(lab, "redrive", "--group", group.group_id, "--limit", "1")
     heaps = json.loads(run(lab, "list", "--output", "json").output)
     [heap] = [each for each in heaps if each["group_id"] == group.group_id]
     assert (heap["topic"], heap["count"], heap["waiting"]) == (group.topics[0], 3, 2)
@@ -175,14 +174,14 @@ def test_show_tells_all_in_80_columns_or_as_json(lab: Lab) -> None:
 def test_what_does_not_say_where_it_came_from_is_left(lab: Lab) -> None:
     group = lab.group()
     lab.send(group.dead_letter_topic, [b"thrown in by hand"])
-    answer = run(lab, "replay", "--group", group.group_id, "--all")
+    answer = run(lab, "redrive", "--group", group.group_id, "--all")
     assert answer.exit_code == 0
     assert "1 left" in answer.output
 
 
 def test_an_unknown_group_is_told_which_there_are(lab: Lab) -> None:
     group = lab.group()
-    for arguments in (["replay", "--group", "nobody", "--all"], ["show", "nobody", "0"]):
+    for arguments in (["redrive", "--group", "nobody", "--all"], ["show", "nobody", "0"]):
         answer = run(lab, *arguments)
         assert answer.exit_code == 2
         assert "group nobody has no dead-letter topic" in answer.output
@@ -193,7 +192,7 @@ def test_an_unknown_group_is_told_which_there_are(lab: Lab) -> None:
 
 def test_an_unreachable_broker_is_named_in_time(silent_port: int) -> None:
     address = f"127.0.0.1:{silent_port}"
-    for arguments in (["list"], ["show", "g", "0"], ["replay", "--group", "g", "--all"]):
+    for arguments in (["list"], ["show", "g", "0"], ["redrive", "--group", "g", "--all"]):
         started = time.monotonic()
         answer = CliRunner().invoke(cli, ["dead-letters", *arguments, "--kafka", address])
         assert answer.exit_code == 2
@@ -201,7 +200,7 @@ def test_an_unreachable_broker_is_named_in_time(silent_port: int) -> None:
         assert time.monotonic() - started < 10
 
 
-def test_a_replay_that_is_stopped_has_noted_what_it_sent(
+def test_a_redrive_that_is_stopped_has_noted_what_it_sent(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(redrive, "CHUNK", 2)
@@ -210,25 +209,25 @@ def test_a_replay_that_is_stopped_has_noted_what_it_sent(
     bury(lab, group, list(events))
     seen: list[int] = []
 
-    def note(replayed: Replayed) -> None:
-        seen.append(replayed.sent)
+    def note(redriven: Redriven) -> None:
+        seen.append(redriven.sent)
 
     brokers = lab.kafka.bootstrap_servers
-    first = redrive.replay(
+    first = redrive.redrive(
         brokers, group.group_id, Selection(), on_progress=note, stopping=lambda: len(seen) >= 2
     )
-    second = redrive.replay(brokers, group.group_id, Selection())
+    second = redrive.redrive(brokers, group.group_id, Selection())
     assert (first.sent, second.sent) == (4, 5)
     ids = [json.loads(m.value() or b"")["eventId"] for m in lab.read(group.topics[0], 9)]
     assert sorted(ids) == sorted(event.event_id for event in events)
 
 
-def test_ctrl_c_ends_a_replay_without_a_trace_of_python(lab: Lab) -> None:
+def test_ctrl_c_ends_a_redrive_without_a_trace_of_python(lab: Lab) -> None:
     group = lab.group()
     bury(lab, group, [order_created() for _ in range(5)])
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "order_services", "dead-letters", "replay", "--all"),
+            *(sys.executable, "-m", "order_services", "dead-letters", "redrive", "--all"),
             *("--group", group.group_id, "--kafka", lab.kafka.bootstrap_servers),
         ],
         stdout=subprocess.PIPE,

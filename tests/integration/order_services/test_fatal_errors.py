@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from confluent_kafka import Consumer as KafkaConsumer
 from confluent_kafka import KafkaError, Producer
 from confluent_kafka.admin import (
     AclBinding,
@@ -20,10 +22,10 @@ from confluent_kafka.admin import (
 
 from order_services.local.kafka import EmbeddedKafka
 from order_services.messaging.consumer import Consumer
-from order_services.messaging.kafka_errors import FatalClientError
+from order_services.messaging.kafka_errors import MAX_FATAL_IN_A_ROW, FatalClientError
 from order_services.messaging.publishing import Publisher
 from order_services.process import instrumentation
-from order_services.process.settings import GroupProtocol
+from order_services.process.settings import GroupProtocol, ServiceSettings
 from order_services.storage.outbox import Message, write_messages
 from tests.integration.order_services.conftest import Lab, Notebook, order_created
 from tests.integration.order_services.test_consumer import away
@@ -245,6 +247,60 @@ def test_a_fatal_error_while_messages_are_under_way_loses_none(lab: Lab) -> None
     assert {message.value() for message in lab.read(topic, 50)} == {
         b"%d" % number for number in range(50)
     }
+
+
+def test_fatal_producers_in_a_row_make_the_relay_not_alive_and_it_says_why(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = lab.group().topics[0]
+    is_ill = threading.Event()
+
+    def new(settings: ServiceSettings) -> Publisher:
+        publisher = Publisher(settings)
+        if is_ill.is_set():
+            raise_fatal(publisher._producer, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
+        return publisher
+
+    monkeypatch.setattr("order_services.messaging.relay.Publisher", new)
+    relay = lab.relay(instance_id="7", retry_first_seconds=0.01, retry_max_seconds=0.01)
+    for _ in range(2):
+        # what was published in between is no row
+        is_ill.set()
+        put(lab, topic, b"1")
+        for _ in range(MAX_FATAL_IN_A_ROW - 1):
+            with pytest.raises(FatalClientError):
+                relay.publish_once()
+        is_ill.clear()
+        assert relay.fatal() is None
+        assert relay.publish_once() == 1
+        relay._publisher = None
+    is_ill.set()
+    put(lab, topic, b"2")
+    relay.start()
+    reason = str(wait_for("the reason", relay.fatal))
+    assert re.match(r"relay: \d\d+ Kafka clients in a row met a fatal error, the last: ", reason)
+    assert "on purpose" in reason
+    assert reason.endswith("(KAFKA_CLIENT_ID 'lab', INSTANCE_ID '7')")
+
+
+def test_fatal_consumers_in_a_row_make_it_not_alive_and_it_says_why(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = lab.group()
+
+    def new(settings: dict[str, Any]) -> KafkaConsumer:
+        client = KafkaConsumer(settings)
+        raise_fatal(client, KafkaError.UNKNOWN_MEMBER_ID)
+        return client
+
+    monkeypatch.setattr("order_services.messaging.consumer.KafkaConsumer", new)
+    consumer = lab.consumer(
+        group, Notebook(), instance_id="7", retry_first_seconds=0.01, retry_max_seconds=0.01
+    )
+    reason = str(wait_for("the reason", consumer.not_alive))
+    assert re.match(r"consumer: \d\d+ Kafka clients in a row met a fatal error, the last: ", reason)
+    assert "on purpose" in reason
+    assert reason.endswith("(KAFKA_CLIENT_ID 'lab', INSTANCE_ID '7')")
 
 
 def test_a_topic_that_may_not_be_written_to_holds_up_no_other_and_is_caught_up(

@@ -18,7 +18,7 @@ from sqlalchemy import func, select, text
 from order_services.domain.catalogue import PRODUCT_OF
 from order_services.domain.events import Event, EventType, decode, is_traceparent
 from order_services.gateway.accepting import (
-    _CLAIM,
+    _ACCEPT,
     NotAcceptedInTimeError,
     OrderWriter,
     OutcomeUnknownError,
@@ -505,8 +505,8 @@ def test_old_idempotency_keys_are_forgotten_and_newer_ones_and_those_in_use_are_
         )
     with connected.begin() as busy:
         # as a request that comes again does: nothing may take the key from it now
-        claim = [{"customer": "c-1", "key": "in-use", "digest": "00", "order_id": MISSING_ID}]
-        assert busy.exec_driver_sql(_CLAIM, (orjson.dumps(claim).decode(),)).all() == []
+        order = {"key": "in-use", "digest": "00", "order_id": MISSING_ID, "payload": ORDER}
+        assert busy.exec_driver_sql(_ACCEPT, (orjson.dumps([order]).decode(),)).all() == []
         assert prune_keys(connected, 3600) is True
         assert prune_keys(connected, 3600) is False
     with connected.begin() as connection:

@@ -12,7 +12,7 @@ import httpx
 from order_services.domain import topics
 from order_services.domain.events import Event, EventType, decode
 from order_services.domain.topics import ConsumerGroup
-from order_services.gateway.service import gateway_service
+from order_services.gateway.service import build
 from order_services.gateway.settings import GatewaySettings
 from order_services.local.ports import free_port
 from order_services.operations import topic_admin
@@ -37,10 +37,10 @@ def running(
         shipping_url=f"http://127.0.0.1:{port},http://127.0.0.1:1",
         analytics_url=f"http://127.0.0.1:{port}/elsewhere",
     )
-    service = replace(gateway_service(settings), group=group)
+    service = replace(build(settings), group=group)
     stop = threading.Event()
     results: list[int] = []
-    thread = threading.Thread(target=lambda: results.append(run_until(stop, service, settings)))
+    thread = threading.Thread(target=lambda: results.append(run_until(stop, service)))
     thread.start()
     url = f"http://127.0.0.1:{port}"
     try:

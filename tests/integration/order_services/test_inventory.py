@@ -13,7 +13,7 @@ from tests.integration.order_services.conftest import Lab, order_cancelled, orde
 
 def handle(lab: Lab, events: Sequence[Event]) -> list[Event]:
     with lab.database.begin() as connection:
-        return InventoryHandler()(events, connection)
+        return list(InventoryHandler()(events, connection).events)
 
 
 def types(events: Sequence[Event]) -> list[str]:
@@ -38,6 +38,15 @@ def stock(lab: Lab, product_id: str, pieces: int) -> None:
 
 def taken(lab: Lab, product_id: str) -> int:
     return lab.number("SELECT taken FROM inventory WHERE product_id = :id", id=product_id)
+
+
+def test_an_order_that_comes_again_is_told_to_be_repeated(lab: Lab) -> None:
+    first, second = order(PROD_001=1), order(PROD_001=1)
+    handle(lab, [first])
+    with lab.database.begin() as connection:
+        effects = InventoryHandler()([first, second], connection)
+    assert [each.order_id for each in effects.events] == [second.order_id]
+    assert effects.repeated == [first.event_id]
 
 
 def test_an_order_takes_its_stock_once(lab: Lab) -> None:

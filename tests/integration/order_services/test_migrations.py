@@ -33,7 +33,8 @@ from order_services.domain.catalogue import PRODUCTS
 from order_services.domain.events import new_id
 from order_services.local.ports import free_port
 from order_services.local.postgres import EmbeddedPostgres
-from order_services.operations import replay, topic_admin
+from order_services.operations import topic_admin
+from order_services.operations.recount import recount
 from order_services.payment.service import build
 from order_services.payment.settings import PaymentSettings
 from order_services.process.settings import ServiceSettings
@@ -284,13 +285,13 @@ def test_the_first_release_goes_on_while_its_database_is_migrated_and_nothing_is
             events.append(event)
         for n in range(0, len(events), 100):
             with database.begin() as connection:
-                counting.count(connection, "analytics-service-group", events[n : n + 100])
+                counting.count(events[n : n + 100], connection)
         cents = sum(order["cents"] for order in old.accepted)
         totals = "SELECT sum(events), sum(amount_cents) FROM analytics_daily"
         for again in (False, True):
             with database.begin() as connection:
                 if again:
-                    replay.recount(connection, datetime.now(UTC) - timedelta(days=60))
+                    recount(connection, datetime.now(UTC) - timedelta(days=60))
                 found = connection.execute(text(totals)).one()
             assert tuple(found) == (len(old.accepted) + 7, cents + 700)
         # none of the first release is left
@@ -315,7 +316,7 @@ def test_a_day_of_which_the_first_release_noted_no_types_is_not_recounted(
             connection.exec_driver_sql(OLD_COUNT, (datetime.now(UTC), 5))
         schema.migrate(database.engine)
         with database.begin() as connection:
-            replay.recount(connection, datetime.now(UTC) - timedelta(days=1))
+            recount(connection, datetime.now(UTC) - timedelta(days=1))
             found = connection.execute(text("SELECT events, amount_cents FROM analytics_daily"))
             assert [tuple(row) for row in found] == [(1, 5)]
 
@@ -375,21 +376,11 @@ def test_services_need_no_rights_to_change_the_schema(
         with pytest.raises(ProgrammingError, match="must be owner"), database.begin() as c:
             c.exec_driver_sql("ALTER TABLE orders ADD COLUMN mine int")
         # maintenance is among what they may do
-        event = order_created()
-        event.timestamp = datetime.now(UTC) + timedelta(days=3)
-        with database.begin() as connection:
-            lab_inbox = rings.INBOX.partition(rings.INBOX.slot_at(event.timestamp))
-            connection.exec_driver_sql(
-                "INSERT INTO inbox_events VALUES (%s, 'g', %s)",
-                (event.event_id, rings.INBOX.slot_at(event.timestamp)),
-            )
-        with database.begin() as connection:
-            assert rings.forget_old_inbox(connection) == [lab_inbox]
         monkeypatch.setattr(counting, "CLOSED_FOR_SECONDS", 0)
         with database.begin() as connection:
-            counting.count(connection, "g", [order_created()])
+            counting.count([order_created()], connection)
             assert counting.archive(connection, 90) == []
-            replay.recount(connection, datetime.now(UTC))
+            recount(connection, datetime.now(UTC))
     refused = migrate_command(guarded, user=guarded.db_user)
     assert refused.exit_code == 0  # there is nothing to change
 
@@ -459,7 +450,7 @@ def test_a_service_waits_for_its_schema_and_says_what_to_run(
     )
     topic_admin.create(topic_admin.admin_client(lab.kafka.bootstrap_servers))
     stop = threading.Event()
-    thread = threading.Thread(target=run_until, args=(stop, build(settings), settings))
+    thread = threading.Thread(target=run_until, args=(stop, build(settings)))
     thread.start()
     url = f"http://127.0.0.1:{settings.port}/ready"
 

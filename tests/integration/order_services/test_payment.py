@@ -13,7 +13,7 @@ from tests.integration.order_services.conftest import Lab, order_cancelled, orde
 def handle(lab: Lab, events: Sequence[Event], rules: Rules | None = None) -> list[Event]:
     handler = PaymentHandler(rules or Rules(), announces_processing=False)
     with lab.database.begin() as connection:
-        return handler(events, connection)
+        return list(handler(events, connection).events)
 
 
 def types(events: Sequence[Event]) -> list[str]:
@@ -41,7 +41,16 @@ def test_an_order_is_charged_its_total(lab: Lab) -> None:
 def test_processing_is_announced_first(lab: Lab) -> None:
     with lab.database.begin() as connection:
         caused = PaymentHandler(Rules())([order_created()], connection)
-    assert types(caused) == ["PAYMENT_PROCESSING", "PAYMENT_PROCESSED"]
+    assert types(caused.events) == ["PAYMENT_PROCESSING", "PAYMENT_PROCESSED"]
+
+
+def test_an_order_that_comes_again_is_told_to_be_repeated(lab: Lab) -> None:
+    first, second = order_created(), order_created()
+    handle(lab, [first])
+    with lab.database.begin() as connection:
+        effects = PaymentHandler(Rules())([first, second], connection)
+    assert {each.order_id for each in effects.events} == {second.order_id}
+    assert effects.repeated == [first.event_id]
 
 
 def test_an_order_that_comes_again_under_another_event_id_is_not_charged_again(lab: Lab) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from confluent_kafka import Consumer, TopicPartition
 from order_services.domain import topics
 from order_services.local.ports import free_port
 from order_services.messaging.lanes import partition_of
-from order_services.messaging.publishing import Reports, Row
+from order_services.messaging.publishing import Reports
 from order_services.messaging.relay import SUSPECTS_PER_CYCLE, PublishError, Relay
 from order_services.operations import topic_admin
 from order_services.storage.outbox import Message, write, write_messages
+from order_services.storage.outbox_slice import Row
 from tests.integration.order_services.conftest import Lab, order_created
 from tests.support.cluster import Cluster
 from tests.support.waiting import wait_for
@@ -156,6 +158,33 @@ def test_a_relay_takes_over_when_the_other_ends(lab: Lab) -> None:
     put(lab, topic, b"2")
     wait_for("an empty outbox", lambda: waiting(lab) == 0)
     assert second.not_alive() is None
+
+
+def test_a_relay_that_is_woken_for_its_rows_does_not_look_for_others_after_each(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = lab.group().topics[0]
+    relay = lab.relay()
+    cycles: list[int | None] = []
+    publish_once = relay.publish_once
+
+    def counted() -> int | None:
+        cycles.append(publish_once())
+        return cycles[-1]
+
+    monkeypatch.setattr(relay, "publish_once", counted)
+    relay.start()
+    # another replica's, of which it is not told
+    put(lab, topic, b"1")
+    wait_for("an empty outbox", lambda: waiting(lab) == 0)
+    wait_for("an idle relay", lambda: cycles[-4:] == [0] * 4)
+    cycles.clear()
+    for _ in range(5):
+        put(lab, topic, b"2")
+        relay.wake()
+        time.sleep(0.3)
+    assert sum(filter(None, cycles)) == 5
+    assert len(cycles) <= 8
 
 
 def test_a_stop_publishes_what_is_left(lab: Lab) -> None:

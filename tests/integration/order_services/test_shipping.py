@@ -70,6 +70,14 @@ def test_a_shipment_is_created_once_when_both_facts_hold(
     assert fact(lab, order_id) == "created"
 
 
+def test_a_fact_that_comes_again_is_told_to_be_repeated(lab: Lab) -> None:
+    paid, reserved = (event(new_id(), each) for each in (PAID, RESERVED))
+    handle(lab, [paid])
+    with lab.database.begin() as connection:
+        effects = ShippingHandler(0)([paid, reserved], connection)
+    assert (effects.events, effects.repeated) == ([], [paid.event_id])
+
+
 def test_two_replicas_that_bring_one_fact_each_create_one_shipment(lab: Lab) -> None:
     order_ids = [new_id() for _ in range(30)]
     batches = [[event(order_id, fact_) for order_id in order_ids] for fact_ in (PAID, RESERVED)]

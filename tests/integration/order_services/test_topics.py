@@ -9,7 +9,7 @@ from order_services.domain import topics
 from order_services.domain.topics import Topic
 from order_services.local.kafka import EmbeddedKafka
 from order_services.local.ports import free_port
-from order_services.messaging import publishing
+from order_services.messaging.client_settings import MAX_MESSAGE_BYTES
 from order_services.operations import topic_admin
 from order_services.operations.topic_admin import TopicError
 from tests.support.waiting import wait_for
@@ -66,7 +66,7 @@ def test_an_unknown_topic_is_named(admin: AdminClient) -> None:
 
 
 def test_a_broker_that_is_away_is_an_error_not_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topics, "REQUEST_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(topic_admin, "REQUEST_TIMEOUT_SECONDS", 1.0)
     away = topic_admin.admin_client(f"127.0.0.1:{free_port()}")
     with pytest.raises(TopicError, match="cannot reach Kafka"):
         topic_admin.list_names(away)
@@ -133,4 +133,4 @@ def test_the_largest_message_of_a_topic_fits_into_its_dead_letter_topic() -> Non
         largest = max(sizes[name] for name in group.topics)
         assert sizes[group.dead_letter_topic] >= largest + 64 * 1024
         # and the relay's producer does not refuse it before the broker can take it
-        assert sizes[group.dead_letter_topic] <= publishing.MAX_MESSAGE_BYTES
+        assert sizes[group.dead_letter_topic] <= MAX_MESSAGE_BYTES

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from order_services.domain.services import SERVICES
 from order_services.domain.topics import GROUPS
-from order_services.local.plan import SERVICES
 from tests.support.rule_lint import Rule, load_rules
 
 HEADINGS = ["## What it means", "## How to confirm", "## What to do", "## What not to do"]

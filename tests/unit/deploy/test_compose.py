@@ -22,10 +22,10 @@ from monitor.settings import KafkaSettings, MonitorSettings
 from order_services.analytics.settings import AnalyticsSettings
 from order_services.cli import cli as services_cli
 from order_services.domain import topics
+from order_services.domain.services import SERVICES
 from order_services.gateway.settings import GatewaySettings
 from order_services.inventory.settings import InventorySettings
 from order_services.local.kafka import KAFKA_VERSION, EmbeddedKafka
-from order_services.local.plan import SERVICES
 from order_services.payment.settings import PaymentSettings
 from order_services.process.settings import KILL_AFTER_SECONDS, ServiceSettings
 from order_services.shipping.settings import ShippingSettings

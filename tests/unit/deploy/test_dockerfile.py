@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import pytest
 
 from monitor.settings import MonitorSettings
-from order_services.local.plan import SERVICES, Plan
+from order_services.domain.services import SERVICES
+from order_services.local.plan import Plan
 from tests.unit.deploy import dockerfile
 from tests.unit.deploy.compose import REPOSITORY
 

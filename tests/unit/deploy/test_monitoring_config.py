@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from order_services.local.plan import SERVICES
+from order_services.domain.services import SERVICES
 from tests.unit.deploy import compose
 
 DEPLOY = compose.REPOSITORY / "deploy"

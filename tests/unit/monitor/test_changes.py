@@ -15,6 +15,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from monitor import logs
+from monitor.analysis.guard import Guard
 from monitor.model import Group, Offsets, Refused, Silent
 from monitor.poller import Poller
 from order_services.local.ports import free_port
@@ -148,6 +149,17 @@ def test_json_has_one_object_a_line_also_of_traces_and_libraries(
     assert "ValueError" in first["exception"]
     assert secret not in first["exception"]
     assert (second["event"], second["level"]) == ("beware of dogs", "warning")
+
+
+@pytest.mark.usefixtures("_logging_as_before")
+def test_a_command_tells_the_cause_of_a_fault_and_no_trace(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure(traces=False)
+    guard = Guard()
+    guard.attempt("lag", "g", lambda: 1 // 0)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "a part failed step='lag' subject='g' cause='ZeroDivisionError at" in line
 
 
 @pytest.mark.usefixtures("_logging_as_before")

@@ -84,7 +84,6 @@ NOT_ISOLATED: Final = frozenset(
         "Exchange.__init__",
         "Exchange.ask",
         "Steps.start_poll",
-        "Steps.attempt",
         "Steps.failed",
     }
 )

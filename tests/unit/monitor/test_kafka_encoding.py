@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kafka.protocol.admin import ListGroupsResponse
+from kafka.protocol.admin import DescribeGroupsResponse, ListGroupsResponse
 from kafka.protocol.consumer import (
     OffsetFetchRequest,
     OffsetFetchResponse,
 )
+from kafka.protocol.metadata import MetadataResponse
 
 from monitor.kafka.apis import list_offsets, offset_fetch
+from monitor.kafka.apis.describe_groups import DescribeClassicGroups, DescribedGroup
 from monitor.kafka.apis.list_groups import ListedGroup, ListGroups
 from monitor.kafka.apis.list_offsets import ListOffsets
+from monitor.kafka.apis.metadata import ClusterMetadata, Metadata
 from monitor.kafka.apis.offset_fetch import KEPT_BYTES, FetchCommits, GroupCommits
-from monitor.kafka.encoded import Reply
+from monitor.kafka.collector import Collector, Intervals
+from monitor.kafka.encoded import EncodedRequest, LastAnswer, Reply
 from monitor.kafka.questions import Failure
+from monitor.model import Partition, Topic
+from tests.unit.monitor.fake_brokers import FakeBrokers
 
 Group = OffsetFetchResponse.OffsetFetchResponseGroup
 FetchTopic = Group.OffsetFetchResponseTopics
@@ -180,21 +187,28 @@ def replied(*groups: Any) -> Reply:
 
 
 @given(
-    before=st.lists(fetched_groups, max_size=4, unique_by=lambda group: group.group_id),
-    now=st.lists(fetched_groups, max_size=4, unique_by=lambda group: group.group_id),
-    kept=st.sets(st.integers(min_value=0, max_value=3)),
-    asked_in_order=st.booleans(),
+    pairs=st.lists(
+        st.tuples(fetched_groups, fetched_groups, st.booleans()),
+        max_size=4,
+        unique_by=lambda pair: pair[0].group_id,
+    ),
+    in_order=st.booleans(),
+    more=st.lists(names, max_size=2),
 )
 def test_what_is_known_changes_no_answer(
-    *, before: list[Any], now: list[Any], kept: set[int], asked_in_order: bool
+    *, pairs: list[tuple[Any, Any, bool]], in_order: bool, more: list[str]
 ) -> None:
-    known = FetchCommits([g.group_id for g in before]).read([replied(*before)])
-    same = [group for index, group in enumerate(before) if index in kept]
-    others = [group for group in now if group.group_id not in {g.group_id for g in same}]
-    asked = [group.group_id for group in (*same, *others)]
-    question = FetchCommits(asked if asked_in_order else asked[::-1], known)
-    found = question.read([replied(*same, *others)])
-    assert found == theirs([*same, *others])
+    before = [group for group, _, _ in pairs]
+    now = [
+        group
+        if is_same
+        else Group(group_id=group.group_id, topics=other.topics, error_code=other.error_code)
+        for group, other, is_same in pairs
+    ]
+    asked = [group.group_id for group in before]
+    known = FetchCommits(asked).read([replied(*before)])
+    question = FetchCommits([*(asked if in_order else asked[::-1]), *more], known)
+    assert question.read([replied(*now)]) == theirs(now)
 
 
 def test_a_group_that_says_the_same_again_has_the_same_object_unless_it_is_large() -> None:
@@ -231,3 +245,115 @@ def test_a_list_of_groups_that_is_as_before_is_the_same_object_and_a_refusal_is_
     )
     assert question.read([listed("a")]) == [ListedGroup("a", "classic", "Empty", "consumer")]
     assert question.read([listed("a", "b")]) == first
+
+
+def described(state: str, *members: str) -> Reply:
+    group = DescribeGroupsResponse.DescribedGroup
+    told = DescribeGroupsResponse(
+        throttle_time_ms=0,
+        groups=[
+            group(
+                error_code=0,
+                error_message=None,
+                group_id="g",
+                group_state=state,
+                protocol_type="consumer",
+                protocol_data="range",
+                members=[
+                    group.DescribedGroupMember(
+                        member_id=member,
+                        group_instance_id=None,
+                        client_id="c",
+                        client_host="/h",
+                        member_metadata=b"",
+                        member_assignment=b"",
+                    )
+                    for member in members
+                ],
+                authorized_operations=set(),
+            )
+        ],
+    )
+    return Reply(bytes(told.encode(version=5)), 0, 5, 0)
+
+
+def test_descriptions_that_are_as_before_are_the_same_object_and_others_are_read() -> None:
+    last: LastAnswer[dict[str, DescribedGroup]] = LastAnswer()
+
+    def read(reply: Reply) -> Any:
+        return DescribeClassicGroups(["g"], last).read([reply])
+
+    first = read(described("Stable", "a", "b"))
+    assert [member.id for member in first["g"].members] == ["a", "b"]
+    assert read(described("Stable", "a", "b")) is first
+    assert [member.id for member in read(described("Stable", "a"))["g"].members] == ["a"]
+    assert read(described("PreparingRebalance", "a"))["g"].state == "PreparingRebalance"
+
+
+@pytest.mark.parametrize(
+    ("question", "oldest_with_throttle_time"),
+    [(ListGroups(), 1), (DescribeClassicGroups(["g"]), 1)],
+)
+def test_of_brokers_that_tell_no_throttle_time_kafka_python_reads_the_reply(
+    question: Any, oldest_with_throttle_time: int
+) -> None:
+    for version in (0, 1, 2, 3, 5):
+        (request,) = question.requests(lambda _, version=version: version)
+        is_raw = isinstance(request, EncodedRequest) and request._raw
+        assert is_raw == (version >= oldest_with_throttle_time)
+
+
+def test_descriptions_are_kept_of_the_last_poll_only() -> None:
+    brokers = FakeBrokers(
+        groups={1: [ListedGroup(f"g{n}", "classic", "Stable", "consumer") for n in range(9)]},
+        described={f"g{n}": DescribedGroup("Stable", members=()) for n in range(9)},
+    )
+    collector = Collector(brokers, Intervals())
+    for _ in range(9):
+        collector.poll()
+        brokers.groups[1].append(brokers.groups[1].pop(0))  # another is the first
+    assert len(collector._groups._answers._descriptions) == 1
+
+
+def told(leader: int, throttle: int = 0) -> Reply:
+    topic = MetadataResponse.MetadataResponseTopic
+    reply = MetadataResponse(
+        throttle_time_ms=throttle,
+        brokers=[MetadataResponse.MetadataResponseBroker(1, "h", 9092, None, version=12)],
+        cluster_id="c",
+        controller_id=-1,
+        topics=[
+            topic(
+                error_code=0,
+                name="t",
+                topic_id=UUID(int=7),
+                is_internal=False,
+                partitions=[
+                    topic.MetadataResponsePartition(
+                        error_code=0,
+                        partition_index=index,
+                        leader_id=leader,
+                        leader_epoch=3,
+                        replica_nodes=[1, 2],
+                        isr_nodes=[1],
+                        offline_replicas=[2],
+                    )
+                    for index in (1, 0)
+                ],
+            )
+        ],
+    )
+    return Reply(bytes(reply.encode(version=12)), 0, 12, throttle)
+
+
+def test_metadata_that_are_as_before_are_the_same_object_and_others_are_read() -> None:
+    question = Metadata()
+    first = question.read([told(1)])
+    assert isinstance(first, ClusterMetadata)
+    placed = Partition(1, (1, 2), (1,), (2,))
+    assert first.topics == {"t": Topic("t", {0: placed, 1: placed}, id=str(UUID(int=7)))}
+    assert list(first.topics["t"].partitions) == [0, 1]
+    assert question.read([told(1, throttle=9)]) is first
+    moved = question.read([told(-1)])
+    assert isinstance(moved, ClusterMetadata)
+    assert moved.leaderless

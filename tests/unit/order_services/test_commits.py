@@ -7,6 +7,7 @@ import pytest
 from confluent_kafka import KafkaError, TopicPartition
 
 from order_services.messaging.commits import (
+    COMMIT_INTERVAL_SECONDS,
     MAX_GAP_SECONDS,
     RETRY_MAX_SECONDS,
     ClientHangsError,
@@ -77,6 +78,21 @@ def test_a_client_whose_every_batch_is_long_is_given_up_in_the_end() -> None:
     commits.polled()
     with pytest.raises(ClientHangsError):
         commits.send(client)
+
+
+def test_the_commits_of_a_busy_consumer_are_half_a_second_apart() -> None:
+    commits, client, clock = begun()
+    for offset in range(8, 108):
+        commits.answered(None, [TopicPartition(*PARTITION, offset - 1)])
+        commits.add({PARTITION: offset})
+        clock.now += 0.1
+        commits.polled()
+        commits.send(client)
+    assert len(client.commits) == pytest.approx(100 * 0.1 / COMMIT_INTERVAL_SECONDS, abs=2)
+    # and nothing is left behind
+    clock.now += COMMIT_INTERVAL_SECONDS
+    commits.send(client)
+    assert client.commits[-1][0].offset == 107
 
 
 def test_commits_that_fail_are_tried_less_and_less_often() -> None:

@@ -7,10 +7,11 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from order_services import commands
-from order_services.cli import cli
-from order_services.operations import redrive
-from order_services.operations.redrive import DeadLetter, Progress, Selection
+from order_services.cli import cli, printing
+from order_services.operations import redrive_progress
+from order_services.operations.dead_letters import DeadLetter
+from order_services.operations.redrive import Selection
+from order_services.operations.redrive_progress import Progress
 
 
 def letter(**changes: object) -> DeadLetter:
@@ -52,7 +53,7 @@ def test_many_gaps_fit_into_one_commit() -> None:
     progress = Progress()
     for offset in range(1, 40_000, 2):
         progress.add(offset)
-    assert len(progress.metadata()) < redrive.MAX_METADATA_BYTES
+    assert len(progress.metadata()) < redrive_progress.MAX_METADATA_BYTES
 
 
 def test_the_type_is_taken_from_the_header_or_else_from_the_value() -> None:
@@ -79,12 +80,12 @@ def test_an_error_is_counted_by_its_kind() -> None:
     "options", [[], ["--all", "--limit", "3"], ["--offset", "-1"], ["--limit", "0"]]
 )
 def test_a_replay_wants_to_hear_which(options: list[str]) -> None:
-    command = ["dead-letters", "replay", "--group", "g", *options]
+    command = ["dead-letters", "redrive", "--group", "g", *options]
     assert CliRunner().invoke(cli, command).exit_code == 2
 
 
 @given(st.binary(max_size=600))
 def test_any_value_is_shown_in_80_columns_without_control_characters(value: bytes) -> None:
-    for line in commands._value_lines(value):
+    for line in printing.value_lines(value):
         assert len(line) <= 80
         assert line.isprintable()

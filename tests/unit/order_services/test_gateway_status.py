@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import random
 from itertools import product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from order_services.domain.facts import InventoryFact, PaymentFact, ShipmentFact
-from order_services.gateway.status import OrderStatus, order_status
+from order_services.domain.events import EventType
+from order_services.domain.facts import FACT_OF, InventoryFact, PaymentFact, ShipmentFact
+from order_services.gateway.status import OrderStatus, facts_of, order_status
 
 P, I, S = PaymentFact, InventoryFact, ShipmentFact  # noqa: E741  # a table is read in columns
 RANK = {status: rank for rank, status in enumerate(OrderStatus)}
@@ -92,3 +94,16 @@ def test_status_moves_forward_only_and_ends_the_same_in_any_order(
     ranks = [RANK[status] for status in forward]
     assert ranks == sorted(ranks)
     assert end(steps[::-1])[-1] == end(steps + steps)[-1] == forward[-1]
+
+
+@given(history=st.lists(st.sampled_from(list(EventType))), order=st.randoms())
+def test_facts_are_the_furthest_that_a_history_says_in_any_order(
+    history: list[EventType], order: random.Random
+) -> None:
+    payment, inventory, shipment = facts_of(history)
+    assert facts_of(order.sample(history, len(history))) == (payment, inventory, shipment)
+    said = [FACT_OF[each] for each in history if each in FACT_OF]
+    said += [S.CANCELLED for each in history if each is EventType.ORDER_CANCELLED]
+    for fact in (payment, inventory, shipment):
+        ranks = [list(type(fact)).index(each) for each in said if type(each) is type(fact)]
+        assert list(type(fact)).index(fact) == max(ranks, default=0)

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from order_services.cli import cli
 from order_services.domain.events import Event, EventType, decode, new_id
 from order_services.gateway.replaying import ReplayJobs, add_replay_routes
-from order_services.operations import replay
+from order_services.operations import replay_publisher
 from order_services.operations.replay import Replay, ReplayRunningError, ReplayState
 from order_services.service.health import Health
 from order_services.web.app import ServiceApp
@@ -155,7 +155,7 @@ def test_a_second_replay_is_refused_while_one_is_under_way(
 def test_a_copy_is_the_original_marked() -> None:
     original = Event(EventType.ORDER_CREATED, new_id(), {"totalCents": 5}, "gateway", "c")
     replay_id = new_id()
-    copy = decode(replay.copy_of(original, replay_id).encode())
+    copy = decode(replay_publisher.copy_of(original, replay_id).encode())
     assert copy.is_replay
     assert copy.event_id == original.event_id
     assert (copy.order_id, copy.timestamp) == (original.order_id, original.timestamp)
@@ -165,7 +165,7 @@ def test_a_copy_is_the_original_marked() -> None:
 @given(st.datetimes(min_value=datetime(2020, 1, 1), max_value=datetime(2100, 1, 1)))  # noqa: DTZ001  # given its zone below
 def test_the_border_is_below_all_ids_of_its_moment_and_above_those_before(moment: datetime) -> None:
     at = moment.replace(tzinfo=UTC)
-    border = replay._first_id_at(at)
+    border = replay_publisher._first_id_at(at)
     with patch(
         "order_services.domain.events.time.time_ns", lambda: int(at.timestamp() * 1000) * 10**6
     ):

@@ -20,13 +20,7 @@ from alembic import op
 revision = "0002"
 down_revision = "0001"
 
-_RINGS: Final = """
-    CREATE TABLE inbox_events (
-        event_id uuid NOT NULL,
-        consumer_group text NOT NULL,
-        slot smallint NOT NULL,
-        PRIMARY KEY (event_id, consumer_group, slot)
-    ) PARTITION BY LIST (slot);
+_RING: Final = """
     CREATE TABLE analytics_events (
         event_id uuid NOT NULL,
         slot smallint NOT NULL,
@@ -103,9 +97,8 @@ _KEYS_OF_CUSTOMERS: Final = """
 def upgrade() -> None:
     """Apply it."""
     connection = op.get_bind()
-    connection.exec_driver_sql(_RINGS)
-    for table, places in (("inbox_events", 16), ("analytics_events", 32)):
-        connection.exec_driver_sql(_partitions(table, places))
+    connection.exec_driver_sql(_RING)
+    connection.exec_driver_sql(_partitions("analytics_events", 32))
     connection.exec_driver_sql(_ARCHIVE)
     connection.exec_driver_sql(_STOP_OLD_ANALYTICS)
     connection.exec_driver_sql(_COPY_COUNTED)

@@ -1,0 +1,213 @@
+"""Writes and reads the history; every method may raise what a database raises (`SQLAlchemyError`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from sqlalchemy import (
+    Engine,
+    Select,
+    create_engine,
+    delete,
+    event,
+    func,
+    insert,
+    literal,
+    select,
+)
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from monitor.history.tables import MEMORIES, METADATA, SUMMARIES
+
+POLL: Final = 0
+"""Resolution of a single poll."""
+
+# Resolution in seconds -> for how long its rows are kept. Each is made of the one before.
+KEPT_SECONDS: Final = {POLL: 86_400.0, 300: 30 * 86_400.0, 3_600: 366 * 86_400.0}
+CONNECT_SECONDS: Final = 5
+BUSY_MS: Final = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A row: what was found of a group at a Unix time, see `tables`.
+
+    `status` is Burrow's number, of which the larger is the worse.
+    """
+
+    group_id: str
+    at: float
+    lag: int | None = None
+    behind: float | None = None
+    behind_since: float | None = None
+    members: int | None = None
+    status: int | None = None
+    produced: float | None = None
+    consumed: float | None = None
+    rebalances: int | None = None
+    seconds: int = POLL
+
+
+class Store:
+    """The history of all clusters in one database; connections belong to the thread that asks."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = _engine(url)
+
+    def create(self) -> None:
+        """Make the tables where they are not there."""
+        METADATA.create_all(self._engine)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._engine.dispose()
+
+    def write(self, cluster: str, summaries: Iterable[Summary]) -> None:
+        """Add what a poll found."""
+        rows = [{"cluster": cluster, **asdict(each)} for each in summaries]
+        if rows:
+            with self._engine.begin() as connection:
+                connection.execute(insert(SUMMARIES), rows)
+
+    def read(self, cluster: str, group_id: str, since: float, until: float) -> Sequence[Summary]:
+        """Return a group's rows between two Unix times, oldest first, and the last one before them.
+
+        Of each moment the finest resolution that is kept: rows of several never overlap.
+        """
+        table = SUMMARIES.c
+        of_group = (table.cluster == cluster) & (table.group_id == group_id)
+        columns = [table[name] for name in Summary.__dataclass_fields__]
+        found: list[Summary] = []
+        end = until
+        with self._engine.connect() as connection:
+            for seconds in KEPT_SECONDS:
+                mine = of_group & (table.seconds == seconds)
+                start = (
+                    select(func.max(table.at)).where(mine & (table.at <= since)).scalar_subquery()
+                )
+                rows = connection.execute(
+                    select(*columns)
+                    .where(mine & (table.at >= func.coalesce(start, since)) & (table.at <= end))
+                    .order_by(table.at)
+                )
+                of_resolution = [Summary(**row) for row in rows.mappings()]
+                found = [*of_resolution, *found]
+                if of_resolution and of_resolution[0].at <= since:
+                    break
+                if of_resolution:
+                    end = min(end, of_resolution[0].at - seconds)
+        return found
+
+    def save_memory(self, cluster: str, at: float, content: bytes) -> None:
+        """Keep what the analysis remembers, in place of what was kept; older content never wins."""
+        with self._engine.begin() as connection:
+            newer = connection.execute(
+                select(MEMORIES.c.at).where(MEMORIES.c.cluster == cluster).with_for_update()
+            ).scalar()
+            if newer is not None and newer > at:
+                return
+            connection.execute(delete(MEMORIES).where(MEMORIES.c.cluster == cluster))
+            connection.execute(insert(MEMORIES).values(cluster=cluster, at=at, content=content))
+
+    def load_memory(self, cluster: str) -> tuple[float, bytes] | None:
+        """Return what was kept last, and of which Unix time; None if nothing was."""
+        with self._engine.connect() as connection:
+            row = connection.execute(
+                select(MEMORIES.c.at, MEMORIES.c.content).where(MEMORIES.c.cluster == cluster)
+            ).first()
+        return None if row is None else (float(row.at), bytes(row.content))
+
+    def condense(self, now: float) -> None:
+        """Join the rows of each resolution to the next, and delete those that are too old."""
+        with self._engine.begin() as connection:
+            for fine, coarse in zip(KEPT_SECONDS, [*KEPT_SECONDS][1:], strict=False):
+                connection.execute(
+                    insert(SUMMARIES).from_select(_NAMES, _joined(fine, coarse, now))
+                )
+            for seconds, kept in KEPT_SECONDS.items():
+                connection.execute(
+                    delete(SUMMARIES).where(
+                        (SUMMARIES.c.seconds == seconds) & (SUMMARIES.c.at < now - kept)
+                    )
+                )
+
+
+_NAMES: Final = [column.name for column in SUMMARIES.columns]
+
+
+def _joined(fine: int, coarse: int, now: float) -> Select[Any]:
+    """Return the query of the rows that whole spans of the coarse resolution make, and lack yet.
+
+    The largest lag and its status count; rates are the means.
+    """
+    table = SUMMARIES.c
+    span = func.floor(table.at / coarse)
+    there = SUMMARIES.alias("there")
+    newest = (
+        select(func.coalesce(func.max(there.c.at), 0.0))
+        .where(
+            (there.c.cluster == table.cluster)
+            & (there.c.group_id == table.group_id)
+            & (there.c.seconds == coarse)
+        )
+        .correlate(SUMMARIES)
+        .scalar_subquery()
+    )
+    ends = (span + 1) * coarse
+    return (
+        select(
+            table.cluster,
+            table.group_id,
+            literal(coarse).label("seconds"),
+            ends.label("at"),
+            func.max(table.lag),
+            func.max(table.behind),
+            func.min(table.behind_since),
+            func.max(table.members),
+            func.max(table.status),
+            func.avg(table.produced),
+            func.avg(table.consumed),
+            func.max(table.rebalances),
+        )
+        .where((table.seconds == fine) & (ends <= now) & (ends > newest))
+        .group_by(table.cluster, table.group_id, span)
+    )
+
+
+def _engine(url: str) -> Engine:
+    """Return an engine; raises ValueError with what is allowed, and without the URL: it has a password."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ValueError(_ALLOWED) from None
+    if parsed.get_backend_name() == "sqlite":
+        engine = create_engine(parsed, connect_args={"timeout": BUSY_MS / 1000})
+        event.listen(engine, "connect", _tune_sqlite)
+        return engine
+    if parsed.get_backend_name() == "postgresql":
+        return create_engine(
+            parsed.set(drivername="postgresql+psycopg2"),
+            connect_args={
+                "connect_timeout": CONNECT_SECONDS,
+                "application_name": "kafka-lag-monitor-history",
+                "options": f"-c statement_timeout={BUSY_MS}",
+            },
+            pool_size=2,
+            max_overflow=2,
+            pool_pre_ping=True,
+        )
+    raise ValueError(_ALLOWED)
+
+
+_ALLOWED: Final = "say sqlite:///FILE, postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or none"
+
+
+def _tune_sqlite(connection: object, _record: object) -> None:
+    cursor = connection.cursor()  # type: ignore[attr-defined]  # the driver's own
+    # readers and the writer don't wait for each other; a power cut may cost the last polls
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()
