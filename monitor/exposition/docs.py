@@ -34,8 +34,8 @@ they are older than `MONITOR_STALE_AFTER` (three polls); then they are absent to
   as `kafka_consumergroup_lag` has. Which partitions a figure comes from is told by
   `kafka_consumergroup_lag` and `kafka_consumergroup_partition_status`, which have them at that level.
 - **Groups that nobody was seen to read with** since the monitor's start have no rates, balance,
-  rewinds, rebalances or commit age: most groups of a large cluster are retired ones. Their lag, seconds,
-  status, losses and retention are told as of all others.
+  share unread or commit age, no state while they are Empty and no status while it is OK: most groups of a
+  large cluster are retired ones. All else is told as of others.
 - **Filters**: `MONITOR_GROUPS_ALLOW`, `MONITOR_GROUPS_DENY`, `MONITOR_TOPICS_ALLOW` and
   `MONITOR_TOPICS_DENY` are regular expressions that must match the whole name; deny goes before
   allow. `MONITOR_MEMBER_METRICS=false` leaves out the metrics of single members.

@@ -118,7 +118,7 @@ STATUS = group_metric(
     "Burrow's status of a group, always 1: one of OK, WARN and ERR, and STOP, STALL and REWIND while a "
     "partition is in that status (the group is ERR then); others are absent. A partition is OK until "
     "it was watched for ten polls, and while its silence is usual for the group; a group of which no "
-    "partition can be judged is absent.",
+    "partition can be judged, or that is OK and nobody was seen to read with, is absent.",
     ("consumergroup", "status"),
 )
 PARTITION_STATUS = group_metric(
@@ -455,8 +455,9 @@ def _status(measures: GroupMeasures, add: GroupSamples) -> None:
     if status.status is Status.NOTFOUND:
         return
     worse = {p.status.name for p in status.partitions if p.status > Status.ERR}
-    for name in {status.status.name, *worse}:
-        add.one(STATUS, (group, name), 1)
+    if status.status is not Status.OK or not _nobody_reads(measures):
+        for name in sorted({status.status.name, *worse}):
+            add.one(STATUS, (group, name), 1)
     if status.complete < 1 or not _nobody_reads(measures):
         add.one(STATUS_COMPLETE, (group,), round(status.complete, 4))
     for p in status.partitions:
@@ -469,8 +470,6 @@ def _membership(measures: GroupMeasures, add: GroupSamples) -> None:
         add.one(IDLE_MEMBERS, (group.id,), len(facts.idle))
     if facts.unassigned is not None:
         add.one(UNASSIGNED, (group.id,), len(facts.unassigned))
-    if measures.rebalances is not None:
-        add.one(REBALANCES, (group.id,), measures.rebalances)
     if add.members:
         for member in group.members or ():
             labels = (group.id, member.client_id, member.host, member.id)
@@ -486,8 +485,6 @@ def _activity(measures: GroupMeasures, add: GroupSamples) -> None:
         for by, is_active in (("members", activity.by_members), ("commits", activity.by_commits)):
             if is_active is not None:
                 add.one(ACTIVE, (group, by), int(is_active))
-        for topic in measures.lost:  # all topics with commits, as far as they exist
-            add.one(REWINDS, (group, topic), activity.rewinds.get(topic, 0))
     for topic in measures.not_consumed:
         add.one(NOT_CONSUMED, (group, topic), 1)
     for metric, counts in ((STUCK, measures.stuck), (UNCOMMITTED, measures.uncommitted)):
@@ -519,8 +516,13 @@ def _rates(measures: GroupMeasures, add: GroupSamples) -> None:
 
 def _losses(measures: GroupMeasures, add: GroupSamples) -> None:
     group = measures.group.id
-    for topic, count in measures.lost.items():
+    # counters are there from the first look, at 0: Prometheus counts no step to a series' first value
+    if measures.rebalances is not None:
+        add.one(REBALANCES, (group,), measures.rebalances)
+    for topic, count in measures.lost.items():  # all topics with commits, as far as they exist
         add.one(LOST, (group, topic), count)
+        if measures.activity is not None:
+            add.one(REWINDS, (group, topic), measures.activity.rewinds.get(topic, 0))
     for topic, count in measures.unread_deleted.items():
         if count or not _nobody_reads(measures):
             add.one(UNREAD_DELETED, (group, topic), count)
