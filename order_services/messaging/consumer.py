@@ -273,7 +273,8 @@ class Consumer(Threaded):
     def _on_error(self, message: KafkaMessage, error: KafkaError) -> None:
         if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001  # its public name
             topic, partition = message.topic(), message.partition()
-            if topic is not None and partition is not None:
+            # one that was revoked since is for its next owner to begin
+            if topic is not None and partition is not None and (topic, partition) in self._assigned:
                 self._log_starts.need(topic, partition, message.offset())
             return
         instrumentation.CONSUMER_ERRORS.labels(error.name()).inc()
