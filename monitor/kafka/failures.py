@@ -86,7 +86,7 @@ def cause_of(error: BaseException) -> str:
         if isinstance(error, kind):
             return meaning
     if isinstance(error, errors.SaslAuthenticationFailedError):
-        why = text.removeprefix("SaslAuthenticationFailedError: ")
+        why = text.rpartition("Error: ")[2]  # kafka-python puts the kind before it, twice
         return f"the login was refused ({why}): see KAFKA_SASL_MECHANISM and what it logs in with"
     if "Handshake failed" in text:
         return _of_handshake(text.rpartition("Handshake failed: ")[2])

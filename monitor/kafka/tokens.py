@@ -44,6 +44,9 @@ MAX_REPLY_BYTES: Final = 1_000_000
 _MSK_HOST: Final = re.compile(r"\.kafka(?:-serverless)?\.([a-z0-9-]+)\.amazonaws\.com")
 
 
+_ENDED: Final = "the token that was fetched has ended already: compare the clocks of both machines"
+
+
 class TokenError(Exception):
     """There is no token, or no credentials; the message says why, and holds no secret."""
 
@@ -90,7 +93,7 @@ class Renewed(Generic[T]):
     @property
     def failure(self) -> TokenError | None:
         """Return why there is no value that is good, None where there is one."""
-        return None if self.is_good else self._failure or TokenError("it has ended")
+        return None if self.is_good else self._failure or TokenError(_ENDED)
 
     def renew(self) -> None:
         """Fetch what is due."""

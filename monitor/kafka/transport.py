@@ -219,13 +219,13 @@ class KafkaWire:
                 if (failure := self._tokens.failure) is not None:
                     raise failure
         timeout_ms = max(1.0, (deadline - time.monotonic()) * 1_000)
-        connection = self._manager.get_connection(
-            # its own refresh would ask for all metadata again after every lost connection
-            node,
-            timeout_ms=timeout_ms,
-            refresh_metadata_on_err=False,
-        )
         try:
+            connection = self._manager.get_connection(
+                # its own refresh would ask for all metadata again after every lost connection
+                node,
+                timeout_ms=timeout_ms,
+                refresh_metadata_on_err=False,
+            )
             await connection
         except errors.NodeNotReadyError as error:
             # kafka-python waits a moment before it connects anew: why is as it was
