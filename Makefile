@@ -47,7 +47,7 @@ dashboards: $(VENV)/dev.stamp ## rebuild the dashboards' JSON from its YAML
 	@$(BIN)/python -m dashboards
 
 requirements: $(VENV)/dev.stamp ## pin the newest versions, with hashes
-	@for set in "run.txt requirements/run.in" "dev.txt --extra otlp requirements/run.in requirements/dev.in"; do \
+	@for set in "run.txt requirements/run.in" "dev.txt --extra otlp --extra msk requirements/run.in requirements/dev.in"; do \
 	  set -- $$set; out=$$1; shift; \
 	  $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-annotate --custom-compile-command "make requirements" \
@@ -58,7 +58,7 @@ requirements: $(VENV)/dev.stamp ## pin the newest versions, with hashes
 	@# the image's set: the same versions, without the embedded broker and database
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --custom-compile-command "make requirements" \
-	  --constraint requirements/run.txt --output-file requirements/services.txt pyproject.toml requirements/run.in
+	  --constraint requirements/run.txt --extra services --output-file requirements/services.txt pyproject.toml requirements/run.in
 
 bench: $(VENV)/dev.stamp ## measure what we claim; BENCH="order_crash --quick" runs one
 	@set -e; if [ -n "$(BENCH)" ]; then exec $(BIN)/python -m benchmarks.$(BENCH); fi; \

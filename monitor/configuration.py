@@ -34,7 +34,7 @@ OF_THE_PROCESS: Final = frozenset(
     {
         "host", "port", "tls_certfile", "tls_keyfile", "tls_client_cafile", "username", "password",
         "allow_cleartext_password", "log_level", "log_format", "families",
-        "reload_by_http", "otlp_level",
+        "reload_by_http", "otlp_level", "web_config_file",
     }
 )  # fmt: skip
 

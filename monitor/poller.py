@@ -183,7 +183,8 @@ class Poller:
             return f"the data is {age:.0f} s old: {state.error or 'no poll has ended since'}"
         snapshot = self._until_now().without_older_than(self._stale_after_s).snapshot
         if snapshot is not None and not snapshot.groups and not snapshot.groups_complete:
-            return "no group is known, and the brokers have not listed all: one may be starting"
+            why = "; ".join(snapshot.errors) or "one may be starting"
+            return f"no group is known, and the brokers have not listed all: {why}"
         return None
 
     def start(self, interval_s: float) -> None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -24,7 +25,9 @@ from monitor.logs import LogFormat, LogLevel
 from monitor.secret_files import SettingsWithSecretFiles
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
-SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "GSSAPI"]
+SaslMechanism = Literal[
+    "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "AWS_MSK_IAM", "GSSAPI"
+]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
@@ -85,6 +88,18 @@ class KafkaSettings(SettingsWithSecretFiles):
     """Password for PLAIN and SCRAM."""
     sasl_oauth_token_file: Path | None = None
     """File with the token for OAUTHBEARER; read at each login, so that it may be renewed."""
+    sasl_oauthbearer_token_endpoint_url: str | None = None
+    """Where OAUTHBEARER gets its tokens, by the grant of client credentials."""
+    sasl_oauthbearer_client_id: str | None = None
+    """Who we are there."""
+    sasl_oauthbearer_client_secret: SecretStr | None = None
+    """The secret of that client."""
+    sasl_oauthbearer_scope: str | None = None
+    """Scope that is asked for there."""
+    sasl_oauthbearer_extensions: Annotated[dict[str, str], NoDecode] = Field(default={})
+    """What the broker is told beside the token, `NAME=VALUE` separated by commas, as Confluent Cloud's `logicalCluster`."""
+    sasl_aws_profile: str | None = None
+    """Profile of AWS' files for AWS_MSK_IAM; without one, credentials are found as AWS' tools do."""
     sasl_kerberos_service_name: str = "kafka"
     """Service name for GSSAPI."""
     allow_cleartext_password: bool = False
@@ -96,6 +111,20 @@ class KafkaSettings(SettingsWithSecretFiles):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("sasl_oauthbearer_extensions", mode="before")
+    @classmethod
+    def _extensions(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        found = {}
+        for part in filter(None, (part.strip() for part in value.split(","))):
+            name, equals, told = part.partition("=")
+            # RFC 7628: names of letters; "auth" is the token itself
+            if not equals or not name.isalpha() or not name.isascii() or name == "auth":
+                raise ValueError("extensions are NAME=VALUE, separated by commas; names of letters")
+            found[name] = told
+        return found
 
     @field_validator("bootstrap_servers")
     @classmethod
@@ -126,19 +155,51 @@ class KafkaSettings(SettingsWithSecretFiles):
                 raise ValueError(
                     f"{self.sasl_mechanism} needs KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
                 )
-        elif self.sasl_mechanism == "OAUTHBEARER" and self.sasl_oauth_token_file is None:
-            raise ValueError("OAUTHBEARER needs KAFKA_SASL_OAUTH_TOKEN_FILE")
+        elif self.sasl_mechanism == "OAUTHBEARER":
+            self._has_a_token()
+        elif self.sasl_mechanism == "AWS_MSK_IAM" and self.security_protocol != "SASL_SSL":
+            raise ValueError("AWS_MSK_IAM needs KAFKA_SECURITY_PROTOCOL=SASL_SSL")
         if (
             self.security_protocol == "SASL_PLAINTEXT"
             and self.sasl_mechanism in ("PLAIN", "OAUTHBEARER")
             and not self.allow_cleartext_password
-            and not all(_is_loopback(split_address(a)[0]) for a in self.bootstrap_servers)
+            and not all(is_loopback(split_address(a)[0]) for a in self.bootstrap_servers)
         ):
             raise ValueError(
                 f"{self.sasl_mechanism} over SASL_PLAINTEXT sends the secret in clear text: use "
                 "SASL_SSL or SCRAM, or set KAFKA_ALLOW_CLEARTEXT_PASSWORD=true"
             )
         return self
+
+    def _has_a_token(self) -> None:
+        url = self.sasl_oauthbearer_token_endpoint_url
+        if self.sasl_oauth_token_file is not None and url is None:
+            return
+        if url is None or self.sasl_oauth_token_file is not None:
+            raise ValueError(
+                "OAUTHBEARER needs either KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL with "
+                "KAFKA_SASL_OAUTHBEARER_CLIENT_ID and KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET, or "
+                "KAFKA_SASL_OAUTH_TOKEN_FILE"
+            )
+        if not (self.sasl_oauthbearer_client_id and self.sasl_oauthbearer_client_secret):
+            raise ValueError(
+                "KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL needs KAFKA_SASL_OAUTHBEARER_CLIENT_ID "
+                "and KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET"
+            )
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError(
+                "KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL is an address that begins with https://"
+            )
+        if (
+            parts.scheme == "http"
+            and not self.allow_cleartext_password
+            and not is_loopback(parts.hostname)
+        ):
+            raise ValueError(
+                "KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL without TLS has the client's secret sent "
+                "in clear text: use https, or set KAFKA_ALLOW_CLEARTEXT_PASSWORD=true"
+            )
 
 
 class MonitorSettings(SettingsWithSecretFiles):
@@ -166,6 +227,8 @@ class MonitorSettings(SettingsWithSecretFiles):
     """Password of that user."""
     allow_cleartext_password: bool = False
     """Whether that login may be asked for without TLS, as behind a proxy that has it."""
+    web_config_file: Path | None = None
+    """Prometheus' `web.config.yml`, in place of the six settings before: TLS, client certificates, users with bcrypt, headers; read again when it changes."""
     poll_interval: Annotated[float, Field(ge=1, le=3_600)] = 15.0
     """Seconds between polls; ten scrapers cost what one costs."""
     request_timeout: Annotated[float, Field(ge=0.1, le=120)] = 5.0
@@ -222,10 +285,17 @@ class MonitorSettings(SettingsWithSecretFiles):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    _files = field_validator("tls_certfile", "tls_keyfile", "tls_client_cafile")(_existing_file)
+    _files = field_validator("tls_certfile", "tls_keyfile", "tls_client_cafile", "web_config_file")(
+        _existing_file
+    )
 
     @model_validator(mode="after")
     def _serves_safely(self) -> Self:
+        if self.web_config_file is not None and (self.tls_certfile or self.username):
+            raise ValueError(
+                "MONITOR_WEB_CONFIG_FILE goes in place of MONITOR_TLS_... and MONITOR_USERNAME: set "
+                "one or the other"
+            )
         if (self.tls_certfile is None) != (self.tls_keyfile is None):
             raise ValueError("MONITOR_TLS_CERTFILE and MONITOR_TLS_KEYFILE need each other")
         if self.tls_client_cafile is not None and self.tls_certfile is None:
@@ -237,7 +307,7 @@ class MonitorSettings(SettingsWithSecretFiles):
         if (
             self.username
             and self.tls_certfile is None
-            and not _is_loopback(self.host)
+            and not is_loopback(self.host)
             and not self.allow_cleartext_password
         ):
             raise ValueError(
@@ -313,7 +383,8 @@ def split_address(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Say whether only this machine reaches an address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

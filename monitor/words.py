@@ -9,6 +9,11 @@ from typing import Final
 UNKNOWN: Final = "-"
 """Shown for what is not known: never a zero."""
 
+_REMEDIES: Final = {
+    "GROUP_AUTHORIZATION_FAILED": "allow the monitor's user (ACLs) to DESCRIBE the group",
+    "TOPIC_AUTHORIZATION_FAILED": "allow the monitor's user (ACLs) to DESCRIBE the topic",
+    "CLUSTER_AUTHORIZATION_FAILED": "allow the monitor's user (ACLs) to DESCRIBE the cluster",
+}
 # Categories of characters that move a cursor, turn text around or break a line.
 _UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _SHORT_ESCAPES: Final = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
@@ -28,6 +33,14 @@ def duration(seconds: float) -> str:
 def plural(count: int, noun: str) -> str:
     """Return a count and its noun: 1 partition, 2 partitions."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def with_remedy(error: str | None) -> str:
+    """Return a broker's refusal with what helps against it, empty for none."""
+    if not error:
+        return ""
+    remedy = next((text for sign, text in _REMEDIES.items() if sign in error), None)
+    return f"{error}: {remedy}" if remedy else error
 
 
 def safe(name: str) -> str:

@@ -71,6 +71,8 @@ def who_is_silent(snapshot: Snapshot) -> str:
         snapshot.brokers[broker].address if broker in snapshot.brokers else str(broker)
         for broker in snapshot.broker_errors
     ]
+    if not silent and snapshot.errors:
+        return "; ".join(snapshot.errors)
     if not silent:
         return "a broker has just started, or denies a group that another lists"
     if len(silent) == len(snapshot.brokers):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import click
 
 from monitor.commands import options
+from monitor.commands.serve import web_config_of
+from monitor.web.tls import CertificateError
+from monitor.web.web_config import WebConfigError
 from monitor.words import plural, safe
 
 
@@ -28,7 +31,12 @@ def check(source: options.Source) -> None:
             f"{name}: {', '.join(watched.kafka.bootstrap_servers)} "
             f"({watched.kafka.security_protocol}), every {watched.settings.poll_interval:g} s"
         )
-    scheme = "https" if found.process.tls_files else "http"
+    try:
+        web_config = web_config_of(found.process)
+    except (WebConfigError, CertificateError) as error:
+        raise options.Refusal(str(error)) from None
+    has_tls = web_config.has_tls if web_config else found.process.tls_files is not None
+    scheme = "https" if has_tls else "http"
     click.echo(
         f"{plural(len(found.clusters), 'cluster')}, served at "
         f"{scheme}://{found.process.host}:{found.process.port}/"

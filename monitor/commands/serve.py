@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,9 +24,11 @@ from monitor.otlp.settings import EXPORTER, push_interval
 from monitor.poller import Poller
 from monitor.pools.services import ServiceTarget
 from monitor.pools.watch import DatabaseWatch
+from monitor.settings import MonitorSettings, is_loopback
 from monitor.web.app import create_app
 from monitor.web.server import AddressError, WebServer
-from monitor.web.tls import Certificate, CertificateError
+from monitor.web.tls import Certificate, CertificateError, Secures
+from monitor.web.web_config import WebConfigError, WebConfigFile
 
 if TYPE_CHECKING:
     from monitor.otlp.push import Pusher
@@ -43,12 +46,20 @@ _log = structlog.get_logger(__name__)
     metavar="SECONDS",
     help="Time between polls. [env: MONITOR_POLL_INTERVAL; default: 15]",
 )
+@click.option(
+    "--web.config.file",
+    "web_config_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Prometheus' web.config.yml: TLS, client certificates, users, headers; read again when it "
+    "changes. [env: MONITOR_WEB_CONFIG_FILE]",
+)
 @click.option("--wait", is_flag=True, help="Wait for a cluster that can't be reached yet.")
 def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
     """Poll the cluster, or those of --config, and serve /metrics, /health, /ready and a status page.
 
     MONITOR_TLS_CERTFILE and MONITOR_TLS_KEYFILE make it HTTPS, MONITOR_USERNAME and
-    MONITOR_PASSWORD ask for a login. SIGHUP has the settings of the clusters read again; those of the
+    MONITOR_PASSWORD ask for a login; or --web.config.file does all that. SIGHUP has the settings of the clusters read again; those of the
     server itself (addresses, TLS, login) and of databases need a restart.
     """
     keep_heap_small()
@@ -86,17 +97,23 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
     try:
         authorities = process_settings.tls_client_cafile
         files = process_settings.tls_files
-        certificate = Certificate(*files, authorities) if files else None
+        web_config = web_config_of(process_settings)
+        certificate: Secures | None = None
+        if web_config is not None:
+            certificate = web_config if web_config.has_tls else None
+        elif files:
+            certificate = Certificate(*files, authorities)
         app = create_app(
             fleet,
             process_settings.login,
             client_certificates=authorities is not None,
+            web_config=web_config,
             reload=reload if process_settings.reload_by_http else None,
             services=[ServiceTarget.parse(url) for url in configuration.databases.service_urls],
         )
         server = WebServer(app, process_settings.host, process_settings.port, certificate)
         port = server.bind()
-    except (AddressError, CertificateError) as error:
+    except (AddressError, CertificateError, WebConfigError) as error:
         fleet.stop()
         raise options.Refusal(str(error)) from None
     databases.start(process_settings.poll_interval)
@@ -106,7 +123,7 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
         pusher.start(interval_s)
     host = process_settings.host
     shown = f"[{host}]" if ":" in host else host
-    scheme = "https" if process_settings.tls_files else "http"
+    scheme = "https" if certificate else "http"
     addresses = ", ".join(
         f"{name}: {address}" if name else address
         for name, address in (
@@ -123,6 +140,21 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
         pushing[0].stop()
     fleet.stop()
     databases.stop()
+
+
+def web_config_of(settings: MonitorSettings) -> WebConfigFile | None:
+    """Return what --web.config.file says, None without one; raises WebConfigError, CertificateError."""
+    if settings.web_config_file is None:
+        return None
+    found = WebConfigFile(settings.web_config_file)
+    safe = found.has_tls or is_loopback(settings.host) or settings.allow_cleartext_password
+    if found.has_users and not safe:
+        raise WebConfigError(
+            f"{settings.web_config_file}: basic_auth_users without tls_server_config have passwords "
+            "sent in clear text: add it, or set MONITOR_ALLOW_CLEARTEXT_PASSWORD=true where a proxy "
+            "in front has TLS"
+        )
+    return found
 
 
 def _pushing(sources: Callable[[], Sequence[Poller]], level: Level) -> tuple[Pusher, float] | None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Final, NoReturn
+from typing import Final
 
 import click
 
@@ -22,13 +22,12 @@ from monitor.exposition.of_groups import text_of_groups
 from monitor.kafka.brokers import UnreachableError
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.connecting import OptionsError
-from monitor.kafka.diagnose import identify
 from monitor.kafka.transport import KafkaWire
 from monitor.model import Snapshot
 from monitor.selection import EVERYTHING, Amount, Selection
-from monitor.settings import KafkaSettings, MonitorSettings, split_address
+from monitor.settings import KafkaSettings, MonitorSettings
 from monitor.state import State, is_used
-from monitor.words import plural, safe
+from monitor.words import plural, safe, with_remedy
 
 # Within the ten seconds in which a wrong address must be told, diagnosis included.
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -64,6 +63,7 @@ def collector_of(
         settings.start_offsets_interval,
         topic_configs=settings.topic_configs_interval,
         log_sizes=settings.log_sizes_interval if settings.log_sizes else None,
+        rights=settings.metadata_interval,
     )
     try:
         wire = KafkaWire(kafka)
@@ -81,7 +81,7 @@ def collector_of(
             try:
                 collector.connect(min(settings.request_timeout, CONNECT_TIMEOUT_S))
             except UnreachableError as error:
-                _refuse_unreachable(kafka, error.causes)
+                raise Refusal(f"can't reach Kafka at {error}") from None
         yield collector
     finally:
         wire.close()
@@ -235,13 +235,13 @@ def what_is_missing(snapshot: Snapshot) -> Missing:
     ]
     lines += snapshot.errors
     lines += _some(
-        f"group {safe(group.id)}: {group.error}"
+        f"group {safe(group.id)}: {with_remedy(group.error)}"
         for group in snapshot.groups.values()
         if group.error
     )
     read = {topic for group in snapshot.groups.values() for topic in group.topics}
     lines += _some(
-        f"topic {safe(topic)}, partition {partition}: {error}"
+        f"topic {safe(topic)}, partition {partition}: {with_remedy(error)}"
         for topic, partitions in sorted(snapshot.end_offsets.refused.items())
         if topic in read
         for partition, error in sorted(partitions.items())
@@ -262,7 +262,7 @@ def refuse_unknown_groups(snapshot: Snapshot, names: Iterable[str]) -> None:
         return
     told = ", ".join(repr(safe(name)) for name in names)
     if snapshot.groups_complete:
-        raise Refusal(f"the cluster has no group {told}")
+        raise Refusal(f"the cluster has no group {told}, or it may not be described")
     raise Refusal(f"not known whether the cluster has a group {told}: {who_is_silent(snapshot)}")
 
 
@@ -302,13 +302,3 @@ def _both(
     if one is None or other is None:
         return one or other
     return lambda name: one(name) and other(name)
-
-
-def _refuse_unreachable(kafka: KafkaSettings, causes: Mapping[str, str]) -> NoReturn:
-    tls = kafka.security_protocol.endswith("SSL")
-    told = []
-    for index, (address, cause) in enumerate(causes.items()):
-        # the first only: each may take seconds, and they are of one kind
-        found = identify(*split_address(address), tls=tls) if not index else None
-        told.append(f"{address}: {found or cause}")
-    raise Refusal(f"can't reach Kafka at {'; '.join(told)}")

@@ -36,6 +36,7 @@ from monitor.kafka.offsets import (
     without,
 )
 from monitor.kafka.questions import Ask
+from monitor.kafka.rights import UNSEEN, Rights
 from monitor.kafka.steps import Step, Steps
 from monitor.model import Group, LogLook, LogSizes, Offsets, Snapshot, TopicConfig
 
@@ -66,6 +67,7 @@ class Intervals:
     start_offsets: float = 60.0
     topic_configs: float | None = None
     log_sizes: float | None = None
+    rights: float | None = None
 
 
 class Collector:
@@ -100,6 +102,7 @@ class Collector:
         )
         self._configs = intervals.topic_configs and TopicConfigs(intervals.topic_configs)
         self._log_dirs = intervals.log_sizes and LogDirs(intervals.log_sizes)
+        self._rights = intervals.rights and Rights(intervals.rights)
         self._read_committed = read_committed
         self._clock = clock
         self._monotonic = monotonic
@@ -141,6 +144,7 @@ class Collector:
         if self._steps.fault is not None and not exchange.answered and not exchange.down:
             raise self._steps.fault  # nobody was asked
         self._times_exchange = self._looks_exchange = None
+        unseen = attempt(Step.RIGHTS, "", self._is_unseen, exchange, metadata, read, started)
         ended = self._monotonic()
         self._last = Snapshot(
             cluster_id=metadata.cluster_id,
@@ -157,11 +161,12 @@ class Collector:
             end_offsets=read.ends,
             stable_offsets=read.stable,
             groups=read.groups,
-            groups_complete=self._groups.complete,
+            groups_complete=self._groups.complete and (bool(read.groups) or not unseen),
             requests=attempt(Step.REQUESTS, "", self.take_request_counts) or {},
             errors=(
                 *exchange.errors,
                 *(attempt(Step.CAUSES, "", _shared_addresses, metadata) or ()),
+                *((UNSEEN,) if unseen else ()),
             ),
             topic_configs=read.configs,
             log_sizes=read.log_sizes,
@@ -324,6 +329,17 @@ class Collector:
             self._steps.attempt(Step.TOPIC_CONFIGS, "", read, exchange, now, topics, brokers)
         if self._log_dirs:
             self._steps.attempt(Step.LOG_SIZES, "", self._log_dirs.read, exchange, now, brokers)
+
+    def _is_unseen(
+        self, exchange: Exchange, metadata: ClusterMetadata, read: _Read, now: float
+    ) -> bool:
+        """Say whether there may be groups or topics that this login may not see."""
+        if not self._rights:
+            return False
+        if read.groups and metadata.topics:
+            self._rights.seen()
+            return False
+        return self._rights.unseen(exchange, exchange.healthy(metadata.brokers), now)
 
     def _told(self, exchange: Exchange, metadata: ClusterMetadata) -> dict[int, str]:
         """Return why brokers did not answer.

@@ -5,12 +5,11 @@ from __future__ import annotations
 import socket
 import ssl
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Final
 
 from kafka.net.inet import KafkaNetSocket
-from kafka.net.sasl.oauth import AbstractTokenProvider
 
+from monitor.kafka.tokens import Renewed, TokenFile, TokenProvider, has_botocore
 from monitor.settings import KafkaSettings
 
 CLIENT_ID: Final = "kafka-lag-monitor"
@@ -102,8 +101,13 @@ class ClosingSocket(KafkaNetSocket):  # type: ignore[misc]  # untyped base
             raise
 
 
-def connection_options(settings: KafkaSettings) -> dict[str, Any]:
-    """Return kafka-python's options for these settings; raises OptionsError."""
+def connection_options(
+    settings: KafkaSettings, tokens: Renewed[Any] | None = None
+) -> dict[str, Any]:
+    """Return kafka-python's options for these settings; raises OptionsError.
+
+    `tokens` is what the login needs to be fetched, as `tokens.of_settings` has it.
+    """
     options: dict[str, Any] = {
         "bootstrap_servers": list(settings.bootstrap_servers),
         "client_id": CLIENT_ID,
@@ -118,6 +122,11 @@ def connection_options(settings: KafkaSettings) -> dict[str, Any]:
         options["ssl_context"] = _tls_context(settings)
     if settings.sasl_mechanism == "GSSAPI" and find_spec("gssapi") is None:
         raise OptionsError("KAFKA_SASL_MECHANISM=GSSAPI needs the Python package gssapi")
+    if settings.sasl_mechanism == "AWS_MSK_IAM" and not has_botocore():
+        raise OptionsError(
+            "KAFKA_SASL_MECHANISM=AWS_MSK_IAM needs the Python package botocore: pip install "
+            "'kafka-lag-monitor[msk]'"
+        )
     if settings.security_protocol.startswith("SASL"):
         options |= {
             "sasl_mechanism": settings.sasl_mechanism,
@@ -126,8 +135,18 @@ def connection_options(settings: KafkaSettings) -> dict[str, Any]:
             and settings.sasl_password.get_secret_value(),
             "sasl_kerberos_service_name": settings.sasl_kerberos_service_name,
         }
-        if settings.sasl_oauth_token_file is not None:
-            options["sasl_oauth_token_provider"] = _TokenFile(settings.sasl_oauth_token_file)
+        if settings.sasl_mechanism == "AWS_MSK_IAM":
+            options["sasl_oauth_token_provider"] = tokens
+        elif settings.sasl_mechanism == "OAUTHBEARER":
+            more = settings.sasl_oauthbearer_extensions
+            file = settings.sasl_oauth_token_file
+            options["sasl_oauth_token_provider"] = (
+                TokenFile(file, more)
+                if file is not None
+                else TokenProvider(tokens, more)
+                if tokens is not None
+                else None
+            )
     return options
 
 
@@ -149,14 +168,3 @@ def _tls_context(settings: KafkaSettings) -> ssl.SSLContext:
                 "KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE and KAFKA_SSL_PASSWORD do not fit together"
             ) from None
     return context
-
-
-class _TokenFile(AbstractTokenProvider):  # type: ignore[misc]  # untyped base
-    """Reads the OAuth token at each login: whoever renews it writes the file."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._path = path
-
-    def token(self) -> str:
-        return self._path.read_text(encoding="utf-8").strip()

@@ -60,6 +60,10 @@ class Exchange:
             else:
                 self.errors.append(f"broker {ask.broker}: {ask.failure.cause}")
 
+    def ask_aside(self, ask: Ask[Any]) -> None:
+        """Ask what a broker may be too old to know: its failure is no fault."""
+        self._brokers.ask([ask], self._timeout_s, self.suspects)
+
     def aside(self, steps: Steps) -> Exchange:
         """Return an exchange for what is asked between this poll and the next.
 

@@ -11,6 +11,7 @@ from kafka import errors
 from monitor import every
 from monitor.kafka.logins import is_refusal
 from monitor.kafka.questions import Failure
+from monitor.kafka.tokens import TokenError
 
 
 class ThrottledError(Exception):
@@ -41,6 +42,27 @@ _SIGNS: Final = (
     ("ENETUNREACH", "the network is unreachable"),
     ("Connection timed out", "timed out connecting"),
 )
+_UNKNOWN_AUTHORITY: Final = (
+    "its certificate is of an authority that is not known here: name the authority's file by "
+    "KAFKA_SSL_CAFILE"
+)
+# What OpenSSL says of a server's certificate.
+_CERTIFICATES: Final = (
+    ("certificate has expired", "its certificate has expired: renew it at the broker"),
+    ("not yet valid", "its certificate is not valid yet: compare the clocks of both machines"),
+    (
+        "certificate is not valid for",
+        "its certificate is for other names: connect to one that is in it, or issue it for this one",
+    ),
+    (
+        "issuer certificate",
+        _UNKNOWN_AUTHORITY,
+    ),
+    (
+        "self-signed certificate",
+        _UNKNOWN_AUTHORITY,
+    ),
+)
 _KINDS: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (errors.KafkaTimeoutError, "timed out: no answer"),
     (errors.RequestTimedOutError, "timed out: no answer"),
@@ -57,19 +79,44 @@ _KINDS: Final[tuple[tuple[type[BaseException], str], ...]] = (
 def cause_of(error: BaseException) -> str:
     """Say in a few words why a broker did not answer; none of these messages holds a secret."""
     text = str(error)
-    for sign, meaning in _SIGNS:
+    for sign, meaning in () if isinstance(error, TokenError) else _SIGNS:
         if sign in text:
             return meaning
     for kind, meaning in _KINDS:
         if isinstance(error, kind):
             return meaning
     if isinstance(error, errors.SaslAuthenticationFailedError):
-        return f"the login was refused ({text.rpartition(': ')[2]})"
+        why = text.removeprefix("SaslAuthenticationFailedError: ")
+        return f"the login was refused ({why}): see KAFKA_SASL_MECHANISM and what it logs in with"
     if "Handshake failed" in text:
-        return f"the TLS handshake failed ({text.rpartition('Handshake failed: ')[2]})"
+        return _of_handshake(text.rpartition("Handshake failed: ")[2])
     if isinstance(error, errors.KafkaConnectionError):
         return "it closed the connection"
-    return text or type(error).__name__
+    return text or type(error).__name__  # a TokenError's says it all
+
+
+def _of_handshake(text: str) -> str:
+    """Say what is wrong with TLS, and what to do; `text` is OpenSSL's."""
+    for sign, meaning in _CERTIFICATES:
+        if sign in text:
+            return f"{meaning} ({text})"
+    return f"the TLS handshake failed ({text})"
+
+
+def is_unclear(error: BaseException) -> bool:
+    """Say whether something listens there that may want to be spoken to otherwise."""
+    if isinstance(error, SlowNameError):
+        return False
+    text = str(error)
+    if isinstance(error, errors.UnsupportedSaslMechanismError | errors.IllegalSaslStateError):
+        return True
+    if is_refusal(error):
+        return "CERTIFICATE_VERIFY_FAILED" not in text and "SSL" in text
+    if any(sign in text for sign, _ in _SIGNS):
+        return False
+    return isinstance(
+        error, errors.KafkaConnectionError | errors.KafkaProtocolError | errors.KafkaTimeoutError
+    )
 
 
 def explain(error: BaseException) -> Failure:
@@ -84,7 +131,9 @@ def explain(error: BaseException) -> Failure:
         return Failure("the reply to another question was too large", lost=True)
     if isinstance(error, Exception) and _is_ours(error):
         return Failure(f"the monitor failed to ask: {every.cause_of(error)}", fault=error)
-    return Failure(cause_of(error), broker_down=True, refused=is_refusal(error))
+    return Failure(
+        cause_of(error), broker_down=True, refused=is_refusal(error), unclear=is_unclear(error)
+    )
 
 
 def _is_ours(error: Exception) -> bool:
@@ -92,7 +141,7 @@ def _is_ours(error: Exception) -> bool:
 
     The broker is not to blame then, and not down.
     """
-    if isinstance(error, (errors.KafkaError, OSError, SlowNameError)):
+    if isinstance(error, (errors.KafkaError, OSError, SlowNameError, TokenError)):
         return False
     files = [Path(frame.f_code.co_filename) for frame, _ in traceback.walk_tb(error.__traceback__)]
     return bool(files) and (

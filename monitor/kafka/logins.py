@@ -11,6 +11,8 @@ from typing import Final, NamedTuple, TypeAlias
 
 from kafka import errors
 
+from monitor.kafka.tokens import TokenError
+
 FIRST_WAIT_S: Final = 10.0
 MAX_WAIT_S: Final = 300.0
 
@@ -21,6 +23,7 @@ _REFUSALS: Final = (
     errors.UnsupportedSaslMechanismError,
     errors.IllegalSaslStateError,
     errors.AuthorizationError,
+    TokenError,
 )
 
 

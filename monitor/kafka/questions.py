@@ -21,8 +21,8 @@ VersionOf: TypeAlias = Callable[..., int]
 class Failure:
     """Why a question has no answer; `broker_down` when the broker itself did not answer.
 
-    `refused` says that it could be reached, and refused our login or our certificate. `too_large` is
-    a reply that is larger than one may be: less is to be asked for at once. It costs the connection,
+    `refused` says that it could be reached, and refused our login or our certificate; `unclear` that
+    something listens there, and may want to be spoken to otherwise. `too_large` is a reply that is larger than one may be: less is to be asked for at once. It costs the connection,
     and so the questions that were under way on it: they are `lost`. `fault` is what was raised where
     the broker is not to blame: a fault of our own.
     """
@@ -30,6 +30,7 @@ class Failure:
     cause: str
     broker_down: bool = False
     refused: bool = False
+    unclear: bool = False
     too_large: bool = False
     lost: bool = False
     fault: Exception | None = None

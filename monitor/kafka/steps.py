@@ -28,6 +28,7 @@ class Step(StrEnum):
     TOPIC_CONFIGS = "topic_configs"
     LOG_SIZES = "log_sizes"
     NEWER_METADATA = "newer_metadata"  # whether it is to be read soon
+    RIGHTS = "rights"  # whether an empty cluster is one
     CAUSES = "causes"  # in words, why brokers did not answer
     REQUESTS = "requests"  # how many were sent
     ANSWER = "answer"  # one broker's answer to one question

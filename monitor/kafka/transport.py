@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from monitor.every import cause_of
 from monitor.kafka.apis.metadata import ClusterMetadata, Metadata
 from monitor.kafka.brokers import GRACE_S, UnreachableError
 from monitor.kafka.connecting import CLIENT_ID, connection_options, resolve
+from monitor.kafka.diagnose import Diagnoses
 from monitor.kafka.failures import (
     LostError,
     SlowNameError,
@@ -34,6 +35,7 @@ from monitor.kafka.failures import (
 )
 from monitor.kafka.logins import Logins
 from monitor.kafka.questions import Ask, Failure
+from monitor.kafka.tokens import TokenError, of_settings
 from monitor.settings import KafkaSettings
 
 # kafka-python logs every lost connection with its trace; what happened is in our own failures.
@@ -62,10 +64,13 @@ class KafkaWire:
         self._counts: Counter[str] = Counter()
         self._recovered: set[int] = set()
         self._logins = Logins()
-        self._lookups: dict[tuple[str, int], Any] = {}
+        self._failed: dict[tuple[str, int], Exception] = {}
+        self._under_way: dict[str, Any] = {}
         # a connection that was closed for one reply fails all its questions with that error
         self._blamed: BaseException | None = None
-        options = connection_options(settings)
+        self._tokens = of_settings(settings)
+        options = connection_options(settings, self._tokens)
+        self._diagnoses = Diagnoses(options.get("ssl_context"), logs_in="sasl_mechanism" in options)
         self._net = NetworkSelector(client_id=CLIENT_ID, slow_task_threshold_secs=0)
         self._manager = KafkaConnectionManager(self._net, **options)
         self._net.start()
@@ -85,12 +90,11 @@ class KafkaWire:
             if ask.answer is not None:
                 self._learn_addresses(ask.answer)
                 return replace(ask.answer, bootstrap=_address(server))
-        raise UnreachableError(
-            {
-                _address(server): ask.failure.cause if ask.failure else "no answer"
-                for server, ask in zip(servers, asks, strict=True)
-            }
-        )
+        failures = {
+            _address(server): ask.failure or Failure("no answer")
+            for server, ask in zip(servers, asks, strict=True)
+        }
+        raise UnreachableError(self._diagnoses.causes(failures))
 
     def ask(
         self,
@@ -99,6 +103,9 @@ class KafkaWire:
         not_awaited: Collection[int] = (),
     ) -> None:
         """Send all questions, then await all replies and fill in answers or failures."""
+        if self._tokens is not None and self._tokens.is_due:
+            # before it ends: brokers ask those who are connected to log in anew
+            threading.Thread(target=self._renew, name="token", daemon=True).start()
         outcomes = self._manager.run(self._exchange, asks, timeout_s, not_awaited)
         for ask, outcome in zip(asks, outcomes, strict=True):
             self._settle(ask, outcome)
@@ -207,6 +214,10 @@ class KafkaWire:
         self._manager._auth_failures.pop(node, None)  # noqa: SLF001  # it has no public way
         if all(node != known.node_id for known in self._manager.least_used_connections()):
             await self._resolve(address, deadline)
+            if self._tokens is not None and not self._tokens.is_good:
+                await self._aside("token", self._renew, deadline, TokenError("it takes too long"))
+                if (failure := self._tokens.failure) is not None:
+                    raise failure
         timeout_ms = max(1.0, (deadline - time.monotonic()) * 1_000)
         connection = self._manager.get_connection(
             # its own refresh would ask for all metadata again after every lost connection
@@ -216,32 +227,51 @@ class KafkaWire:
         )
         try:
             await connection
+        except errors.NodeNotReadyError as error:
+            # kafka-python waits a moment before it connects anew: why is as it was
+            raise self._failed.get(address, error) from None
         except Exception as error:
+            self._failed[address] = error
             self._logins.failed(address, error)
             raise
+        self._failed.pop(address, None)
         self._logins.succeeded(address)
         return connection
 
     async def _resolve(self, address: tuple[str, int], deadline: float) -> None:
-        """Have the broker's name looked up on a thread of its own; one that hangs, only once."""
-        if address not in self._lookups:
-            self._lookups[address] = future = Future()
+        """Have the broker's name looked up."""
+        await self._aside(
+            f"resolve-{address}", lambda: resolve(*address), deadline, SlowNameError()
+        )
 
-            def look_up() -> None:
-                resolve(*address)
-                with contextlib.suppress(RuntimeError):  # the wire was closed in the meantime
-                    self._net.call_soon_threadsafe(found)
+    async def _aside(
+        self, name: str, work: Callable[[], None], deadline: float, too_slow: Exception
+    ) -> None:
+        """Have work that waits done on a thread of its own; what hangs is begun only once."""
+        if name not in self._under_way:
+            self._under_way[name] = future = Future()
 
-            def found() -> None:
-                del self._lookups[address]
+            def run() -> None:
+                try:
+                    work()
+                finally:
+                    with contextlib.suppress(RuntimeError):  # the wire was closed in the meantime
+                        self._net.call_soon_threadsafe(done)
+
+            def done() -> None:
+                del self._under_way[name]
                 future.success(None)
 
-            threading.Thread(target=look_up, name=f"resolve-{address[0]}", daemon=True).start()
+            threading.Thread(target=run, name=name, daemon=True).start()
         remaining_ms = (deadline - time.monotonic()) * 1_000 * PREPARATION_SHARE
         try:
-            await self._manager.wait_for(self._lookups[address], remaining_ms)
+            await self._manager.wait_for(self._under_way[name], remaining_ms)
         except errors.KafkaTimeoutError:
-            raise SlowNameError from None
+            raise too_slow from None
+
+    def _renew(self) -> None:
+        if self._tokens is not None:
+            self._tokens.renew()
 
     # -- on either thread ---------------------------------------------------------------------
 

@@ -13,8 +13,8 @@ from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExp
 from opentelemetry.sdk.metrics.export import MetricExportResult
 
 from monitor.every import Every, one_line
+from monitor.exposition.families.otlp import LAST_PUSH, UP
 from monitor.exposition.series import Block, Level, Samples, Values
-from monitor.otlp.metrics import LAST_PUSH, UP
 from monitor.otlp.points import Points, resource
 from monitor.poller import Published
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qs
@@ -17,8 +17,9 @@ from werkzeug.http import parse_accept_header
 from monitor.every import cause_of
 from monitor.exposition.render import CONTENT_TYPE, Page
 from monitor.pools.services import ServiceTarget
-from monitor.web.login import WRONG_LOGIN_DELAY_S, Login
+from monitor.web.login import WRONG_LOGIN_DELAY_S, Access, Login, WrongLogins
 from monitor.web.pages import Watching, pages
+from monitor.web.web_config import WebConfigFile
 
 _log = structlog.get_logger(__name__)
 
@@ -49,24 +50,22 @@ Reload = Callable[[], str | None]
 class App:
     """The ASGI application that serves what is watched; `reload` is what POST /-/reload does.
 
-    With a user and password, all but what is `OPEN` ask for it by basic auth, and /ready keeps
-    its reason from those without: it names addresses. With `client_certificates` all but
-    those ask for one, too.
+    `access` says who may see all but what is `OPEN`; /ready keeps its reason from others: it names
+    addresses.
     """
 
     def __init__(
         self,
         watching: Watching,
-        user_and_password: tuple[str, str] | None = None,
+        access: Callable[[], Access],
         *,
-        client_certificates: bool = False,
         reload: Reload | None = None,
         services: Sequence[ServiceTarget] = (),
     ) -> None:
         self._watching = watching
         self._reload = reload
-        self._login = Login(user_and_password)
-        self._client_certificates = client_certificates
+        self._access = access
+        self._wrong_logins = WrongLogins()
         flask: Any = pages(watching, services)
         self._pages: Any = WSGIMiddleware(flask, workers=PAGE_THREADS)
         self._answers: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
@@ -79,29 +78,31 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         has_begun = False
+        access = self._access()
+        more_headers = _with_headers(access.headers)
 
         async def secured(message: Message) -> None:
             nonlocal has_begun
             if message["type"] == "http.response.start":
                 has_begun = True
-                message = {**message, "headers": [*message["headers"], *_SECURITY_HEADERS]}
+                message = {**message, "headers": [*message["headers"], *more_headers]}
             await send(message)
 
         try:
-            await self._answer(scope, receive, secured)
+            await self._answer(access, scope, receive, secured)
         except Exception as error:
             _log.error("page failed", path=scope["path"], cause=cause_of(error), exc_info=error)
             if has_begun:
                 raise
             await _refuse(secured, HTTPStatus.INTERNAL_SERVER_ERROR, "the monitor failed")
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, access: Access, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         if path not in OPEN:
-            if self._client_certificates and not _has_certificate(scope):
+            if not access.has_certificate(scope):
                 await _refuse(send, HTTPStatus.FORBIDDEN, "a client certificate is needed")
                 return
-            if not self._is_open_to(scope):
+            if not await access.login.opens(_header(scope, b"authorization")):
                 await self._demand_login(scope, send)
                 return
         answer = self._answers.get(path)
@@ -176,19 +177,17 @@ class App:
         if reason is None:
             await _send_json(send, HTTPStatus.OK, {"status": "ready"})
             return
-        may_know = self._is_open_to(scope) and (
-            not self._client_certificates or _has_certificate(scope)
+        access = self._access()
+        may_know = access.has_certificate(scope) and await access.login.opens(
+            _header(scope, b"authorization")
         )
         told = {"reason": reason} if may_know else {}
         status = HTTPStatus.SERVICE_UNAVAILABLE
         await _send_json(send, status, {"status": "not ready", **told})
 
-    def _is_open_to(self, scope: Scope) -> bool:
-        return self._login.opens(_header(scope, b"authorization"))
-
     async def _demand_login(self, scope: Scope, send: Send) -> None:
         if _header(scope, b"authorization") is not None:
-            self._login.note_wrong(scope["client"][0] if scope.get("client") else "unknown")
+            self._wrong_logins.note(scope["client"][0] if scope.get("client") else "unknown")
             await asyncio.sleep(WRONG_LOGIN_DELAY_S)
         headers = [(b"www-authenticate", b'Basic realm="Kafka lag monitor"')]
         message = "user and password are needed, by basic auth"
@@ -200,14 +199,18 @@ def create_app(
     user_and_password: tuple[str, str] | None = None,
     *,
     client_certificates: bool = False,
+    web_config: WebConfigFile | None = None,
     reload: Reload | None = None,
     services: Sequence[ServiceTarget] = (),
 ) -> App:
-    """Return the application that serves what is watched, see `App`."""
+    """Return the application that serves what is watched, see `App`.
+
+    Without a `web_config` the login and the certificates say who may see the pages.
+    """
+    fixed = Access(Login(user_and_password), client_certificates)
     return App(
         watching,
-        user_and_password,
-        client_certificates=client_certificates,
+        web_config.access if web_config else lambda: fixed,
         reload=reload,
         services=services,
     )
@@ -218,8 +221,11 @@ async def _is_gone(receive: Receive) -> None:
         pass
 
 
-def _has_certificate(scope: Scope) -> bool:
-    return bool(scope.get("extensions", {}).get("tls", {}).get("client_cert_chain"))
+def _with_headers(said: Mapping[str, str]) -> Headers:
+    """Return our headers, and over them those that were said; an empty one is left out."""
+    found = dict(_SECURITY_HEADERS)
+    found |= {name.lower().encode(): value.encode() for name, value in said.items()}
+    return [(name, value) for name, value in found.items() if value]
 
 
 def _header(scope: Scope, wanted: bytes) -> str | None:

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeAlias
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from monitor.web.tls import Certificate
+from monitor.web.tls import Secures
 
 # Who asks for a page has it written before it connects; handshakes over slow links take seconds.
 HEAD_SECONDS: Final = 10.0
@@ -103,7 +103,13 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         tls = self.transport.get_extra_info("ssl_object")
         chain = [found] if tls is not None and (found := tls.getpeercert(binary_form=True)) else []
-        self.scope["extensions"] = {"tls": {"client_cert_chain": chain}}
+        shown = tls.getpeercert() if chain else {}
+        self.scope["extensions"] = {
+            "tls": {
+                "client_cert_chain": chain,
+                "client_cert_sans": [name for _, name in shown.get("subjectAltName", ())],
+            }
+        }
 
     def on_body(self, body: bytes) -> None:
         """Ignore what was refused."""
@@ -161,7 +167,7 @@ class Gate:
         self,
         make_connection: Callable[[], Connection],
         connections: Connections,
-        certificate: Certificate | None,
+        certificate: Secures | None,
         limit: int,
     ) -> None:
         self._make_connection = make_connection

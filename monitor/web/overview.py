@@ -14,7 +14,7 @@ from monitor.answers.clusters import NOT_IN_METADATA
 from monitor.model import Group, Snapshot
 from monitor.ranking import status_word, urgency
 from monitor.state import State
-from monitor.words import duration
+from monitor.words import duration, with_remedy
 
 # More rows than these nobody reads, and a browser gets slow.
 MAX_GROUPS: Final = 100
@@ -86,6 +86,7 @@ class Overview:
     seen: str
     brokers: int = 0
     brokers_down: tuple[tuple[str, str], ...] = ()
+    errors: tuple[str, ...] = ()
     topics: int = 0
     partitions: int = 0
     group_count: int = 0
@@ -110,6 +111,7 @@ def overview(state: State) -> Overview:
             ),
             *((str(broker), NOT_IN_METADATA) for broker in sorted(snapshot.missing_brokers)),
         ),
+        errors=snapshot.errors,
         topics=len(snapshot.topics),
         partitions=sum(len(topic.partitions) for topic in snapshot.topics.values()),
         group_count=len(snapshot.groups),
@@ -132,7 +134,9 @@ def _group_row(snapshot: Snapshot, group: Group, measures: GroupMeasures) -> Gro
         members=None if group.members is None else len(group.members),
         lag=measures.lag.total if measures.lag.partitions else None,
         behind="" if behind is None else duration(behind),
-        note="; ".join(filter(None, ("stale" if group.is_silent else "", group.error))),
+        note="; ".join(
+            filter(None, ("stale" if group.is_silent else "", with_remedy(group.error)))
+        ),
         advice=[Todo(a.severity.name.lower(), a.finding(now), a.action) for a in measures.advice],
         topics=[_topic_row(topic, measures, snapshot) for topic in sorted(group.commits)],
         partition_count=sum(map(len, group.commits.values())),
@@ -192,7 +196,7 @@ def _partition_rows(
             bad.get((topic, partition), ""),
             "past the log end" if partition in lag.past_end.get(topic, ()) else "",
             "stale" if group.is_silent or ends.is_silent(topic, partition) else "",
-            ends.refused.get(topic, {}).get(partition, ""),
+            with_remedy(ends.refused.get(topic, {}).get(partition)),
         )
         yield PartitionRow(
             topic,

@@ -18,7 +18,7 @@ import uvicorn
 from uvicorn._types import ASGI3Application
 
 from monitor.web.connections import IDLE_SECONDS, Connection, Gate
-from monitor.web.tls import Certificate
+from monitor.web.tls import Secures
 
 # A poll computes for a third of a second: who scrapes meanwhile waits for the interpreter again and
 # again, by default 5 ms each time.
@@ -40,7 +40,7 @@ class _Server(uvicorn.Server):
     """uvicorn's server behind a gate of ours."""
 
     def __init__(
-        self, config: uvicorn.Config, listener: socket.socket, certificate: Certificate | None
+        self, config: uvicorn.Config, listener: socket.socket, certificate: Secures | None
     ) -> None:
         super().__init__(config)
         self._listener = listener
@@ -80,7 +80,7 @@ class WebServer:
         app: ASGI3Application,
         host: str,
         port: int,
-        certificate: Certificate | None = None,
+        certificate: Secures | None = None,
     ) -> None:
         self._app = app
         self._host, self._port = host, port

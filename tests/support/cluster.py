@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +22,13 @@ SESSION_TIMEOUT_MS = 3_000
 class SecondBroker(EmbeddedKafka):
     """A broker without a controller, in the cluster of another."""
 
-    def __init__(self, data_dir: Path, first: EmbeddedKafka, heap_mb: int = 256) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        first: EmbeddedKafka,
+        heap_mb: int = 256,
+        more: Mapping[str, str] | None = None,
+    ) -> None:
         self._first = first
         port = free_port()
         address = f"{LOOPBACK}:{port}"
@@ -32,6 +38,7 @@ class SecondBroker(EmbeddedKafka):
             "listeners": f"PLAINTEXT://{address}",
             "controller.quorum.bootstrap.servers": _property(first, "controller.quorum.bootstrap.servers"),
             "broker.session.timeout.ms": str(SESSION_TIMEOUT_MS),
+            **(more or {}),
         }  # fmt: skip
         super().__init__(data_dir, port, overrides=overrides, heap_mb=heap_mb)
 

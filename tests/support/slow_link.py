@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import threading
 import time
@@ -13,13 +14,13 @@ from typing import Self
 class SlowLink:
     """Forwards connections to a port of this machine; what comes back is held for `delay_s`.
 
-    A context manager; `delay_s` may be changed at any time. `accepted` counts connections.
+    With more ports it balances connections over all of them, as a proxy does. A context manager; `delay_s` may be changed at any time. `accepted` counts connections.
     """
 
-    def __init__(self, target_port: int, delay_s: float = 0.0) -> None:
+    def __init__(self, target_port: int, delay_s: float = 0.0, *more_ports: int) -> None:
         self.delay_s = delay_s
         self.accepted = 0
-        self._target = ("127.0.0.1", target_port)
+        self._targets = itertools.cycle((target_port, *more_ports))
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
@@ -48,7 +49,7 @@ class SlowLink:
             while True:
                 near, _ = self._listener.accept()
                 self.accepted += 1
-                far = socket.create_connection(self._target)
+                far = socket.create_connection(("127.0.0.1", next(self._targets)))
                 self._sockets += [near, far]
                 threading.Thread(target=self._forward, args=(near, far, False), daemon=True).start()
                 threading.Thread(target=self._forward, args=(far, near, True), daemon=True).start()

@@ -11,11 +11,11 @@ from monitor.exposition.families import (
     lag_exporter,
     measures,
     monitor,
+    otlp,
     process,
 )
 from monitor.exposition.families.family import Family
 from monitor.exposition.metric import Metric
-from monitor.otlp.metrics import FAMILY as OTLP
 from monitor.pools.metrics import FAMILY as DATABASE
 
 FAMILIES: Final[tuple[Family, ...]] = (
@@ -23,7 +23,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     measures.FAMILY,
     monitor.FAMILY,
     process.FAMILY,
-    OTLP,
+    otlp.FAMILY,
     kminion.FAMILY,
     lag_exporter.FAMILY,
     burrow.FAMILY,

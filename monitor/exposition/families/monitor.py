@@ -29,6 +29,13 @@ POLL_FAILED = _monitor(
     labels=("cluster", "error"),
     when="the last poll failed",
 )
+POLL_ERRORS = _monitor(
+    "poll_errors",
+    "1 for each cause for which the last poll lacks figures, or doubts them: of a broker that did not "
+    "answer, or (with an empty broker) of the cluster as a whole.",
+    labels=("cluster", "broker", "error"),
+    when="the last poll was not answered in full",
+)
 INTERNAL_ERRORS = _monitor(
     "internal_errors",
     "1 while a step of the monitor's own work fails for a subject (a group, a topic, a family of "
@@ -105,6 +112,10 @@ def samples(state: State, poll_interval_s: float | None) -> Samples:
     found[STALE_PARTITIONS][cluster] = sum(map(len, silent))
     groups = snapshot.groups.values()
     found[STALE_GROUPS][cluster] = sum(group.is_silent for group in groups)
+    for broker, cause in snapshot.broker_errors.items():
+        found[POLL_ERRORS][state.cluster, str(broker), one_line(cause)] = 1
+    for error in snapshot.errors[:MAX_NAMED]:
+        found[POLL_ERRORS][state.cluster, "", one_line(error)] = 1
     found[GROUP_ERRORS][cluster] = sum(group.error is not None for group in groups)
     return dict(found)
 

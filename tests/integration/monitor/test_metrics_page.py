@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from monitor.exposition.families import ALL_METRICS, CHOICES, FAMILIES
 from order_services.local.kafka import EmbeddedKafka
 from order_services.local.ports import free_port
 from tests.conftest import Database
+from tests.support.collector import standing_in
 
 Samples = dict[str, dict[tuple[tuple[str, str], ...], float]]
 
@@ -157,20 +159,31 @@ def scrape_when(address: str, met: Callable[[Samples], bool], what: str) -> Samp
 
 
 def test_every_declared_metric_is_shown_and_no_other(
-    kafka: EmbeddedKafka, scene: Scene, database: Database
+    kafka: EmbeddedKafka, scene: Scene, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with serving(
-        kafka,
-        families=",".join(CHOICES),
-        measures_level="partition",
-        log_sizes="true",
-        database_url=database.url,
-    ) as address:
-        found = scrape_when(
-            address,
-            lambda s: "kafka_consumergroup_consumed_messages_per_second" in s and "pg_up" in s,
-            "two polls and a look at the database",
-        )
+    with standing_in() as collector:
+        monkeypatch.setenv("OTEL_METRICS_EXPORTER", "otlp")
+        monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "1000")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        with serving(
+            kafka,
+            families=",".join(CHOICES),
+            measures_level="partition",
+            log_sizes="true",
+            database_url=database.url,
+        ) as address:
+            found = scrape_when(
+                address,
+                lambda s: (
+                    "kafka_consumergroup_consumed_messages_per_second" in s
+                    and "pg_up" in s
+                    and "kafka_monitor_otlp_last_push_timestamp_seconds" in s
+                ),
+                "two polls, a look at the database, and a push",
+            )
+    pushed = collector.points()
+    assert ({"consumergroup": scene.classic}, 10) in pushed["kafka_consumergroup_lag"]
+    assert pushed.keys() <= {metric.name for metric in ALL_METRICS}
     declared = {metric.name: metric for metric in ALL_METRICS}
     assert found.keys() <= declared.keys()
     for name, samples in found.items():
@@ -227,6 +240,35 @@ def test_the_measures_are_those_of_the_cluster(kafka: EmbeddedKafka, scene: Scen
     of_quiet = {dict(k)["status"]: v for k, v in statuses.items() if (
         "consumergroup", scene.quiet) in k}  # fmt: skip
     assert of_quiet == {"OK": 1}
+
+
+def test_the_api_burrows_and_the_command_say_the_same(kafka: EmbeddedKafka, scene: Scene) -> None:
+    with serving(kafka) as address:
+        scrape_when(address, lambda s: "kafka_consumergroup_lag" in s, "the first poll")
+        told = {
+            group: json.loads(get(f"{address}/api/v1/groups/{group}"))
+            for group in (scene.classic, scene.consumer, scene.past_end)
+        }
+        (cluster,) = json.loads(get(f"{address}/v3/kafka"))["clusters"]
+        burrows = json.loads(get(f"{address}/v3/kafka/{cluster}/consumer/{scene.classic}/lag"))
+    command = [sys.executable, "-m", "monitor", "lag", "--output", "json"]
+    command += ["--bootstrap-servers", kafka.bootstrap_servers]
+    for group in told:
+        command += ["--group", group]
+    printed = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["groups"]
+    for group in printed:
+        other = told[group["group"]]
+        assert group.keys() == other.keys()
+        for name in ("members", "total_lag", "state", "type", "coordinator", "member_list"):
+            assert group[name] == other[name], name
+        offsets = ("topic", "partition", "current_offset", "log_end_offset", "lag", "consumer_id")
+        assert [[p[name] for name in offsets] for p in group["partitions"]] == [
+            [p[name] for name in offsets] for p in other["partitions"]
+        ]
+    assert burrows["status"]["totallag"] == told[scene.classic]["total_lag"] == 10
+    assert {p["owner"] for p in burrows["status"]["partitions"]} == {
+        p["host"] for p in told[scene.classic]["partitions"]
+    }
 
 
 def test_filters_and_level_keep_the_page_small(kafka: EmbeddedKafka, scene: Scene) -> None:

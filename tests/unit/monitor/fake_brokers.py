@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from monitor.kafka.apis.describe_cluster import DescribeOwnRights
 from monitor.kafka.apis.describe_configs import DescribeTopicConfigs
 from monitor.kafka.apis.describe_groups import (
     DescribeClassicGroups,
@@ -184,6 +185,8 @@ class FakeBrokers:
                 answer = {group: found[group] for group in groups if found[group] is not None}
             case DescribeTopicConfigs(topics):
                 answer = {name: self.configs[name] for name in topics if name in self.configs}
+            case DescribeOwnRights():
+                answer = True
             case DescribeLogDirs():
                 answer = self.log_dirs.get(broker, {})
             case ListOffsets():

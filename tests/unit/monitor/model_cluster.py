@@ -188,6 +188,7 @@ class ModelCluster:
                 name: self.topics[name].config for name in q.topics if name in self.topics
             },
             "DescribeLogDirs": lambda _, __: {},
+            "DescribeOwnRights": lambda _, __: True,
             **dict.fromkeys(
                 (
                     "DescribeClassicGroups",

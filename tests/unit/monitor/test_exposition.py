@@ -307,7 +307,7 @@ def test_a_page_rendered_poll_by_poll_is_the_same_as_one_rendered_from_nothing(
     }  # fmt: skip
     quiet: tuple[int, str | dict[str, Any], float] = (0, {"id": "g0"}, 15.0)
     # at first all groups come to rest
-    steps = [quiet] * 5
+    steps = [quiet] * 8
     for index, change, pause, apart in changes:
         steps += [(index, change, apart), *[(0, {"id": "g0"}, apart)] * pause]
     now = 100.0
@@ -347,7 +347,7 @@ def test_a_page_rendered_poll_by_poll_is_the_same_as_one_rendered_from_nothing(
         page = renderer.render(blocks(seen, choice))
         assert page.plain == Renderer().render(blocks(seen, choice)).plain
         assert gzip.decompress(page.gzipped) == page.plain
-        if number == 4:
+        if number == 7:
             assert all(m.measured_at < seen.findings.resting_since for m in measured.values())
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from monitor.exposition.render import Renderer
+from monitor.exposition.series import Level
 from monitor.kafka.apis.offset_fetch import GroupCommits
 from monitor.kafka.collector import Collector, Intervals
 from monitor.poller import Poller
@@ -80,6 +81,7 @@ class History(RuleBasedStateMachine):
         self.poller = Poller(
             self.collector,
             stale_after_s=3 * INTERVAL_S,
+            measures_level=Level.PARTITION,
             clock=self.clock.wall,
             monotonic=self.clock.monotonic,
         )

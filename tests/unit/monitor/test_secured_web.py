@@ -21,7 +21,7 @@ from structlog.testing import capture_logs
 import monitor.web.app
 from monitor.commands import main
 from monitor.web.app import App, create_app
-from monitor.web.login import Login
+from monitor.web.login import WrongLogins
 from monitor.web.server import WebServer
 from monitor.web.tls import Certificate
 from order_services.local.ports import free_port
@@ -227,11 +227,11 @@ def test_wrong_logins_are_slow_and_logged_once_a_minute_for_each_client(
 
 
 def test_a_flood_of_clients_with_wrong_logins_is_remembered_in_part() -> None:
-    login = Login(LOGIN, monotonic=lambda: 0.0)
+    logins = WrongLogins(monotonic=lambda: 0.0)
     with capture_logs():
         for number in range(2_000):
-            login.note_wrong(f"10.0.{number >> 8}.{number & 255}")
-    assert len(login._told_at) == 1_000
+            logins.note(f"10.0.{number >> 8}.{number & 255}")
+    assert len(logins._told_at) == 1_000
 
 
 def test_with_authorities_of_clients_all_but_two_pages_ask_for_a_certificate() -> None:
