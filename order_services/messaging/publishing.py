@@ -96,6 +96,8 @@ class Publisher:
                     take(row, KafkaError(KafkaError._QUEUE_FULL))  # noqa: SLF001  # its public name
                 except KafkaException as error:
                     if is_fatal(error.args[0]):
+                        # says which error it was, where this one only says that there was one
+                        self._producer.poll(0)
                         raise
                     # the client itself finds it too large, or remembers that it may not write there
                     take(row, error.args[0])

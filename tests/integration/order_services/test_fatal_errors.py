@@ -288,12 +288,12 @@ def test_fatal_consumers_in_a_row_make_it_not_alive_and_it_says_why(
 ) -> None:
     group = lab.group()
 
-    def new(settings: dict[str, Any]) -> KafkaConsumer:
-        client = KafkaConsumer(settings)
-        raise_fatal(client, KafkaError.UNKNOWN_MEMBER_ID)
-        return client
+    class Ill(KafkaConsumer):
+        def subscribe(self, *topics: Any, **callbacks: Any) -> None:
+            super().subscribe(*topics, **callbacks)
+            raise_fatal(self, KafkaError.UNKNOWN_MEMBER_ID)
 
-    monkeypatch.setattr("order_services.messaging.consumer.KafkaConsumer", new)
+    monkeypatch.setattr("order_services.messaging.consumer.KafkaConsumer", Ill)
     consumer = lab.consumer(
         group, Notebook(), instance_id="7", retry_first_seconds=0.01, retry_max_seconds=0.01
     )

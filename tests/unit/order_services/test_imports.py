@@ -34,6 +34,7 @@ MAY_IMPORT: Final[Mapping[str, frozenset[str]]] = {
     "local": frozenset({"domain", "process", "storage", "operations"}),
     "cli": frozenset({"domain", "process", "storage", "operations", "local"}),
     "__main__": frozenset({"cli"}),
+    "entry": frozenset({"cli"}),
 }
 # The domain decides; it asks neither Kafka, nor PostgreSQL, nor a web server.
 IO_LIBRARIES: Final = frozenset(
