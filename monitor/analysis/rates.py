@@ -39,7 +39,6 @@ class TopicRates(NamedTuple):
     lag_velocity: float | None
     commit_rate: float | None
     catch_up: CatchUp
-    consumed_by_partition: Mapping[int, float]
 
 
 def produce_rates(windows: EndWindows, topic: str) -> dict[int, float]:
@@ -109,7 +108,6 @@ def _topic_rates(
     sum_produced = sum_consumed = commit_rate = velocity = 0.0
     known = 0
     catch_up: CatchUp = 0.0
-    by_partition = {}
     for partition, committed in commits.items():
         packed = windows.get(partition)
         if packed is None:
@@ -131,7 +129,7 @@ def _topic_rates(
             messages, commits_seen, since_ms = progress(packed, since)
             if now_ms > since_ms:
                 elapsed = (now_ms - since_ms) / 1000
-                consumed = by_partition[partition] = messages / elapsed
+                consumed = messages / elapsed
                 sum_consumed += consumed
                 commit_rate += commits_seen / elapsed
         if lag > 0:
@@ -140,8 +138,8 @@ def _topic_rates(
         if lag > 0 or end <= committed:  # what nobody can read is no lag that grows
             velocity += rate - consumed
     if not known:
-        return TopicRates(None, None, None, None, catch_up, by_partition)
-    return TopicRates(sum_produced, sum_consumed, velocity, commit_rate, catch_up, by_partition)
+        return TopicRates(None, None, None, None, catch_up)
+    return TopicRates(sum_produced, sum_consumed, velocity, commit_rate, catch_up)
 
 
 def time_to_catch_up(lag: int, produced: float, consumed: float, interval: float) -> CatchUp:

@@ -3,8 +3,7 @@
 OffsetFetch tells the committed offset, not when it was committed. So a committed offset that
 differs from the last poll's is *one commit observed*, at the time of the poll that saw it: late by
 at most one poll interval, and several commits between two polls count as one. Commits that repeat
-the same offset can't be seen (a group without lag makes many of them); who has other evidence of
-one names the partition in `recommitted`. The first sight of a partition enters as a commit too,
+the same offset can't be seen (a group without lag makes many of them). The first sight of a partition enters as a commit too,
 although it may be much older; `polls` tells how long the partition has been watched.
 
 Times are integer milliseconds of a monotonic clock, so a wall clock that jumps disturbs nothing.
@@ -98,9 +97,8 @@ class _Topic:
 class CommitWindows:
     """The last commits observed, by group, topic and partition."""
 
-    def __init__(self, *, window: int = WINDOW, min_distance_seconds: float = 0.0) -> None:
+    def __init__(self, *, window: int = WINDOW) -> None:
         self._most = _HEADER + _ENTRY * window
-        self._min_distance_ms = int(min_distance_seconds * 1000)
         self._groups: dict[str, dict[str, _Topic]] = {}
         # `of_group` is asked by other threads than the one that polls
         self._lock = threading.Lock()
@@ -118,16 +116,10 @@ class CommitWindows:
         commits: PartitionOffsets,
         log_ends: PartitionOffsets,
         now: float,
-        *,
-        recommitted: Collection[tuple[str, int]] = (),
     ) -> None:
-        """Take in a group's committed offsets as one poll saw them, at `now` monotonic seconds.
-
-        A commit that is closer than `min_distance_seconds` to the one before replaces it and keeps
-        its time, as in Burrow: with the new time a steady committer would never fill the window.
-        """
+        """Take in a group's committed offsets as one poll saw them, at `now` monotonic seconds."""
         with self._lock:
-            self._observe(group, commits, log_ends, int(now * 1000), recommitted)
+            self._observe(group, commits, log_ends, int(now * 1000))
 
     def _observe(
         self,
@@ -135,7 +127,6 @@ class CommitWindows:
         commits: PartitionOffsets,
         log_ends: PartitionOffsets,
         now_ms: int,
-        recommitted: Collection[tuple[str, int]],
     ) -> None:
         topics = self._groups.setdefault(group, {})
         for topic, partitions in commits.items():
@@ -144,7 +135,7 @@ class CommitWindows:
             if kept is None:
                 topics[topic] = _Topic(partitions, now_ms, self.polls, ends)
                 continue
-            if kept.commits == partitions and not recommitted:
+            if kept.commits == partitions:
                 continue  # nothing was committed: most topics of most groups
             windows = kept.changed_windows = kept.windows
             before = kept.commits
@@ -154,20 +145,13 @@ class CommitWindows:
                 if packed is None:
                     packed = windows[partition] = array("q", (self.polls, 0))
                     kept.newest_poll = self.polls
-                elif before.get(partition) == offset and (
-                    not recommitted or (topic, partition) not in recommitted
-                ):
+                elif before.get(partition) == offset:
                     continue
                 self._append(packed, now_ms, offset, _lag(offset, ends.get(partition)))
             _drop_others(windows, partitions)
         _drop_others(topics, commits)
 
     def _append(self, packed: array[int], now_ms: int, offset: int, lag: int) -> None:
-        if len(packed) > _HEADER and now_ms - packed[-3] < self._min_distance_ms:
-            if offset < packed[-2]:
-                packed[1] = packed[-3]
-            packed[-2], packed[-1] = offset, lag
-            return
         if len(packed) > _HEADER and offset < packed[-2]:
             packed[1] = now_ms
         packed.extend((now_ms, offset, lag))

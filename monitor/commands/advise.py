@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 from typing import Any, Final
 
 import click
 
 from monitor.analysis.advice import recommended_partitions, sizing
+from monitor.analysis.analyst import Analyst
+from monitor.analysis.capacity import Capacity, capacity
+from monitor.analysis.measures import GroupMeasures
+from monitor.commands import options
+from monitor.commands import selection as selecting
 from monitor.commands.options import Refusal
-from monitor.words import columns
+from monitor.commands.watching import collector_of, refuse_unknown_groups, rules_of
+from monitor.selection import Selection
+from monitor.words import columns, safe
 
 # A value within each row of the guide's table, and how the row is named.
 _ROWS: Final = (
@@ -21,6 +29,7 @@ _ROWS: Final = (
     (1_000_001, "> 1M"),
 )
 POSTGRES_TAKES: Final = 100
+POLL_SECONDS: Final = 5.0
 _Rate = click.FloatRange(min=0, min_open=True)
 _Count = click.IntRange(min=1)
 
@@ -36,6 +45,11 @@ class Recommendation:
 
 
 @click.command()
+@options.connection
+@click.option("--group", metavar="ID", help="Measure this group, and advise on its topics.")
+@click.option("--topic", metavar="NAME", help="Only this of its topics.")
+@click.option("--for", "seconds", type=click.FloatRange(10, 3_600), default=60, show_default=True,
+              metavar="SECONDS", help="How long to measure.")  # fmt: skip
 @click.option("--orders-per-day", type=click.IntRange(min=0),
               help="The guide's row for that many.")  # fmt: skip
 @click.option("--expected", type=_Rate, metavar="MSG/S", help="What producers will write.")
@@ -50,6 +64,10 @@ class Recommendation:
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def advise(
     *,
+    source: options.Source,
+    group: str | None,
+    topic: str | None,
+    seconds: float,
     orders_per_day: int | None,
     expected: float | None,
     per_consumer: float | None,
@@ -58,10 +76,22 @@ def advise(
 ) -> None:
     """Say how many partitions and replicas a topic and its consumers need, and why.
 
-    Partitions = max(expected / per consumer, replicas). Without any rate, the guide's table of
-    orders per day is printed. `monitor groups` shows what groups produce and consume now, and
-    `monitor pools` what databases take.
+    Partitions = max(expected / per consumer, replicas). With --group both rates are measured; what
+    one consumer manages is known only while messages wait, else it is the least. Without any rate,
+    the guide's table of orders per day is printed. `monitor pools` shows what databases take.
     """
+    if group is not None:
+        if expected is not None or per_consumer is not None or orders_per_day is not None:
+            raise Refusal("--group measures: it does not go with rates or --orders-per-day")
+        found = _measured(source, group, topic, seconds, given)
+        click.echo(
+            json.dumps({t: asdict(each) for t, each in found.items()}, indent=2)
+            if output == "json"
+            else "\n".join(f"{t}: {_text(each)}" for t, each in found.items())
+        )
+        return
+    if topic is not None:
+        raise Refusal("--topic goes with --group only")
     if (expected is None) != (per_consumer is None):
         raise Refusal("--expected and --per-consumer need each other")
     if expected is None or per_consumer is None:
@@ -73,13 +103,73 @@ def advise(
         raise Refusal(
             "--orders-per-day does not go with --expected: the guide's table has no rates"
         )
-    found = recommend(expected, per_consumer, **given)
-    if output == "json":
-        click.echo(json.dumps(asdict(found), indent=2))
-        return
-    click.echo(f"{found.partitions} partitions, {found.replicas} replicas")
-    for line in (*found.reasons, *found.limits):
-        click.echo(f"  {line}")
+    advised = recommend(expected, per_consumer, **given)
+    click.echo(json.dumps(asdict(advised), indent=2) if output == "json" else _text(advised))
+
+
+def _text(found: Recommendation) -> str:
+    lines = (
+        f"{found.partitions} partitions, {found.replicas} replicas",
+        *found.reasons,
+        *found.limits,
+    )
+    return "\n  ".join(lines)
+
+
+def _measured(
+    source: options.Source,
+    group: str,
+    topic: str | None,
+    seconds: float,
+    given: dict[str, Any],
+) -> dict[str, Recommendation]:
+    """Return a recommendation for each topic that a group consumes, after watching it for a while."""
+    kafka, settings = source.one()
+    selection = Selection(groups=(group,), topics=() if topic is None else (topic,))
+    selecting.refuse_left_out(selection, settings)
+    polls: list[GroupMeasures] = []
+    with collector_of(kafka, settings, selection=selection) as collector:
+        analyst = Analyst(rules=rules_of(settings))
+        end = time.monotonic() + seconds
+        while True:
+            snapshot = collector.poll()
+            measured = analyst.measure(snapshot)
+            refuse_unknown_groups(snapshot, (group,))
+            polls.append(measured[group])
+            left = end - time.monotonic()
+            if left <= 0:
+                break
+            click.echo(f"\rmeasuring {safe(group)}: {left:.0f} s more ", err=True, nl=False)
+            time.sleep(min(left, POLL_SECONDS))
+    click.echo("", err=True)
+    found = {}
+    for name in snapshot.groups[group].topics:
+        seen = capacity(polls, name, POLL_SECONDS)
+        if seen is not None and (topic is None or name == topic):
+            found[name] = _advised(seen, len(snapshot.topics[name].partitions), given)
+    if not found:
+        raise Refusal(
+            f"nothing could be measured of {safe(group)!r} in {seconds:g} s: it has no members that "
+            "hold partitions, or its offsets could not be read"
+        )
+    return found
+
+
+def _advised(seen: Capacity, partitions: int, given: dict[str, Any]) -> Recommendation:
+    told = (
+        f"{seen.produced:.1f} messages/s come; {seen.consumers} consumers take {seen.consumed:.1f}, "
+        f"{seen.per_consumer:.1f} each"
+    )
+    if not seen.had_backlog or not seen.produced:
+        replicas = max(seen.consumers, given["replicas"] or 1)
+        reason = (
+            f"{told}, and nothing waits: they are enough for what comes now. What one manages at most is "
+            "known only while messages wait; measure again then, or say --expected and --per-consumer."
+        )
+        return Recommendation(partitions, replicas, (reason,))
+    limits = {**given, "partitions": given["partitions"] or partitions}
+    found = recommend(round(seen.produced, 1), round(seen.per_consumer, 1), **limits)
+    return replace(found, reasons=(f"{told}, while messages wait.", *found.reasons))
 
 
 def recommend(

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.commands.advise import recommend
+from monitor.analysis.capacity import Capacity, capacity
+from monitor.analysis.groups import GroupFacts
+from monitor.analysis.lag import GroupLag
+from monitor.analysis.measures import GroupMeasures
+from monitor.analysis.rates import TopicRates
+from monitor.commands.advise import _advised, recommend
+from monitor.model import Group
 from tests.unit.monitor.test_cli import run
 
 counts = st.integers(1, 1_000)
@@ -74,3 +81,75 @@ def test_replicas_never_exceed_partitions_nor_the_budget(
     )
     assert found.replicas <= found.partitions
     assert found.replicas * pool_max <= takes
+
+
+# -- measured ---------------------------------------------------------------------------------
+
+
+def seen(
+    produced: float | None, consumed: float | None, lags: Sequence[int], members: int = 2
+) -> list[GroupMeasures]:
+    """Return what polls saw of a group on a topic."""
+    rates = TopicRates(produced, consumed, None, None, None)
+    facts = GroupFacts("Stable", members, per_topic={"t": (3,) * members + (0,)})
+    return [
+        GroupMeasures(
+            Group("g"),
+            GroupLag(total=lag, topics={"t": lag}, partitions={"t": {0: lag}}),
+            facts,
+            rates={"t": rates},
+        )
+        for lag in lags
+    ]
+
+
+def test_what_a_consumer_manages_is_known_only_while_messages_wait() -> None:
+    behind = capacity(seen(90.0, 60.0, (5_000, 4_000, 6_000)), "t", 5.0)
+    assert behind == Capacity(90.0, 60.0, 2, 30.0, had_backlog=True)
+    keeps_pace = capacity(seen(60.0, 60.0, (100, 0, 300)), "t", 5.0)
+    assert keeps_pace is not None
+    assert not keeps_pace.had_backlog
+    in_flight = capacity(seen(60.0, 60.0, (200, 250, 300)), "t", 5.0)
+    assert in_flight is not None
+    assert not in_flight.had_backlog  # what comes within a poll
+
+
+@pytest.mark.parametrize(
+    "polls",
+    [
+        [],
+        seen(None, 1.0, (5,)),
+        seen(1.0, None, (5,)),
+        seen(1.0, 1.0, (5,), members=0),
+    ],
+)
+def test_nothing_is_advised_on_what_is_not_known(polls: list[GroupMeasures]) -> None:
+    assert capacity(polls, "t", 5.0) is None
+    assert capacity(polls, "other", 5.0) is None
+
+
+def test_measured_rates_go_into_the_guides_formula() -> None:
+    given = {"replicas": None, "partitions": None, "pool_max": None, "max_connections": 100,
+             "other_connections": 3}  # fmt: skip
+    found = _advised(Capacity(90.0, 60.0, 2, 30.0, had_backlog=True), 6, given)
+    assert (found.partitions, found.replicas) == (6, 3)
+    assert found.reasons[0] == (
+        "90.0 messages/s come; 2 consumers take 60.0, 30.0 each, while messages wait."
+    )
+    enough = _advised(Capacity(60.0, 60.0, 2, 30.0, had_backlog=False), 6, given)
+    assert (enough.partitions, enough.replicas) == (6, 2)
+    assert "nothing waits: they are enough for what comes now" in enough.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--group", "g", "--expected", "5", "--per-consumer", "1"), "--group measures"),
+        (("--topic", "t"), "--topic goes with --group only"),
+        (("--group", "g", "--for", "1"), "not in the range"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(arguments: tuple[str, ...], said: str) -> None:
+    result = run("advise", *arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr

@@ -52,7 +52,6 @@ def test_rates_over_the_window() -> None:
     assert rates.consumed == pytest.approx(10)
     assert rates.lag_velocity == pytest.approx(12)
     assert rates.commit_rate == pytest.approx(1 / 15)
-    assert rates.consumed_by_partition == pytest.approx({0: 10})
     assert rates.catch_up == NEVER
     assert produced_messages(polls.ends, "t") == {0: 2700, 1: 270}
 

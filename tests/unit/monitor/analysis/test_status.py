@@ -162,8 +162,8 @@ def test_a_partition_without_lag_is_never_worse_than_ok(
 class Polls:
     """A group on one topic, polled every 15 s."""
 
-    def __init__(self, *, min_distance_seconds: float = 0.0, minimum_complete: float = 1.0) -> None:
-        self.commits = CommitWindows(min_distance_seconds=min_distance_seconds)
+    def __init__(self, *, minimum_complete: float = 1.0) -> None:
+        self.commits = CommitWindows()
         self.ends = EndWindows()
         self.rules = StatusRules(minimum_complete=minimum_complete)
         self.now = 0.0
@@ -174,14 +174,11 @@ class Polls:
         ends: dict[int, int],
         *,
         seconds: float = 15.0,
-        recommitted: set[tuple[str, int]] | None = None,
     ) -> GroupStatus:
         self.now += seconds
         self.commits.start_poll({"g"})
         self.ends.observe({"t": ends}, self.now)
-        self.commits.observe(
-            "g", {"t": committed}, {"t": ends}, self.now, recommitted=recommitted or ()
-        )
+        self.commits.observe("g", {"t": committed}, {"t": ends}, self.now)
         return group_status(
             "g",
             {"t": committed},
@@ -229,26 +226,13 @@ def test_the_window_holds_ten_commits() -> None:
     assert found.lags == [1000 - i for i in range(15, 25)]
 
 
-def test_an_unchanged_offset_is_no_commit_unless_there_is_evidence() -> None:
+def test_an_unchanged_offset_is_no_commit() -> None:
     polls = Polls()
     for _ in range(5):
         polls.poll({0: 7}, {0: 9})
     found = polls.commits.get("g", "t", 0)
     assert found is not None
     assert found.offsets == [7]
-    for _ in range(9):
-        last = polls.poll({0: 7}, {0: 9}, recommitted={("t", 0)})
-    assert last.partitions[0].status is Status.STALL
-
-
-def test_commits_closer_than_min_distance_share_the_older_time() -> None:
-    polls = Polls(min_distance_seconds=20)
-    polls.poll({0: 1}, {0: 100})
-    polls.poll({0: 2}, {0: 100})
-    polls.poll({0: 3}, {0: 100})
-    found = polls.commits.get("g", "t", 0)
-    assert found is not None
-    assert list(zip(found.times, found.offsets, strict=True)) == [(15_000, 2), (45_000, 3)]
 
 
 def test_a_commit_that_stood_is_known_since_the_first_poll_before_and_after_it_changes() -> None:
