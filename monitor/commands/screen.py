@@ -14,8 +14,7 @@ import tty
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from types import FrameType
-from typing import Final, NoReturn
+from typing import Final
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -94,11 +93,11 @@ def show(read: Read, interval_s: float) -> Look | None:
     console = Console(highlight=False)
     try:
         with (
-            _ended_by_sigterm(),
+            _ended_by_signals() as ended,
             _keys_at_once(),
             Live(console=console, screen=True, auto_refresh=False) as live,
         ):
-            while watcher.failure is None:
+            while watcher.failure is None and not ended.is_set():
                 latest = frozen if view.is_paused and frozen else watcher.latest
                 look, at = latest or (None, 0.0)
                 lines = screen(
@@ -114,8 +113,6 @@ def show(read: Read, interval_s: float) -> Look | None:
                         return look
                     view = view.after(key, look)
                     frozen = latest if view.is_paused else None
-    except KeyboardInterrupt:
-        pass
     finally:
         watcher.stop()
     if watcher.failure is not None:
@@ -152,14 +149,18 @@ def _keys_at_once() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Have SIGTERM end the screen as Ctrl-C does: else the terminal is left in a mess."""
+def _ended_by_signals() -> Iterator[threading.Event]:
+    """Yield what SIGINT and SIGTERM set: the terminal is in order before the program ends.
 
-    def end(_signal: int, _frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, end)
+    Raised in the middle of anything, an interrupt may be lost: in a finalizer nobody catches it.
+    """
+    ended = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: ended.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
-        yield
+        yield ended
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -252,7 +252,9 @@ def test_an_old_broker_gets_one_request_per_group_and_the_same_numbers(
     options = "monitor.kafka.transport.connection_options"
     from monitor.kafka.connecting import connection_options  # noqa: PLC0415
 
-    monkeypatch.setattr(options, lambda s: connection_options(s) | {"api_version": (2, 8)})
+    monkeypatch.setattr(
+        options, lambda *given: connection_options(*given) | {"api_version": (2, 8)}
+    )
     wire = KafkaWire(KafkaSettings(bootstrap_servers=(kafka.bootstrap_servers,)))
     try:
         snapshot = Collector(wire, Intervals(), wants_group=groups.__contains__).poll()

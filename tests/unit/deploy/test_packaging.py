@@ -75,7 +75,7 @@ def test_the_monitor_needs_only_what_a_plain_install_brings(project: Any, reposi
     missing = not_brought(imported(repository / "monitor"), project["dependencies"])
     optional = not_brought(missing, [*extras["msk"], *extras["otlp"], *project["dependencies"]])
     assert not optional
-    assert missing <= {"botocore", "opentelemetry", "google", "gssapi"}
+    assert missing <= {"botocore", "opentelemetry", "google", "gssapi", "requests"}
 
 
 def test_a_plain_install_brings_nothing_of_the_order_services_own(project: Any) -> None:

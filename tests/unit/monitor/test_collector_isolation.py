@@ -58,6 +58,7 @@ COSTS: Final[Mapping[Step, frozenset[str]]] = {
     Step.MEMBERS: frozenset({"groups", "groups_complete"}),
     Step.GROUP: frozenset({"groups", "groups_complete"}),
     Step.ABSENCE: frozenset({"groups_complete"}),
+    Step.RIGHTS: frozenset({"errors"}),
     Step.LOG_ENDS: frozenset({"end_offsets", "stable_offsets"}),  # they are asked for together
     Step.STABLE_OFFSETS: frozenset({"stable_offsets"}),
     Step.SAME_LOGS: frozenset({"start_offsets"}),
