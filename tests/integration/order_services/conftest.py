@@ -45,21 +45,25 @@ def order_cancelled(order_id: str) -> Event:
     return Event(EventType.ORDER_CANCELLED, order_id, content, "gateway", "corr-1")
 
 
-_NOTE = "INSERT INTO notebook VALUES (:id) ON CONFLICT DO NOTHING"
+_NOTE = "INSERT INTO notebook VALUES (:id, :writer) ON CONFLICT DO NOTHING"
 
 
 @dataclass
 class Notebook:
-    """A handler that writes down what it handles, and fails when told to."""
+    """A handler that writes down what it handles, and fails when told to.
+
+    An effect of one writer, as of one service, is none of another's.
+    """
 
     fail: Callable[[Event], Exception | None] = lambda _event: None
     calls: list[int] = field(default_factory=list)
+    writer: str = ""
 
     def __call__(self, events: Sequence[Event], connection: Connection) -> Effects:
         self.calls.append(len(events))
         repeated = []
         for event in events:
-            noted = connection.execute(text(_NOTE), {"id": event.event_id})
+            noted = connection.execute(text(_NOTE), {"id": event.event_id, "writer": self.writer})
             if noted.rowcount == 0:
                 repeated.append(event.event_id)
                 continue
@@ -240,7 +244,11 @@ def lab(
 ) -> Iterator[Lab]:
     connected = Database(lab_settings)
     with connected.begin() as connection:
-        connection.execute(text("CREATE TABLE notebook (event_id uuid PRIMARY KEY)"))
+        connection.execute(
+            text(
+                "CREATE TABLE notebook (event_id uuid, writer text, PRIMARY KEY (event_id, writer))"
+            )
+        )
     lab = Lab(lab_settings, connected, unique, lambda: request.getfixturevalue("kafka"))
     yield lab
     lab.stop()

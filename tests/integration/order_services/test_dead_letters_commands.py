@@ -59,7 +59,7 @@ def test_a_repaired_group_takes_its_dead_letters_back_and_others_recognise_them(
     poison = {events[1].event_id, events[4].event_id}
     broken = Notebook(lambda e: ValueError("bad deploy") if e.event_id in poison else None)
     consumer = lab.consumer(group, broken)
-    seen_by_other = Notebook()
+    seen_by_other = Notebook(writer="other")
     lab.consumer(other, seen_by_other)
     relay = lab.relay()
     relay.start()
