@@ -39,6 +39,19 @@ def test_a_healthy_system_alerts_nobody(running: Scene) -> None:
     assert not fired, running.alerting.describe()
 
 
-@pytest.mark.parametrize("faults", ROUNDS, ids=lambda faults: f"{len(faults.told)}-alerts")
+# the round of most faults at every change, the others with the long tests
+@pytest.mark.parametrize(
+    "faults",
+    [
+        pytest.param(
+            faults,
+            id=f"{len(faults.told)}-alerts",
+            marks=()
+            if faults is max(ROUNDS, key=lambda each: len(each.told))
+            else pytest.mark.heavy,
+        )
+        for faults in ROUNDS
+    ],
+)
 def test_faults_are_told_alone_and_clear_after_their_repair(running: Scene, faults: Fault) -> None:
     print(faults.title, check(running, faults, tolerated=BUSY_MACHINE))

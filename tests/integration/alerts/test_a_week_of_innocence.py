@@ -79,6 +79,7 @@ def test_a_day_calls_nobody_at_the_other_levels(tmp_path: Path, level: Level) ->
     assert rule_tests.failures([test], tmp_path) == ""
 
 
+@pytest.mark.heavy
 def test_a_day_of_one_cluster_without_a_name_calls_nobody(tmp_path: Path) -> None:
     monitors = [Monitor("only", None, restarts=(5 * 60,))]
     test = course(monitors, DAY, Level.PARTITION, note(None))

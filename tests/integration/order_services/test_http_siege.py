@@ -105,7 +105,7 @@ def test_under_siege_orders_reads_and_probes_go_on(lab: Lab, tmp_path: Path) -> 
         )
         assert customers.failed == []
         assert customers.answered >= 80
-        assert customers.slowest < 5
+        assert customers.slowest < 10
         assert process.num_fds() < DESCRIPTORS
         assert process.memory_info().rss - memory < 200_000_000
         # recovery: soon nothing is left of them
