@@ -61,8 +61,9 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
     """Poll the cluster, or those of --config, and serve /metrics, /health, /ready and a status page.
 
     MONITOR_TLS_CERTFILE and MONITOR_TLS_KEYFILE make it HTTPS, MONITOR_USERNAME and
-    MONITOR_PASSWORD ask for a login; or --web.config.file does all that. SIGHUP has the settings of the clusters read again; those of the
-    server itself (addresses, TLS, login) and of databases need a restart.
+    MONITOR_PASSWORD ask for a login; or --web.config.file does all that. SIGHUP has the settings of the
+    clusters read again; those of the server itself (addresses, TLS, login) and of databases need a
+    restart.
     """
     keep_heap_small()
     configuration = source.read(**given)
@@ -100,18 +101,12 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
             return None
 
     try:
-        authorities = process_settings.tls_client_cafile
-        files = process_settings.tls_files
         web_config = web_config_of(process_settings)
-        certificate: Secures | None = None
-        if web_config is not None:
-            certificate = web_config if web_config.has_tls else None
-        elif files:
-            certificate = Certificate(*files, authorities)
+        certificate = _certificate(process_settings, web_config)
         app = create_app(
             fleet,
             process_settings.login,
-            client_certificates=authorities is not None,
+            client_certificates=process_settings.tls_client_cafile is not None,
             web_config=web_config,
             reload=reload if process_settings.reload_by_http else None,
             history=recorder.read if recorder else None,
@@ -122,21 +117,32 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
     except (AddressError, CertificateError, WebConfigError) as error:
         fleet.stop()
         raise options.Refusal(str(error)) from None
-    databases.start(process_settings.poll_interval)
-    if recorder:
-        recorder.start()
-    fleet.start()
-    if pushing:
-        pusher, interval_s = pushing
-        pusher.start(interval_s)
-    click.echo(_greeting(configuration, port, "https" if certificate else "http"))
-    server.serve_until_stopped(on_hangup=reload)
+
+    def begin() -> None:
+        databases.start(process_settings.poll_interval)
+        if recorder:
+            recorder.start()
+        fleet.start()
+        if pushing:
+            pusher, interval_s = pushing
+            pusher.start(interval_s)
+        click.echo(_greeting(configuration, port, "https" if certificate else "http"))
+
+    server.serve_until_stopped(begin, on_hangup=reload)
     if pushing:
         pushing[0].stop()
     fleet.stop()
     databases.stop()
     if recorder:
         recorder.stop()
+
+
+def _certificate(settings: MonitorSettings, web_config: WebConfigFile | None) -> Secures | None:
+    """Return what HTTPS is served with, None for plain HTTP."""
+    if web_config is not None:
+        return web_config if web_config.has_tls else None
+    files = settings.tls_files
+    return Certificate(*files, settings.tls_client_cafile) if files else None
 
 
 def _greeting(configuration: Configuration, port: int, scheme: str) -> str:

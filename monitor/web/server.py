@@ -133,10 +133,15 @@ class WebServer:
         self._server.should_exit = True
         self._thread.join()
 
-    def serve_until_stopped(self, on_hangup: Callable[[], object] = lambda: None) -> None:
+    def serve_until_stopped(
+        self,
+        begin: Callable[[], object] = lambda: None,
+        on_hangup: Callable[[], object] = lambda: None,
+    ) -> None:
         """Serve until SIGINT or SIGTERM, then finish what is being answered.
 
-        `on_hangup` is called after each SIGHUP, in this thread.
+        `begin` starts what else is to run: a stop that comes in the middle of it is an orderly one.
+        `on_hangup` is called after each SIGHUP. Both run in this thread.
         """
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         asked: queue.SimpleQueue[int] = queue.SimpleQueue()  # may be put into by a signal handler
@@ -148,6 +153,7 @@ class WebServer:
             signal.signal(name, note)
         self._on_end = lambda: asked.put(signal.SIGTERM)
         self.start()
+        begin()
         while asked.get() == signal.SIGHUP:
             on_hangup()
         self.stop()

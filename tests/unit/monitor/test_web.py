@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 import socket
 from typing import Any
 
@@ -198,3 +200,22 @@ def test_an_error_of_ours_is_json_without_a_trace_and_the_log_has_its_cause(
             assert answer.json()["error"]["message"]
     assert logs
     assert client.get("/health").status_code == 200
+
+
+def test_a_stop_in_the_middle_of_the_start_is_an_orderly_one() -> None:
+    server = WebServer(create_app(make()[1]), "127.0.0.1", 0)
+    server.bind()
+    stops = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in stops}
+    hung_up: list[int] = []
+
+    def begin() -> None:
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+
+    try:
+        server.serve_until_stopped(begin, on_hangup=lambda: hung_up.append(1))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert hung_up == [1]
