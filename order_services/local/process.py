@@ -87,6 +87,9 @@ class ManagedProcess:
     def pause(self) -> None:
         """Stop the program's clock: it keeps its connections and answers nobody."""
         self.signal(signal.SIGSTOP)
+        # a thread that is not stopped yet may still answer
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Let a paused program go on."""
