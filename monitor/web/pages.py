@@ -42,27 +42,26 @@ class Watching(Protocol):
 
 
 class StatusPage:
-    """The status page as HTML, rendered once per poll and not per visitor."""
+    """The status page of a cluster as HTML, rendered once per poll and not per visitor."""
 
-    def __init__(self, poller: Poller) -> None:
-        self._poller = poller
+    def __init__(self) -> None:
         self._rendering = threading.Lock()
         self._made_of: tuple[Published, str | None, Mapping[str, bool]] | None = None
         self._html = ""
 
-    def html(self, others: Mapping[str, bool]) -> str:
+    def html(self, poller: Poller, others: Mapping[str, bool]) -> str:
         """Return the page of the last poll; needs an application context.
 
         `others` has the clusters that can be turned to, and whether what is shown of each can be
         relied on.
         """
         with self._rendering:
-            latest, reason = self._poller.latest, self._poller.unready_reason()
+            latest, reason = poller.latest, poller.unready_reason()
             made_of = self._made_of
             if made_of is None or made_of[0] is not latest or made_of[1:] != (reason, others):
                 self._html = render_template(
                     "index.html",
-                    page=overview(self._poller.shown()),
+                    page=overview(poller.shown()),
                     unready_reason=reason,
                     clusters=others,
                 )
@@ -86,6 +85,7 @@ def pages(
     app.register_blueprint(
         burrow_routes(Burrow(lambda: [*watching.pollers.values()], lambda: watching.watched))
     )
+    # a page holds no poller: one that is watched no more would stay, with all that it remembers
     made: WeakKeyDictionary[Poller, StatusPage] = WeakKeyDictionary()
 
     @app.get("/")
@@ -96,8 +96,9 @@ def pages(
         name = request.args.get("cluster", min(watched, key=lambda name: ready[name]))
         if name not in watched:
             abort(404, f"there is no cluster {name!r}; there are {', '.join(watched)}")
-        page = made.setdefault(watched[name], StatusPage(watched[name]))
-        return page.html(ready if len(watched) > 1 else {})
+        poller = watched[name]
+        page = made.setdefault(poller, StatusPage())
+        return page.html(poller, ready if len(watched) > 1 else {})
 
     @app.errorhandler(HTTPException)
     def refuse(error: HTTPException) -> tuple[Response, int, dict[str, str]]:

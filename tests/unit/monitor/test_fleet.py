@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import itertools
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -238,6 +240,22 @@ def test_the_status_page_turns_from_one_cluster_to_another(
     assert 'href="/?cluster=west"' in east
     assert "of-east" in east
     assert client.get("/?cluster=none").status_code == 404
+
+
+def test_a_cluster_that_is_watched_no_more_takes_no_memory(
+    clusters: Clusters, tmp_path: Path
+) -> None:
+    fleet = Fleet(configured(tmp_path, EAST, WEST), clusters.open)
+    client = Client(create_app(fleet))
+    for poller in fleet.pollers.values():
+        poller.poll()
+        assert client.get(f"/?cluster={poller.cluster}").status_code == 200
+    del poller
+    gone = weakref.ref(fleet.pollers[WEST])
+    fleet.reload(configured(tmp_path, EAST))
+    gc.unfreeze()  # as every hundredth poll does
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_reload_by_http_is_allowed_by_a_setting_only(clusters: Clusters, tmp_path: Path) -> None:
