@@ -182,12 +182,12 @@ class _File:
                 self.entries = list(self._entries(node))
             elif key == KAFKA:
                 self.kafka = self._section(node)
-            elif key in _names(MonitorSettings):
+            elif key in names_of(MonitorSettings):
                 self._take(self.monitor, MonitorSettings, key, node)
-            elif key in _names(DatabaseSettings):
+            elif key in names_of(DatabaseSettings):
                 self._take(self.databases, DatabaseSettings, key, node)
             else:
-                known = _names(MonitorSettings) | _names(DatabaseSettings) | {KAFKA, CLUSTERS}
+                known = names_of(MonitorSettings) | names_of(DatabaseSettings) | {KAFKA, CLUSTERS}
                 self._faults.add(line, _unknown(key, known))
         named = self.monitor.values.get("cluster")
         if self.entries is not None and named is not None:
@@ -211,7 +211,7 @@ class _File:
 
     def _entry(self, node: yaml.Node) -> _Entry:
         entry = _Entry("", _Section(_line(node)), _Section(_line(node)))
-        allowed = _names(MonitorSettings) - OF_THE_PROCESS - {"cluster"}
+        allowed = names_of(MonitorSettings) - OF_THE_PROCESS - {"cluster"}
         for key, value, line in self._items(node):
             if key == NAME:
                 entry.name = value.value.strip() if isinstance(value, yaml.ScalarNode) else ""
@@ -219,7 +219,7 @@ class _File:
                 entry.kafka = self._section(value)
             elif key in allowed:
                 self._take(entry.monitor, MonitorSettings, key, value)
-            elif key in _names(MonitorSettings) | _names(DatabaseSettings):
+            elif key in names_of(MonitorSettings) | names_of(DatabaseSettings):
                 self._faults.add(
                     line, f"{key} is not a cluster's: it belongs to the top of the file"
                 )
@@ -237,10 +237,10 @@ class _File:
     def _section(self, node: yaml.Node) -> _Section:
         section = _Section(_line(node))
         for key, value, line in self._items(node):
-            if key in _names(KafkaSettings):
+            if key in names_of(KafkaSettings):
                 self._take(section, KafkaSettings, key, value)
             else:
-                self._faults.add(line, _unknown(key, _names(KafkaSettings)))
+                self._faults.add(line, _unknown(key, names_of(KafkaSettings)))
         return section
 
     def _items(self, node: yaml.Node) -> Iterator[tuple[str, yaml.Node, int]]:
@@ -301,7 +301,7 @@ def _parse(path: Path) -> yaml.Node | None:
         ) from None
 
 
-def _names(model: type[BaseSettings]) -> set[str]:
+def names_of(model: type[BaseSettings]) -> set[str]:
     """Return what a file may say of a model: its fields, and the files of its secrets."""
     secrets = {name + SUFFIX.lower() for name, of in model.model_fields.items() if is_secret(of)}
     return {*model.model_fields, *secrets}
@@ -344,9 +344,13 @@ def _is_in_environment(model: type[BaseSettings], name: str) -> bool:
 
 
 def _unknown(key: str, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1)
-    hint = f"; is {close[0]} meant?" if close else f"; there are {', '.join(sorted(known))}"
-    return f"{key} is no setting here{hint}"
+    return f"{key} is no setting here{meant(key, known)}"
+
+
+def meant(name: str, known: Collection[str]) -> str:
+    """Return what may be meant by a name that is no setting, or what there is."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; is {close[0]} meant?" if close else f"; there are {', '.join(sorted(known))}"
 
 
 def _line(node: yaml.Node) -> int:

@@ -52,7 +52,8 @@ class Fleet:
     """All watches, and one page of them; `page` may be asked for by any thread at any time.
 
     `own_blocks` are of the process and of what it watches beside the clusters, `own_failed` what of
-    that fails. `record` gets each state, new or not. With a list of clusters they have no `cluster` label: they belong to none of them.
+    that fails. With a list of clusters they have no `cluster` label: they belong to none of them.
+    `record` gets each state, new or not.
     """
 
     def __init__(
@@ -72,14 +73,11 @@ class Fleet:
         self._renderer = Renderer(cluster=only)
         # published by the threads of several pollers
         self._joining = threading.Lock()
-        self._running = False
         self._reloaded_at = time.time()
         self._reload_failed = False
-        self._watches: dict[str, Watch] = {}
         self._watches = {
             _name(each): self._open(each, self._join) for each in configuration.clusters
         }
-        self._joined = page_of()
         self._join()
 
     @property
@@ -99,7 +97,6 @@ class Fleet:
 
     def start(self) -> None:
         """Begin to poll all clusters."""
-        self._running = True
         for watch in self._watches.values():
             watch.start()
 

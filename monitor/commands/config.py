@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from monitor.commands import options
-from monitor.commands.serve import web_config_of
+from monitor.commands.serve import url_of, web_config_of
 from monitor.web.tls import CertificateError
 from monitor.web.web_config import WebConfigError
 from monitor.words import plural, safe
@@ -39,6 +39,6 @@ def check(source: options.Source) -> None:
     scheme = "https" if has_tls else "http"
     click.echo(
         f"{plural(len(found.clusters), 'cluster')}, served at "
-        f"{scheme}://{found.process.host}:{found.process.port}/"
+        f"{url_of(scheme, found.process.host, found.process.port)}"
         f"{'' if found.databases.is_empty else ', with databases'}: no mistakes."
     )

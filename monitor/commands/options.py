@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
@@ -14,9 +13,8 @@ from typing import Any, Final, ParamSpec, TypeVar
 import click
 
 from monitor.client_properties import read_client_properties
-from monitor.configuration import Configuration, Watched, read_configuration
+from monitor.configuration import Configuration, Watched, meant, names_of, read_configuration
 from monitor.pools.settings import DatabaseSettings
-from monitor.secret_files import SUFFIX, is_secret
 from monitor.settings import MonitorSettings, SettingsError
 
 P = ParamSpec("P")
@@ -128,21 +126,14 @@ def watch(command: Callable[P, R]) -> Callable[P, R]:
 def refuse_misspelt(environment: Mapping[str, str]) -> None:
     """Raise SettingsError for variables of ours that mean nothing: a filter that is not applied."""
     known = {
-        f"{PREFIX}{name}".upper() + suffix
+        f"{PREFIX}{name}".upper()
         for model in (MonitorSettings, DatabaseSettings)
-        for name, field in model.model_fields.items()
-        for suffix in ("", SUFFIX)
-        if not suffix or is_secret(field)
+        for name in names_of(model)
     } | {CONFIG}
     faults = [
-        f"{name} is no setting{_meant(name, known)}"
+        f"{name} is no setting{meant(name, known)}"
         for name in sorted(environment)
         if name.startswith(PREFIX) and name not in known and not _SERVICE_LINKS.fullmatch(name)
     ]
     if faults:
         raise SettingsError("\n".join(faults))
-
-
-def _meant(name: str, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; is {close[0]} meant?" if close else f"; there are {', '.join(sorted(known))}"

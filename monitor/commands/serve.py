@@ -147,8 +147,6 @@ def _certificate(settings: MonitorSettings, web_config: WebConfigFile | None) ->
 
 def _greeting(configuration: Configuration, port: int, scheme: str) -> str:
     """Say what is watched, and where that is served."""
-    host = configuration.process.host
-    shown = f"[{host}]" if ":" in host else host
     addresses = ", ".join(
         f"{name}: {address}" if name else address
         for name, address in (
@@ -157,9 +155,14 @@ def _greeting(configuration: Configuration, port: int, scheme: str) -> str:
         )
     )
     return (
-        f"Watching {addresses}; serving {scheme}://{shown}:{port}/ (metrics at /metrics). "
-        "Ctrl-C stops."
+        f"Watching {addresses}; serving {url_of(scheme, configuration.process.host, port)} "
+        "(metrics at /metrics). Ctrl-C stops."
     )
+
+
+def url_of(scheme: str, host: str, port: int) -> str:
+    """Return where a browser finds what is served."""
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 def web_config_of(settings: MonitorSettings) -> WebConfigFile | None:
@@ -226,4 +229,4 @@ def _open(watched: Watched, published: Callable[[], None], *, connect: bool) -> 
             published=published,
         )
         return Watch(watched, poller, opened.pop_all().close)
-    raise AssertionError
+    raise AssertionError  # the stack keeps no fault to itself; mypy can't know
