@@ -49,7 +49,8 @@ class Logs:
         settings = {
             "bootstrap.servers": self._kafka.bootstrap_servers,
             "log_level": 0,
-            "linger.ms": 0,
+            # what one call writes is one batch: a look ends behind the first batch that it can read
+            "linger.ms": 5_000,
             **{key.replace("_", "."): value for key, value in options.items()},
         }
         if transactional_id is None:
