@@ -17,7 +17,6 @@ from typing import Final, Protocol
 import structlog
 
 from monitor.analysis.analyst import Analyst, TimeReplies, Times
-from monitor.analysis.guard import Guard
 from monitor.analysis.status import DEFAULT_RULES, StatusRules
 from monitor.analysis.windows import CommitWindow
 from monitor.changes import changes
@@ -28,6 +27,7 @@ from monitor.exposition.families import DEFAULT_FAMILIES
 from monitor.exposition.families.monitor import DATA_AGE, faults
 from monitor.exposition.render import Page, Parts, Renderer, page_of
 from monitor.exposition.series import Block, Level
+from monitor.guard import Guard
 from monitor.kafka.brokers import UnreachableError
 from monitor.memory import GarbageCollection
 from monitor.model import LogLook, Snapshot

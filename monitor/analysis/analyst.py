@@ -16,7 +16,6 @@ from monitor.analysis.activity import Activities
 from monitor.analysis.changed import Changes
 from monitor.analysis.group import GroupHistory, GroupMeter, Memory, Poll
 from monitor.analysis.groups import RebalanceCounter
-from monitor.analysis.guard import Guard
 from monitor.analysis.lag import GroupLag, lag_of_group
 from monitor.analysis.losses import Losses
 from monitor.analysis.measures import Findings, GroupMeasures
@@ -27,6 +26,7 @@ from monitor.analysis.retention import retention_of
 from monitor.analysis.status import DEFAULT_RULES, StatusRules
 from monitor.analysis.timelag import TimeLag
 from monitor.analysis.windows import CommitWindow, CommitWindows, EndWindows, fresh
+from monitor.guard import Guard
 from monitor.model import nothing
 
 if TYPE_CHECKING:

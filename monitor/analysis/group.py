@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from monitor.analysis.advice import Advice
-    from monitor.analysis.guard import Guard
     from monitor.analysis.readable import OpenTransaction, Readable
     from monitor.analysis.retention import RetentionRisk
     from monitor.analysis.timelag import TimeLag
     from monitor.analysis.windows import CommitWindows, EndWindows
+    from monitor.guard import Guard
     from monitor.model import Group, PartitionOffsets, Snapshot
 
 REBALANCES_KEPT_SECONDS: Final = 3600.0

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from monitor.analysis.guard import Guard
+from monitor.guard import Guard
 from monitor.model import nothing
 
 if TYPE_CHECKING:

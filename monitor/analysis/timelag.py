@@ -39,7 +39,7 @@ from math import inf
 from typing import TYPE_CHECKING, TypeAlias
 
 from monitor.analysis.append_times import CLOCK_SKEW_SECONDS, PartitionLog, Reply
-from monitor.analysis.guard import Guard
+from monitor.guard import Guard
 from monitor.model import nothing
 
 if TYPE_CHECKING:

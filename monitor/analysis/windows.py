@@ -17,7 +17,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from monitor.analysis.guard import Guard
+from monitor.guard import Guard
 from monitor.model import nothing
 
 if TYPE_CHECKING:
