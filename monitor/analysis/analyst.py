@@ -12,20 +12,18 @@ from collections import defaultdict, deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from monitor.analysis.activity import Activities
 from monitor.analysis.changed import Changes
-from monitor.analysis.group import GroupHistory, GroupMeter, Memory, Poll
-from monitor.analysis.groups import RebalanceCounter
+from monitor.analysis.group import GroupHistory, GroupMeter, Poll
 from monitor.analysis.lag import GroupLag, lag_of_group
-from monitor.analysis.losses import Losses
 from monitor.analysis.measures import Findings, GroupMeasures
 from monitor.analysis.positions import positions, unread_of, with_readable_ends
 from monitor.analysis.readable import MAX_LOOKS, OpenTransaction, ReadableLogs
 from monitor.analysis.readers import Readers
+from monitor.analysis.rebalances import Rebalances
 from monitor.analysis.retention import retention_of
 from monitor.analysis.status import DEFAULT_RULES, StatusRules
 from monitor.analysis.timelag import TimeLag
-from monitor.analysis.windows import CommitWindow, CommitWindows, EndWindows, fresh
+from monitor.analysis.topic import EndWindow, TopicLog, fresh
 from monitor.guard import Guard
 from monitor.model import nothing
 
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
     from monitor.analysis.readable import Position, Readable
+    from monitor.analysis.windows import CommitWindow
     from monitor.model import Group, LogLook, PartitionOffsets, Snapshot, Topic
 
 Times: TypeAlias = "Mapping[str, Mapping[int, int]]"
@@ -67,21 +66,15 @@ class Analyst:
     ) -> None:
         self._ask_times = ask_times
         self._look_at_logs = look_at_logs
+        self._rules = rules
         self._guard = guard = Guard()
-        self._memory = Memory(
-            CommitWindows(window=rules.intervals),
-            EndWindows(window=rules.intervals, guard=guard),
-            TimeLag(guard=guard),
-            Activities(),
-            Losses(),
-            rules,
-            guard,
-        )
         self._changes = Changes()
         self._readers = Readers()
         self._readable = ReadableLogs(guard)
-        self._rebalances = RebalanceCounter(guard)
         self._histories: dict[str, GroupHistory] = {}
+        self._topics: dict[str, TopicLog] = {}
+        self._times = TimeLag(self._topics, guard=guard)
+        self._polls = 0  # how many were made
         self._topic_ids: dict[str, str | None] = {}
         self._topics_in_doubt: set[str] = set()
         # (topic, partition) -> last stable offset, and when it was first seen to hold readers back
@@ -91,19 +84,18 @@ class Analyst:
 
     def measure(self, snapshot: Snapshot) -> dict[str, GroupMeasures]:
         """Return the measures of each group, by group id; asks brokers where in doubt."""
-        memory, changes, now = self._memory, self._changes, snapshot.monotonic_at
+        changes, now = self._changes, snapshot.monotonic_at
         # whatever a fault has spoiled is made good by looking at everything
         has_failed = bool(self._guard.failures)
         self._guard.start_poll()
+        last_poll = self._poll_times[-1] if self._poll_times else None
+        self._polls += 1
         self._poll_times.append(now)
         ends = fresh(snapshot.end_offsets.values, snapshot.end_offsets.silent)
         last_ends = changes.last_ends
         changes.observe(snapshot, ends)
         self._forget_replaced(snapshot.topics, ends, last_ends)
-        memory.ends.observe(ends, now)
-        memory.commits.start_poll(snapshot.groups.keys())
-        memory.activities.start_poll(snapshot.groups.keys(), now)
-        memory.losses.retain(snapshot.groups.keys())
+        self._observe_ends(ends)
         touched = self._follow_readers(snapshot.groups)
         awake = self._awake(snapshot, all_groups=has_failed)
         touched |= changes.topics | self._topics_in_doubt
@@ -114,35 +106,36 @@ class Analyst:
         for group_id in awake:
             lags[group_id] = self._read(snapshot, group_id, lags[group_id], stands.get(group_id))
         self._find_times(snapshot, ends, touched)
-        self._topics_in_doubt = memory.times.topics_in_doubt() | self._readable.topics_in_doubt()
+        self._topics_in_doubt = self._times.topics_in_doubt() | self._readable.topics_in_doubt()
         poll = Poll(
-            snapshot, ends, now, self._interval(), self._window_began, changes.bytes,
-            {name: topic.partitions for name, topic in snapshot.topics.items()},
-            self._open_transactions(ends, now), {}, {},
+            snapshot, self._polls, ends, now, last_poll, self._interval(), self._window_began,
+            changes.bytes, {name: topic.partitions for name, topic in snapshot.topics.items()},
+            self._topics, self._times, self._open_transactions(ends, now), {}, {},
         )  # fmt: skip
-        rebalances = self._count_rebalances(snapshot)
-        meter = GroupMeter(memory, poll)
+        self._count_rebalances(snapshot.groups if has_failed else changes.groups, now)
+        meter = GroupMeter(poll, self._rules, self._guard)
         measured = {}
         for group_id in snapshot.groups:
             history = self._histories[group_id]
-            if group_id in lags:
+            if (
+                group_id in lags or history.measures is None
+            ):  # None: its coordinator was never heard
                 measured[group_id] = meter.measure(
-                    changes.group(group_id), lags[group_id], self._readers.readable(group_id),
-                    rebalances.get(group_id), history,
-                )  # fmt: skip
-            elif history.measures is not None:
-                measured[group_id] = history.measures
-            else:  # its coordinator was never heard
-                measured[group_id] = meter.measure(
-                    changes.group(group_id), None, {}, rebalances.get(group_id), history
+                    changes.group(group_id),
+                    lags.get(group_id),
+                    self._readers.readable(group_id),
+                    history,
                 )
+            else:
+                measured[group_id] = history.measures
         resting = self._poll_times[-min(POLLS_TO_REST, len(self._poll_times))]
         self.findings = Findings(poll.open_transactions, dict(self._guard.failures), resting)
         return measured
 
     def commit_windows(self, group: str) -> Mapping[str, Mapping[int, CommitWindow]]:
         """Return the last commits seen, by topic and partition; any thread may ask."""
-        return self._memory.commits.of_group(group)
+        history = self._histories.get(group)
+        return {} if history is None else history.commits.all(self._polls)
 
     # -- what to look at --------------------------------------------------------------------------
 
@@ -164,8 +157,8 @@ class Analyst:
 
     def _awake(self, snapshot: Snapshot, *, all_groups: bool) -> list[str]:
         """Return the groups that are to be looked at anew."""
-        number, now = self._memory.commits.polls, snapshot.monotonic_at
-        window = self._memory.rules.intervals
+        number, now = self._polls, snapshot.monotonic_at
+        window = self._rules.intervals
         changed = self._changes.groups | self._readers.of(self._changes.topics)
         if all_groups:
             changed = set(snapshot.groups)
@@ -174,7 +167,7 @@ class Analyst:
         for group_id, group in snapshot.groups.items():
             history = self._histories.get(group_id)
             if history is None:
-                history = self._histories[group_id] = GroupHistory()
+                history = self._histories[group_id] = GroupHistory.begin(self._rules)
             if group_id in changed:
                 history.changed_in = number
             if group.is_silent:
@@ -189,7 +182,7 @@ class Analyst:
 
     def _miss(self, group_id: str, history: GroupHistory) -> None:
         """Keep what was seen of a group: who may go on unseen has the lag of when it was seen."""
-        self._memory.activities.miss(group_id)
+        history.activity.miss()
         group = self._changes.group(group_id)
         if history.measures is not None and history.measures.group is not group:
             history.measures = replace(
@@ -219,11 +212,23 @@ class Analyst:
                     replaced.add(name)
             self._topic_ids = ids
         for name in replaced:
-            self._memory.times.forget(name)
-            self._memory.ends.forget(name)
-            self._memory.losses.forget(name)
+            self._times.forget(name)
+            self._topics.pop(name, None)
             self._readable.forget(name)
-            self._memory.activities.replace_topic(name)
+            for history in self._histories.values():
+                history.replace_topic(name)
+
+    def _observe_ends(self, ends: PartitionOffsets) -> None:
+        """Take in the log ends of a poll; what lies before the window goes, answered or not."""
+        now, began = self._poll_times[-1], self._window_began
+        for topic in ends.keys() - self._topics.keys():
+            self._topics[topic] = TopicLog()
+        for topic, log in self._topics.items():
+            offsets = ends.get(topic)
+            if offsets is None:
+                log.ends.go_on(began)
+            elif not self._guard.runs("end_windows", topic, log.ends.see, offsets, now, began):
+                log.ends = EndWindow()
 
     # -- before the groups ------------------------------------------------------------------------
 
@@ -236,8 +241,13 @@ class Analyst:
         caught_up: dict[str, dict[int, int]] = {}
         for group_id in awake:
             group = self._changes.group(group_id)
-            before = self._memory.commits.last(group_id)
-            self._observe_commits(group, ends, snapshot.monotonic_at)
+            history = self._histories[group_id]
+            before = history.commits.last()
+            if not self._guard.runs(
+                "commit_windows", group_id, history.observe_commits,
+                group.commits, ends, snapshot.monotonic_at, self._polls,
+            ):  # fmt: skip
+                history.commits = GroupHistory.begin(self._rules).commits
             lag = self._guard.attempt("lag", group_id, lag_of_group, group, snapshot, caught_up)
             lags[group_id] = lag
             positions_of: list[Position] | None = None
@@ -250,15 +260,6 @@ class Analyst:
             self._readers.stand(group_id, positions_of or ())
         return lags, stands
 
-    def _observe_commits(self, group: Group, ends: PartitionOffsets, now: float) -> None:
-        commits = self._memory.commits
-        for topic in self._memory.activities.leaves_old_log(group.id, group.commits):
-            commits.forget(group.id, topic)
-        if not self._guard.runs(
-            "commit_windows", group.id, commits.observe, group.id, group.commits, ends, now
-        ):
-            commits.forget_group(group.id)
-
     def _positions(
         self,
         snapshot: Snapshot,
@@ -268,7 +269,14 @@ class Analyst:
         before: PartitionOffsets,
     ) -> list[Position]:
         return list(
-            positions(snapshot, group, lag, ends=ends, before=before, windows=self._memory.commits)
+            positions(
+                snapshot,
+                group,
+                lag,
+                ends=ends,
+                before=before,
+                windows=self._histories[group.id].commits,
+            )
         )
 
     def _look(self, topics: Iterable[str]) -> None:
@@ -311,7 +319,7 @@ class Analyst:
     def _find_times(
         self, snapshot: Snapshot, ends: PartitionOffsets, topics: Iterable[str]
     ) -> None:
-        times = self._memory.times
+        times = self._times
         # a broker that hangs makes the poll long after the others have told their log ends
         now = snapshot.seen_at
         times.observe(
@@ -361,7 +369,7 @@ class Analyst:
             is_same = before is not None and before[0] == held_at
             held_from[key] = before if before and is_same else (held_at, now)
             appended = self._guard.attempt(
-                "times", f"{topic}-{partition}", self._memory.times.oldest_at, key, held_at
+                "times", f"{topic}-{partition}", self._times.oldest_at, key, held_at
             )
             since = held_from[key][1] if appended is None else min(appended, now)
             transactions.setdefault(topic, {})[partition] = OpenTransaction(
@@ -370,23 +378,20 @@ class Analyst:
         self._held_from = held_from
         return transactions
 
-    def _count_rebalances(self, snapshot: Snapshot) -> Mapping[str, int]:
-        before = self._rebalances.counts()
-        self._rebalances.observe(snapshot.groups.values())
-        counts = self._rebalances.counts()
-        now = snapshot.monotonic_at
-        for group_id, count in counts.items():
-            if (steps := count - before.get(group_id, 0)) > 0:
-                self._histories[group_id].note_rebalances(steps, now)
-        return counts
+    def _count_rebalances(self, groups: Iterable[str], now: float) -> None:
+        """Count those of the groups of which anything else is told; no other had any."""
+        for group_id in groups:
+            history, group = self._histories[group_id], self._changes.group(group_id)
+            if not self._guard.runs("rebalances", group_id, history.rebalances.observe, group, now):
+                history.rebalances = Rebalances()
 
     @property
     def _window_began(self) -> float:
-        times, window = self._poll_times, self._memory.rules.intervals
+        times, window = self._poll_times, self._rules.intervals
         return times[max(0, len(times) - window)]
 
     def _interval(self) -> float:
-        polls = min(len(self._poll_times), self._memory.rules.intervals)
+        polls = min(len(self._poll_times), self._rules.intervals)
         return (self._poll_times[-1] - self._window_began) / (polls - 1) if polls > 1 else 0.0
 
 

@@ -1,0 +1,107 @@
+"""What polls saw of a topic's log: its ends over the window, and when its records were appended."""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING, TypeAlias
+
+from monitor.analysis.append_times import Appends
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from monitor.model import PartitionOffsets
+
+Seen: TypeAlias = "tuple[tuple[int, ...], array[int]]"
+"""Partitions of a topic, and their log ends."""
+
+
+def fresh(offsets: PartitionOffsets, stale: Mapping[str, Collection[int]]) -> PartitionOffsets:
+    """Return the offsets without the partitions whose value is an earlier poll's."""
+    if not stale:
+        return offsets
+    return {
+        topic: {p: offset for p, offset in partitions.items() if p not in stale[topic]}
+        if topic in stale
+        else partitions
+        for topic, partitions in offsets.items()
+    }
+
+
+class EndWindow:
+    """The log ends that the last polls saw of one topic: Burrow's broker offsets.
+
+    A log end that moves back (truncation, a topic created anew) starts its partition's window anew.
+    What a poll saw is one array, and the same one while nothing is written to the topic; it is put
+    in order by partition when it is asked for, as few topics are.
+    """
+
+    __slots__ = ("_last", "_packed", "_seen", "_times")
+
+    def __init__(self) -> None:
+        self._times = array("q")  # of polls in which any partition answered, in ms, and
+        self._seen: list[Seen] = []  # what each of them saw
+        self._last: Mapping[int, int] | None = None  # what was taken in last
+        self._packed: dict[int, array[int]] | None = None
+
+    def see(self, offsets: Mapping[int, int], now: float, began: float) -> None:
+        """Take in the log ends of a poll, in a window that began then; in monotonic seconds."""
+        self.go_on(began)
+        known = self._seen[-1] if self._seen else None
+        seen = known if known and self._last is offsets else self._next(offsets, known)
+        self._times.append(int(now * 1000))
+        self._seen.append(seen)
+        self._last = offsets
+
+    def go_on(self, began: float) -> None:
+        """Drop what polls saw before the window began."""
+        self._packed = None
+        began_ms, old = int(began * 1000), 0
+        for time in self._times:
+            if time >= began_ms:
+                break
+            old += 1
+        if old:
+            del self._times[:old], self._seen[:old]
+
+    @staticmethod
+    def _next(offsets: Mapping[int, int], before: Seen | None) -> Seen:
+        partitions, ends = tuple(offsets), array("q", offsets.values())
+        if before is None or before[0] != partitions:
+            return partitions, ends
+        return before if before[1] == ends else (before[0], ends)
+
+    def ends(self, partition: int) -> list[int]:
+        """Return the log ends seen, oldest first; empty when none was."""
+        packed = self.packed().get(partition)
+        return [] if packed is None else packed[1::2].tolist()
+
+    def packed(self) -> Mapping[int, array[int]]:
+        """Return partition -> array of (time in ms, log end) pairs, oldest first."""
+        if self._packed is None:
+            self._packed = self._pack()
+        return self._packed
+
+    def _pack(self) -> dict[int, array[int]]:
+        windows: dict[int, array[int]] = {}
+        for now_ms, seen in zip(self._times, self._seen, strict=True):
+            for partition, end in zip(*seen, strict=True):
+                packed = windows.get(partition)
+                if packed is None:
+                    windows[partition] = array("q", (now_ms, end))
+                    continue
+                if end < packed[-1]:
+                    del packed[:]
+                packed.append(now_ms)
+                packed.append(end)
+        return windows
+
+
+class TopicLog:
+    """What is known of a topic's log: `ends` of the window, and when records were appended."""
+
+    __slots__ = ("appends", "ends")
+
+    def __init__(self) -> None:
+        self.ends = EndWindow()
+        self.appends = Appends()
