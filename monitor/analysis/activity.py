@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from monitor.analysis.groups import is_rebalancing
+from monitor.analysis.kept import KeptActivity, by_topic, moved
 from monitor.model import nothing
 
 if TYPE_CHECKING:
@@ -162,6 +163,37 @@ class GroupActivity:
             rewinds=self.rewinds,
             moved_at=self.moved_at,
         )
+
+    def export(self) -> KeptActivity:
+        """Return what a restart takes up, beside the commits."""
+        return KeptActivity(
+            self.watched_from, self.had_members, self.had_none, self.was_missed, self.moves,
+            self.moved_at, {topic: dict(of) for topic, of in self.waiting.items()},
+            dict(self.rewinds), by_topic(self.replaced), self.knows_rhythm, self.longest,
+            self.longest_before, self.day_began,
+        )  # fmt: skip
+
+    @classmethod
+    def restored(
+        cls,
+        kept: KeptActivity,
+        commits: PartitionOffsets,
+        shift: float,
+        away_until: float | None,
+    ) -> GroupActivity:
+        """Return what was kept; nobody watched until `away_until`, None for no longer than a poll.
+
+        A wait that began before that was longer than what was seen of it.
+        """
+        watched_from = moved(kept.watched_from, shift)
+        return cls(
+            watched_from if watched_from is None or away_until is None else away_until,
+            commits, kept.had_members, kept.had_none, kept.was_missed, kept.moves,
+            moved(kept.moved_at, shift),
+            {t: {p: at + shift for p, at in of.items()} for t, of in kept.waiting.items()},
+            kept.rewinds, kept.replaced, kept.knows_rhythm, kept.longest, kept.longest_before,
+            kept.day_began + shift,
+        )  # fmt: skip
 
     def _see_moves(self, commits: PartitionOffsets, now: float, last_poll: float) -> bool:
         """Take in which commits changed; return whether any did."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from monitor.analysis.changed import Changes
 from monitor.analysis.group import GroupHistory, GroupMeter, Poll
+from monitor.analysis.kept import Kept, KeptGroup, KeptPolls, KeptTopic
 from monitor.analysis.lag import GroupLag, lag_of_group
 from monitor.analysis.measures import Findings, GroupMeasures
 from monitor.analysis.positions import positions, unread_of, with_readable_ends
@@ -47,6 +48,8 @@ MAX_TIME_QUESTIONS: Final = 6
 # With no polls to narrow the search it takes longer, most of all where a bulk load gave thousands of
 # records one timestamp.
 MAX_FIRST_TIME_QUESTIONS: Final = 12
+# A restart within so many polls is one in which nothing was missed.
+AWAY_INTERVALS: Final = 3.0
 # A group that was the same for so many polls is likely to stay so.
 POLLS_TO_REST: Final = 3
 
@@ -54,7 +57,8 @@ POLLS_TO_REST: Final = 3
 class Analyst:
     """Measures one poll after the other; remembers what rates, statuses and times need.
 
-    `findings` has what the last poll found beside the measures of groups.
+    `findings` has what the last poll found beside the measures of groups. `is_kept` says whether
+    `export` is called after each poll.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class Analyst:
         look_at_logs: LookAtLogs | None = None,
         *,
         rules: StatusRules = DEFAULT_RULES,
+        is_kept: bool = False,
     ) -> None:
         self._ask_times = ask_times
         self._look_at_logs = look_at_logs
@@ -80,6 +85,12 @@ class Analyst:
         # (topic, partition) -> last stable offset, and when it was first seen to hold readers back
         self._held_from: dict[tuple[str, int], tuple[int, float]] = {}
         self._poll_times: deque[float] = deque(maxlen=max(rules.intervals, POLLS_TO_REST))
+        # of what is exported: what is new since the last time
+        self._is_kept = is_kept
+        self._new_groups: set[str] = set()
+        self._new_topics: set[str] = set()
+        self._is_first = True
+        self._was_away = False
         self.findings = Findings()
 
     def measure(self, snapshot: Snapshot) -> dict[str, GroupMeasures]:
@@ -88,7 +99,7 @@ class Analyst:
         # whatever a fault has spoiled is made good by looking at everything
         has_failed = bool(self._guard.failures)
         self._guard.start_poll()
-        last_poll = self._poll_times[-1] if self._poll_times else None
+        last_poll = self._poll_times[-1] if self._poll_times and not self._was_away else None
         self._polls += 1
         self._poll_times.append(now)
         ends = fresh(snapshot.end_offsets.values, snapshot.end_offsets.silent)
@@ -114,6 +125,7 @@ class Analyst:
         )  # fmt: skip
         self._count_rebalances(snapshot.groups if has_failed else changes.groups, now)
         meter = GroupMeter(poll, self._rules, self._guard)
+        before = {group_id: self._histories[group_id].measures for group_id in lags}
         measured = {}
         for group_id in snapshot.groups:
             history = self._histories[group_id]
@@ -128,6 +140,8 @@ class Analyst:
                 )
             else:
                 measured[group_id] = history.measures
+        self._note_new(measured, before)
+        self._is_first = self._was_away = False
         resting = self._poll_times[-min(POLLS_TO_REST, len(self._poll_times))]
         self.findings = Findings(poll.open_transactions, dict(self._guard.failures), resting)
         return measured
@@ -137,6 +151,89 @@ class Analyst:
         history = self._histories.get(group)
         return {} if history is None else history.commits.all(self._polls)
 
+    # -- what a restart takes up ------------------------------------------------------------------
+
+    def export(self, snapshot: Snapshot) -> Kept:
+        """Return what is new since the last call, to be kept; after `measure` of this snapshot."""
+        groups, topics = self._new_groups, self._new_topics
+        self._new_groups, self._new_topics = set(), set()
+        held = [(*key, held_at, since) for key, (held_at, since) in self._held_from.items()]
+        return Kept(
+            KeptPolls(
+                snapshot.cluster_id, snapshot.wall_offset, self._polls, [*self._poll_times], held
+            ),
+            {group_id: self._export_group(group_id) for group_id in groups},
+            {topic: self._export_topic(topic) for topic in topics},
+        )
+
+    def _export_group(self, group_id: str) -> KeptGroup | None:
+        history = self._histories.get(group_id)
+        return None if history is None else history.export()
+
+    def _export_topic(self, topic: str) -> KeptTopic | None:
+        log = self._topics.get(topic)
+        if log is None:
+            return None
+        return log.export(self._topic_ids.get(topic), self._polls, self._poll_times[-1])
+
+    def restore(self, kept: Kept, wall_offset: float, now: float) -> None:
+        """Go on from what was kept, before the first poll: as if those in between had been missed.
+
+        Raises ValueError where that can't be; the analyst is of no use then.
+        """
+        polls = kept.polls
+        shift = polls.wall_offset - wall_offset
+        times = [at + shift for at in polls.times]
+        if not times:
+            raise ValueError("no poll was made")
+        self._polls = polls.number
+        self._poll_times.extend(times)
+        interval = (times[-1] - times[0]) / max(1, len(times) - 1)
+        self._was_away = now - times[-1] > AWAY_INTERVALS * interval
+        for held, partition, held_at, since in polls.held_from:
+            self._held_from[held, partition] = held_at, since + shift
+        away_until = now if self._was_away else None
+        for group_id, group in kept.groups.items():
+            if group is not None:
+                self._histories[group_id] = GroupHistory.restored(
+                    group, self._rules, shift, away_until
+                )
+        times_ms = [int(at * 1000) for at in self._poll_times]
+        last_ends = {}
+        for name, topic in kept.topics.items():
+            if topic is not None:
+                later = times_ms[max(0, len(times_ms) - (polls.number - topic.poll)) :]
+                log = self._topics[name] = TopicLog.restored(topic, later, shift, wall_offset)
+                self._topic_ids[name] = topic.id
+                last_ends[name] = log.ends.newest
+        self._changes.last_ends = last_ends
+
+    def _note_new(
+        self,
+        measured: Mapping[str, GroupMeasures],
+        before: Mapping[str, GroupMeasures | None],
+    ) -> None:
+        """Note of which groups and topics something is to be kept that is not yet."""
+        changes = self._changes
+        if not self._is_kept:
+            self._new_groups.clear()
+            self._new_topics.clear()
+            return
+        self._new_groups |= changes.groups
+        for group_id, last in before.items():
+            now, history = measured[group_id], self._histories[group_id]
+            if last is not now and (
+                last is None
+                or not history.losses.is_kept
+                or last.activity != now.activity
+                or last.rebalances != now.rebalances
+                or last.not_consumed != now.not_consumed
+            ):
+                self._new_groups.add(group_id)
+        self._new_topics |= changes.topics | self._topics_in_doubt
+        for group_id in changes.groups:
+            self._new_topics.update(self._readers.topics(group_id))
+
     # -- what to look at --------------------------------------------------------------------------
 
     def _follow_readers(self, groups: Mapping[str, Group]) -> set[str]:
@@ -144,6 +241,7 @@ class Analyst:
         left = self._readers.forget(groups.keys())
         for group_id in self._histories.keys() - groups.keys():
             del self._histories[group_id]
+            self._new_groups.add(group_id)
         for group_id in self._changes.groups:
             group = self._changes.group(group_id)
             before = self._readers.topics(group_id)
@@ -214,6 +312,8 @@ class Analyst:
         for name in replaced:
             self._times.forget(name)
             self._topics.pop(name, None)
+            self._new_topics.add(name)
+            self._new_groups.update(self._histories)
             self._readable.forget(name)
             for history in self._histories.values():
                 history.replace_topic(name)
@@ -337,8 +437,7 @@ class Analyst:
         times.want({topic: self._readers.offsets_in_doubt(topic) for topic in topics})
         if self._ask_times is None:
             return
-        is_first = len(self._poll_times) == 1
-        for _ in range(MAX_FIRST_TIME_QUESTIONS if is_first else MAX_TIME_QUESTIONS):
+        for _ in range(MAX_FIRST_TIME_QUESTIONS if self._is_first else MAX_TIME_QUESTIONS):
             asked = times.questions()
             if not asked:
                 return

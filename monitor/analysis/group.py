@@ -14,6 +14,7 @@ from monitor.analysis.activity import Activity, GroupActivity, topics_not_consum
 from monitor.analysis.advice import advise, turns_at
 from monitor.analysis.balance import imbalance_of
 from monitor.analysis.groups import GroupFacts, group_facts, uncommitted_partitions
+from monitor.analysis.kept import KeptGroup
 from monitor.analysis.lag import GroupLag
 from monitor.analysis.losses import Losses, unread_deleted
 from monitor.analysis.measures import NOTHING_UNREAD, GroupMeasures
@@ -76,6 +77,7 @@ class GroupHistory:
     losses: Losses = field(default_factory=Losses)
     rebalances: Rebalances = field(default_factory=Rebalances)
     measures: GroupMeasures | None = None
+    not_consumed: frozenset[str] = frozenset()
     changed_in: int = 0
     due_at: float = -inf
 
@@ -91,6 +93,29 @@ class GroupHistory:
         for topic in self.activity.leaves_old_log(commits):
             self.commits.forget(topic)
         self.commits.observe(commits, ends, now, poll)
+
+    def export(self) -> KeptGroup:
+        """Return what a restart takes up."""
+        self.losses.is_kept = True
+        return KeptGroup(
+            self.commits.export(), self.activity.export(), self.losses.export(),
+            self.rebalances.export(), sorted(self.not_consumed),
+        )  # fmt: skip
+
+    @classmethod
+    def restored(
+        cls, kept: KeptGroup, rules: StatusRules, shift: float, away_until: float | None
+    ) -> GroupHistory:
+        """Return what was kept, see `GroupActivity.restored`; raises ValueError where it can't be."""
+        commits = CommitWindows(window=rules.intervals)
+        commits.restore(kept.commits, shift)
+        return cls(
+            commits,
+            GroupActivity.restored(kept.activity, commits.last(), shift, away_until),
+            Losses.restored(kept.losses, shift),
+            Rebalances.restored(kept.rebalances, shift),
+            not_consumed=frozenset(kept.not_consumed),
+        )
 
     def replace_topic(self, topic: str) -> None:
         """Note that a topic was deleted, or created anew under its name."""
@@ -166,15 +191,16 @@ class GroupMeter:
         history: GroupHistory,
     ) -> GroupMeasures:
         guard, poll, name = self._guard, self._poll, group.id
-        commits, last = history.commits, history.measures
+        commits = history.commits
         facts = self._facts(group)
         changed = {topic: commits.changed_at(topic) for topic in group.commits}
         changed_at = {topic: at for topic, at in changed.items() if at is not None}
         moved_at = {t: at for t, at in changed_at.items() if commits.has_moved(t)}
         left = guard.attempt(
             "activity", name, topics_not_consumed, group, facts, moved_at, poll.window_began,
-            frozenset() if last is None else last.not_consumed,
+            history.not_consumed,
         ) or frozenset()  # fmt: skip
+        history.not_consumed = left
         activity = guard.attempt(
             "activity", name, history.activity.observe,
             group.commits, _unread(lag, left), facts.members,

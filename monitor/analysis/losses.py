@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from monitor.analysis.kept import KeptLosses, by_topic
 from monitor.model import nothing
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Losses:
     counted_to: dict[str, Mapping[int, int]] = field(default_factory=dict)
     lost: Mapping[str, int] = field(default_factory=nothing)
     lost_at: Mapping[str, float] = field(default_factory=nothing)
+    is_kept: bool = False  # as it is now
 
     def observe(
         self,
@@ -49,6 +51,7 @@ class Losses:
             if found == before:
                 counted[topic] = found
                 continue
+            self.is_kept = False
             known = {p: s for p, s in found.items() if s <= ends.get(topic, nothing()).get(p, s)}
             lost = _lost(committed, before or nothing(), known)
             if lost:
@@ -64,6 +67,16 @@ class Losses:
             counted[topic] = found if len(known) == len(found) and not kept else {**kept, **known}
         for topic in counted.keys() - commits.keys():
             del counted[topic]
+
+    def export(self) -> KeptLosses:
+        """Return what a restart takes up."""
+        return KeptLosses(by_topic(self.counted_to), dict(self.lost), dict(self.lost_at))
+
+    @classmethod
+    def restored(cls, kept: KeptLosses, shift: float) -> Losses:
+        """Return what was kept."""
+        lost_at = {topic: at + shift for topic, at in kept.lost_at.items()}
+        return cls(dict(kept.counted_to), kept.lost, lost_at)
 
     def forget(self, topic: str) -> None:
         """Start a topic anew that was deleted or re-created; what was counted stays counted."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from monitor.analysis.groups import is_rebalancing
+from monitor.analysis.kept import KeptRebalances
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,6 +70,21 @@ class Rebalances:
             self.count += steps
             self.seen_at = self.seen_at or deque()
             self.seen_at.append((now, steps))
+
+    def export(self) -> KeptRebalances:
+        """Return what a restart takes up."""
+        return KeptRebalances(
+            self.count, self.epoch, self.rebalancing, sorted(self.assignment),
+            list(self.seen_at or ()),
+        )  # fmt: skip
+
+    @classmethod
+    def restored(cls, kept: KeptRebalances, shift: float) -> Rebalances:
+        """Return what was kept."""
+        return cls(
+            kept.count, kept.epoch, kept.rebalancing, frozenset(kept.assignment),
+            deque((at + shift, steps) for at, steps in kept.seen_at) or None,
+        )  # fmt: skip
 
     def within_an_hour(self, now: float) -> int:
         """Return how many were seen within the last hour, and forget the others."""

@@ -6,6 +6,7 @@ from array import array
 from typing import TYPE_CHECKING, TypeAlias
 
 from monitor.analysis.append_times import Appends
+from monitor.analysis.kept import KeptTopic
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -71,6 +72,28 @@ class EndWindow:
             return partitions, ends
         return before if before[1] == ends else (before[0], ends)
 
+    def export(self) -> tuple[list[int], list[tuple[list[int], list[int]]]]:
+        """Return what a restart takes up: the times (ms) of polls, and what each of them saw."""
+        return self._times.tolist(), [(list(of), ends.tolist()) for of, ends in self._seen]
+
+    def restore(
+        self, times: list[int], seen: list[tuple[list[int], list[int]]], later: list[int]
+    ) -> None:
+        """Go on from what was kept; polls `later` saw the same as the last one."""
+        if len(times) != len(seen) or any(len(of) != len(ends) for of, ends in seen):
+            raise ValueError("times without log ends")
+        found: list[Seen] = []
+        for of, ends in seen:
+            each: Seen = tuple(of), array("q", ends)
+            found.append(found[-1] if found and found[-1] == each else each)
+        self._times = array("q", [*times, *later])
+        self._seen = [*found, *(found[-1:] * len(later))]
+
+    @property
+    def newest(self) -> Mapping[int, int]:
+        """Return the log ends that were seen last, by partition."""
+        return dict(zip(*self._seen[-1], strict=True)) if self._seen else {}
+
     def ends(self, partition: int) -> list[int]:
         """Return the log ends seen, oldest first; empty when none was."""
         packed = self.packed().get(partition)
@@ -105,3 +128,24 @@ class TopicLog:
     def __init__(self) -> None:
         self.ends = EndWindow()
         self.appends = Appends()
+
+    def export(self, topic_id: str | None, poll: int, now: float) -> KeptTopic:
+        """Return what a restart takes up."""
+        times, seen = self.ends.export()
+        is_seen = bool(times) and times[-1] == int(now * 1000)
+        return KeptTopic(topic_id, poll, times, seen, is_seen, self.appends.export())
+
+    @classmethod
+    def restored(
+        cls, kept: KeptTopic, later: list[int], shift: float, wall_offset: float
+    ) -> TopicLog:
+        """Return what was kept; `later` are the times (ms) of the polls since, by the clock of now.
+
+        Raises ValueError where it can't be.
+        """
+        log = cls()
+        shift_ms = round(shift * 1000)
+        times = [time + shift_ms for time in kept.times]
+        log.ends.restore(times, kept.seen, later if kept.is_seen and times else [])
+        log.appends.restore(kept.logs, shift, wall_offset)
+        return log

@@ -16,6 +16,8 @@ from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
+from monitor.analysis.kept import KeptCommits
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -179,6 +181,45 @@ class CommitWindows:
         """Return the number of the first poll that saw the topic's newest partition."""
         kept = self._topics.get(topic)
         return None if kept is None else kept.newest_poll
+
+    def export(self) -> dict[str, KeptCommits]:
+        """Return what a restart takes up, by topic."""
+        return {
+            topic: KeptCommits(
+                dict(of.commits), of.changed, of.newest_poll, dict(of.first_ends),
+                None if of.changed_windows is None else {
+                    partition: packed.tolist() for partition, packed in of.changed_windows.items()
+                },
+            )
+            for topic, of in self._topics.items()
+        }  # fmt: skip
+
+    def restore(self, kept: Mapping[str, KeptCommits], shift: float) -> None:
+        """Go on from what was kept; raises ValueError where that can't be."""
+        shift_ms = round(shift * 1000)
+        topics = {}
+        for topic, of in kept.items():
+            windows = None
+            if of.windows is not None:
+                windows = {p: self._restored(packed, shift_ms) for p, packed in of.windows.items()}
+                if windows.keys() != of.commits.keys():
+                    raise ValueError("commits without a window")
+            topics[topic] = _Topic(
+                of.commits, of.changed + shift_ms, of.newest_poll, of.first_ends, windows
+            )
+        with self._lock:
+            self._topics = topics
+
+    def _restored(self, packed: list[int], shift_ms: int) -> array[int]:
+        if len(packed) < _HEADER + _ENTRY or (len(packed) - _HEADER) % _ENTRY:
+            raise ValueError("a window that ends within a commit")
+        window = array("q", packed)
+        window[1] += shift_ms if window[1] else 0
+        for at in range(_HEADER, len(window), _ENTRY):
+            window[at] += shift_ms
+        if len(window) > self._most:  # fewer polls count than did
+            del window[_HEADER : len(window) - (self._most - _HEADER)]
+        return window
 
     def packed(self, topic: str) -> Mapping[int, array[int]]:
         """Return partition -> packed window, for loops over all partitions.
