@@ -170,6 +170,11 @@ class Recorder:
             _log.warning("history not read", cause=type(error).__name__)
             return None
 
+    @property
+    def is_written(self) -> bool:
+        """Say whether nothing waits to be written."""
+        return not self._waiting.unfinished_tasks
+
     def block(self) -> Block:
         """Return how writing goes."""
         return Block((), self._samples, name="history")
@@ -200,6 +205,8 @@ class Recorder:
                 # without its text, which may hold the address and what was written
                 self._note(type(error).__name__)
                 self._is_stopped.wait(RETRY_SECONDS)
+            finally:
+                self._waiting.task_done()
 
     def _do(self, what: _Task) -> None:
         self._create()
