@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from monitor.analysis.causes.finding import Cause, Finding
 from monitor.answers.groups import unix
 from monitor.answers.models import Count, Model
@@ -110,7 +112,7 @@ def explanation(cluster: str, snapshot: Snapshot, group: str, found: Finding) ->
     )
 
 
-def _cause(snapshot: Snapshot, found: Finding) -> dict[str, object]:
+def _cause(snapshot: Snapshot, found: Finding) -> dict[str, Any]:
     return {
         "cause": found.cause,
         "word": found.word,
