@@ -120,7 +120,10 @@ def _why_away(s: Symptoms, partition: int) -> str | None:
     told = topic.partitions.get(partition) if topic else None
     if told is not None and told.leader is None:
         return "it has no leader"
-    if ends.is_silent(s.topic, partition):
+    is_known = ends.get(s.topic, partition) is not None
+    if ends.is_silent(s.topic, partition) or (
+        not is_known and told is not None and told.leader in s.snapshot.broker_errors
+    ):
         return f"broker {told.leader if told else '?'}, its leader, does not answer"
     return None
 

@@ -96,7 +96,7 @@ class Explainer:
         measures, snapshot = self._groups[group], self._snapshot
         if isinstance(measures.group.answer, Silent):
             return self._silent(measures)
-        topics = topics_of(measures)
+        topics = topics_of(measures, snapshot)
         if not topics:
             return self._without_lag(measures)
         around = Around(self._all_behind(), {}, self._pools(group))

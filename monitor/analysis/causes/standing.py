@@ -162,7 +162,9 @@ def member_wedged(s: Symptoms) -> Verdict:
     wedged = sorted(
         owner
         for owner in owners
-        if owner is not None and all(p.stands for p in s.of_owner(owner) if p.lag)
+        if owner is not None
+        and not any(p.consumed for p in s.of_owner(owner))
+        and all(p.stands for p in s.of_owner(owner) if p.lag)
     )
     holders = {p.owner for p in s.partitions if p.owner is not None}
     if not wedged or (len(wedged) == len(holders) and len(holders) > 1):
@@ -208,7 +210,9 @@ def all_stand(s: Symptoms) -> Verdict:
     """Ask whether no member commits anything: then what all of them need is away."""
     lagging = [p for p in s.partitions if p.lag]
     holders = {p.owner for p in lagging if p.owner is not None}
-    if len(holders) < 2 or not all(p.stands for p in lagging):  # all of one is a member
+    if (
+        len(holders) < 2 or s.consumed or not all(p.stands for p in lagging)
+    ):  # all of one is a member
         return Checked("all members at once", "some of them commit")
     longest = max(p.stands_for for p in lagging)
     return Finding(

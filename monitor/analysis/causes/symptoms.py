@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 IN_FLIGHT_SECONDS: Final = 60.0
 # A partition of which no commit was ever seen may be seldom committed: its lag must be as much older.
 UNSEEN_RHYTHM: Final = 3
-LEAST_STRETCHES: Final = 4
+LEAST_STRETCHES: Final = 3
 
 
 class PartitionSymptoms(NamedTuple):
@@ -184,7 +184,7 @@ def symptoms_of(
     """Return the symptoms of a group on a topic that it committed; None where it was not seen."""
     group = measures.group.id
     course = findings.courses.get(group)
-    if course is None or topic not in measures.lag.partitions:
+    if course is None:
         return None
     now = snapshot.monotonic_at
     began = course.since(now)
@@ -194,9 +194,14 @@ def symptoms_of(
     rates = by_partition(began, here._replace(at=now), topic) if began else {}
     partitions = _partitions(topic, snapshot, measures, course, rates)
     age = max((p.age for p in partitions if p.is_behind and p.age is not None), default=0.0)
-    before = _before(course.stretches.get(topic, ()), now - age)
-    hurried = [s for s in before if s.had_backlog and s.consumers]
-    calm = [s for s in before if s.consumers]
+    stretches = course.stretches.get(topic, ())
+    before = [stretch for stretch in stretches if stretch.at <= now - age]
+    # of a lag that is older than the watch, what was earlier in it may still have been faster
+    best = max(
+        (s for s in before or stretches[:-1] if s.consumers),
+        key=lambda each: each.consumed / each.consumers,
+        default=None,
+    )
     return Symptoms(
         group=group,
         topic=topic,
@@ -213,23 +218,24 @@ def symptoms_of(
         consumers=sum(map(bool, measures.facts.per_topic.get(topic, ()))),
         rebalances=(measures.rebalances or 0) - course.marks[0].rebalances,
         usual_produced=_usual(before),
-        managed=max((s.consumed / s.consumers for s in hurried or calm), default=None),
-        had_to_hurry=bool(hurried),
-        peak_produced=max(
-            (s.produced for s in course.stretches.get(topic, ()) if s.at > now - age), default=0.0
-        ),
+        managed=best and best.consumed / best.consumers,
+        had_to_hurry=best is not None and best.had_backlog,
+        peak_produced=max((s.produced for s in stretches if s.at > now - age), default=0.0),
     )
 
 
-def topics_of(measures: GroupMeasures) -> list[str]:
-    """Return the topics with something that the group reads and has not, and with lag of any kind."""
-    return [topic for topic, lag in measures.lag.topics.items() if lag]
-
-
-def _before(stretches: Sequence[Stretch], lag_began: float) -> list[Stretch]:
-    """Return what was before the lag; where that is too little, all but the last stretch."""
-    before = [stretch for stretch in stretches if stretch.at <= lag_began]
-    return before if len(before) >= LEAST_STRETCHES else list(stretches[:-1])
+def topics_of(measures: GroupMeasures, snapshot: Snapshot) -> list[str]:
+    """Return the topics with lag of any kind, and those of which a part could not be read."""
+    ends = snapshot.end_offsets.values
+    return [
+        topic
+        for topic, commits in measures.group.commits.items()
+        if measures.lag.topics.get(topic)
+        or (
+            topic in snapshot.topics
+            and (topic in snapshot.end_offsets.silent or len(ends.get(topic, ())) < len(commits))
+        )
+    ]
 
 
 def _usual(before: Sequence[Stretch]) -> float | None:
@@ -261,14 +267,25 @@ def is_behind(measures: GroupMeasures, topic: str, partition: int, now: float) -
         _age(measures, topic, partition, now),
         now - _moved_at(measures, topic, partition, now),
         in_flight_seconds(measures, topic),
+        _mean_consumed(measures, topic),
     )
 
 
-def _is_behind(lag: int, age: float | None, stands_for: float, limit: float) -> bool:
+def _mean_consumed(measures: GroupMeasures, topic: str) -> float:
+    """Return the messages per second that are read of a partition, on average."""
+    rates = measures.rates.get(topic)
+    return (rates and rates.consumed or 0.0) / max(1, len(measures.lag.partitions.get(topic, ())))
+
+
+def _is_behind(
+    lag: int, age: float | None, stands_for: float, limit: float, consumed: float
+) -> bool:
     if lag <= 0:
         return False
-    # an age that is not known is at least that of the silence; a lag that goes on is judged by it
-    return (stands_for if age is None else age) > limit
+    if age is not None:
+        return age > limit
+    # the brokers have not told the age yet: what waits takes as long as it takes to read
+    return (lag / consumed if consumed else stands_for) > limit
 
 
 def _age(measures: GroupMeasures, topic: str, partition: int, now: float) -> float | None:
@@ -324,7 +341,7 @@ def _partitions(
                 rate.consumed if rate else None,
                 owners.get(partition),
                 leader,
-                is_behind=_is_behind(lag, age, stands_for, limit),
+                is_behind=_is_behind(lag, age, stands_for, limit, rate.consumed if rate else 0.0),
                 stands=bool(rate and not rate.consumed and lag > 0)
                 and silence.is_unusual(stands_for, age or 0.0),
             )
@@ -352,7 +369,7 @@ class _Silence(NamedTuple):
 def leaders_behind(measures: GroupMeasures, snapshot: Snapshot) -> dict[str, frozenset[int]]:
     """Return topic -> leaders of the partitions that a group is behind on."""
     found = {}
-    for topic in topics_of(measures):
+    for topic in topics_of(measures, snapshot):
         known = snapshot.topics.get(topic)
         if known is None or topic in measures.not_consumed:
             continue
