@@ -115,7 +115,8 @@ def _has_other_leaders(s: Symptoms, topic: str, leader: int | None) -> bool:
 def _why_away(s: Symptoms, partition: int) -> str | None:
     ends = s.snapshot.end_offsets
     if (refused := ends.refused.get(s.topic, nothing()).get(partition)) is not None:
-        return f"its leader refuses ({refused})"
+        # what the monitor may not ask, consumers may
+        return None if "AUTHORIZATION" in refused else f"its leader refuses ({refused})"
     topic = s.snapshot.topics.get(s.topic)
     told = topic.partitions.get(partition) if topic else None
     if told is not None and told.leader is None:

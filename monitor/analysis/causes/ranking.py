@@ -232,7 +232,9 @@ def one_of(topics: Sequence[Symptoms]) -> Finding:
     for _, _, found in holds[1:]:
         if found.cause in {first.cause, *(other.cause for other in also)}:
             continue
-        if found.topic != first.topic or found.cause in INDEPENDENT.get(first.cause, ()):
+        if found.topic != first.topic or (
+            found.cause in INDEPENDENT.get(first.cause, ()) and not _is_within(found, first)
+        ):
             also.append(found)
     return replace(
         first,
@@ -240,6 +242,11 @@ def one_of(topics: Sequence[Symptoms]) -> Finding:
         unchecked=tuple(unchecked.values()),
         also=tuple(also),
     )
+
+
+def _is_within(found: Finding, first: Finding) -> bool:
+    """Say whether a finding is about nothing but partitions that another explains."""
+    return bool(found.partitions) and set(found.partitions) <= set(first.partitions)
 
 
 def _cannot_tell(

@@ -274,7 +274,7 @@ def is_behind(measures: GroupMeasures, topic: str, partition: int, now: float) -
 def _mean_consumed(measures: GroupMeasures, topic: str) -> float:
     """Return the messages per second that are read of a partition, on average."""
     rates = measures.rates.get(topic)
-    return (rates and rates.consumed or 0.0) / max(1, len(measures.lag.partitions.get(topic, ())))
+    return ((rates and rates.consumed) or 0.0) / max(1, len(measures.lag.partitions.get(topic, ())))
 
 
 def _is_behind(
