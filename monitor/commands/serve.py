@@ -110,6 +110,7 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
             web_config=web_config,
             reload=reload if process_settings.reload_by_http else None,
             history=recorder.read if recorder else None,
+            pools=databases.report,
             services=[ServiceTarget.parse(url) for url in configuration.databases.service_urls],
         )
         server = WebServer(app, process_settings.host, process_settings.port, certificate)
