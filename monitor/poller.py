@@ -18,6 +18,7 @@ import structlog
 
 from monitor.analysis.analyst import Analyst, TimeReplies, Times
 from monitor.analysis.guard import Guard
+from monitor.analysis.scaling.advisor import Advisor
 from monitor.analysis.status import DEFAULT_RULES, StatusRules
 from monitor.analysis.windows import CommitWindow
 from monitor.changes import changes
@@ -90,6 +91,7 @@ class Poller:
         members: bool = True,
         hide_empty_groups: bool = False,
         rules: StatusRules = DEFAULT_RULES,
+        scaling: Advisor | None = None,
         published: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -101,6 +103,7 @@ class Poller:
         self._monotonic = monotonic
         self._guard = Guard()
         self._analyst = Analyst(source.offsets_for_times, source.look_at_logs, rules=rules)
+        self.scaling = scaling or Advisor()
         self._choice = Choice(
             stale_after_s, level, families, measures_level, members,
             hide_empty_groups=hide_empty_groups,
@@ -121,6 +124,8 @@ class Poller:
             with self._publishing:
                 reached_at = self._monotonic() if state.error is None else self.latest.succeeded_at
                 self._publish(state, reached_at)
+            if state.error is None and state.snapshot is not None:
+                self.scaling.observe(state.snapshot, state.groups)
         return state
 
     def page(self) -> Page:

@@ -14,8 +14,9 @@ import structlog
 from pydantic import SecretStr
 
 from monitor import logs
+from monitor.analysis.scaling.advisor import Advisor, BudgetOf
 from monitor.commands import options
-from monitor.commands.watching import collector_of, rules_of
+from monitor.commands.watching import collector_of, rules_of, scaling_rules_of
 from monitor.configuration import Configuration, Watched
 from monitor.exposition.families import process
 from monitor.exposition.series import Level
@@ -76,7 +77,7 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
     pushing = _pushing(lambda: tuple(fleet.pollers.values()), process_settings.otlp_level)
     fleet = Fleet(
         configuration,
-        lambda watched, published: _open(watched, published, connect=connects),
+        lambda watched, published: _open(watched, published, databases.budget_of, connect=connects),
         own_blocks=lambda: (
             *databases.blocks(),
             process.block(),
@@ -212,7 +213,9 @@ def _pushing(sources: Callable[[], Sequence[Poller]], level: Level) -> tuple[Pus
         raise options.Refusal(f"OpenTelemetry: {error}") from None
 
 
-def _open(watched: Watched, published: Callable[[], None], *, connect: bool) -> Watch:
+def _open(
+    watched: Watched, published: Callable[[], None], budget_of: BudgetOf, *, connect: bool
+) -> Watch:
     settings = watched.settings
     with ExitStack() as opened:
         collector = opened.enter_context(collector_of(watched.kafka, settings, connect=connect))
@@ -226,6 +229,7 @@ def _open(watched: Watched, published: Callable[[], None], *, connect: bool) -> 
             members=settings.member_metrics,
             hide_empty_groups=settings.hide_empty_groups,
             rules=rules_of(settings),
+            scaling=Advisor(scaling_rules_of(settings), budget_of),
             published=published,
         )
         return Watch(watched, poller, opened.pop_all().close)

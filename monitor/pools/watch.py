@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from monitor.analysis.guard import Failure
 from monitor.every import Every
 from monitor.exposition.series import Block, Samples
-from monitor.pools.analysis import analyse
+from monitor.pools.analysis import ServiceUse, analyse, replicas_within
 from monitor.pools.metrics import LAST_LOOK, samples
 from monitor.pools.settings import DatabaseSettings
 
@@ -30,6 +30,7 @@ class _Look:
     """What a look found, when in Unix time, and in seconds of the monotonic clock."""
 
     samples: Samples
+    services: tuple[ServiceUse, ...]
     taken_at: float
     seen_at: float
 
@@ -69,14 +70,27 @@ class DatabaseWatch:
         error = self._every.error
         return {} if error is None else {("databases", ""): error}
 
+    def budget_of(self, group: str) -> tuple[int, str] | None:
+        """Return for how many replicas of a group's service there are connections, and where.
+
+        None where that is not known now. Any thread may ask.
+        """
+        last = self._last
+        if last is None or not self._is_good(last):
+            return None
+        return replicas_within(last.services, group)
+
     def blocks(self) -> Iterator[Block]:
         """Yield the samples of the last look."""
         last = self._last
         if last is None:
             return
-        if not self.failed() and self._monotonic() - last.seen_at <= self._stale_after_s:
+        if self._is_good(last):
             yield Block((last.samples,), lambda: last.samples, name="databases")
         yield Block((), lambda: {LAST_LOOK: {(): round(last.taken_at, 3)}}, name="last look")
+
+    def _is_good(self, last: _Look) -> bool:
+        return not self.failed() and self._monotonic() - last.seen_at <= self._stale_after_s
 
     def _look(self) -> None:
         if self._collector is None:
@@ -85,5 +99,6 @@ class DatabaseWatch:
 
             self._collector = DatabaseCollector(self._settings)
         snapshot = self._collector.collect()
-        found = samples(snapshot, analyse(snapshot, self._settings.pool_max))
-        self._last = _Look(found, snapshot.taken_at, self._monotonic())
+        report = analyse(snapshot, self._settings.pool_max)
+        found = samples(snapshot, report)
+        self._last = _Look(found, report.services, snapshot.taken_at, self._monotonic())

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 from monitor.analysis.advice import Severity
 from monitor.analysis.measures import GroupMeasures
+from monitor.analysis.scaling.advisor import Advisor
 from monitor.answers.clusters import cluster_answer, seen, why_incomplete
 from monitor.answers.groups import advice_of_group, group_detail, group_summary
 from monitor.answers.history import past_point
@@ -24,10 +25,12 @@ from monitor.answers.models import (
     GroupPage,
     HistoryOfGroup,
     Model,
+    ScalingAnswer,
     TargetGroup,
     TopicDetail,
     TopicPage,
 )
+from monitor.answers.scaling import scaling_answer
 from monitor.answers.topics import readers, topic_detail, topic_summary
 from monitor.history.summary import Summary
 from monitor.model import Topic
@@ -72,6 +75,10 @@ class Source(Protocol):
     def unready_reason(self) -> str | None:
         """Say why it can't be relied on now, None when it can."""
 
+    @property
+    def scaling(self) -> Advisor:
+        """Return who decides on replicas."""
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -115,6 +122,14 @@ class Api:
                 HistoryQuery,
                 HistoryOfGroup,
                 self._past,
+                "group",
+            ),
+            Route(
+                "/scaling/{group}",
+                "How many replicas a group should have now, for an autoscaler",
+                OfCluster,
+                ScalingAnswer,
+                self._scaling,
                 "group",
             ),
             Route("/advice", "What to do, worst first", AdviceQuery, AdvicePage, self._advice),
@@ -197,6 +212,23 @@ class Api:
             until=until,
             points=[past_point(each) for each in found],
         )
+
+    def _scaling(self, name: str, query: OfCluster) -> ScalingAnswer:
+        source = self._one(query.cluster)
+        state = source.current()
+        snapshot = state.snapshot
+        # an autoscaler that gets no number changes nothing: better than an old one
+        unknown = source.unready_reason() or state.error
+        if unknown is None and (snapshot is None or name not in snapshot.groups):
+            raise _missing("group", name, why_incomplete(state))
+        decision = None
+        if unknown is None and snapshot is not None:
+            decision = source.scaling.decision(name, snapshot, state.groups[name])
+            unknown = snapshot.groups[name].error or "its members or offsets could not be read"
+        if decision is None or snapshot is None:
+            message = f"not known how many replicas {safe(name)!r} should have: {unknown}"
+            raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, message, "group")
+        return scaling_answer(state.cluster, snapshot, name, decision)
 
     def _topics(self, _: str, query: TopicsQuery) -> TopicPage:
         pattern = _pattern(query.name)

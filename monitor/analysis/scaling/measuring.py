@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Final
 
@@ -33,7 +33,8 @@ class Sight:
 
     `ends` and `commits` have offsets of the partitions whose both are known; `owners` says which
     member holds a partition; `members` counts them all, idle ones too. `seconds_behind` is the lag in
-    seconds of the partition that is furthest behind, None where that is not known.
+    seconds of the partition that is furthest behind, None where that is not known. `unread` has what
+    of a partition's lag can be read, where that is not all of it.
     """
 
     at: float
@@ -43,12 +44,14 @@ class Sight:
     members: int
     seconds_behind: float | None = None
     is_rebalancing: bool = False
+    unread: Mapping[Partition, int] = field(default_factory=dict)
 
     def lag(self, partition: Partition) -> int:
         """Return the unread messages of a partition; 0 where its offsets are not known."""
         if partition not in self.commits or partition not in self.ends:
             return 0
-        return max(0, self.ends[partition] - self.commits[partition])
+        unread = self.unread.get(partition)
+        return max(0, self.ends[partition] - self.commits[partition]) if unread is None else unread
 
     @property
     def lags(self) -> dict[Partition, int]:
