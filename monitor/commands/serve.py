@@ -14,8 +14,9 @@ import structlog
 from pydantic import SecretStr
 
 from monitor import logs
+from monitor.analysis.scaling.advisor import Advisor, BudgetOf
 from monitor.commands import options
-from monitor.commands.watching import collector_of, rules_of
+from monitor.commands.watching import collector_of, rules_of, scaling_rules_of
 from monitor.configuration import Configuration, Watched
 from monitor.exposition.families import process
 from monitor.exposition.series import Level
@@ -76,7 +77,9 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
     pushing = _pushing(lambda: tuple(fleet.pollers.values()), process_settings.otlp_level)
     fleet = Fleet(
         configuration,
-        lambda watched, published: _open(watched, published, recorder, connect=connects),
+        lambda watched, published: _open(
+            watched, published, recorder, databases.budget_of, connect=connects
+        ),
         own_blocks=lambda: (
             *databases.blocks(),
             process.block(),
@@ -214,7 +217,12 @@ def _pushing(sources: Callable[[], Sequence[Poller]], level: Level) -> tuple[Pus
 
 
 def _open(
-    watched: Watched, published: Callable[[], None], keeper: Keeper | None, *, connect: bool
+    watched: Watched,
+    published: Callable[[], None],
+    keeper: Keeper | None,
+    budget_of: BudgetOf,
+    *,
+    connect: bool,
 ) -> Watch:
     settings = watched.settings
     with ExitStack() as opened:
@@ -230,6 +238,7 @@ def _open(
             hide_empty_groups=settings.hide_empty_groups,
             rules=rules_of(settings),
             keeper=keeper,
+            scaling=Advisor(scaling_rules_of(settings), budget_of),
             published=published,
         )
         return Watch(watched, poller, opened.pop_all().close)
