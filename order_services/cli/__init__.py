@@ -10,7 +10,7 @@ import click
 from order_services.cli.failing import fail
 
 # A service starts with the packages that it needs: each command is imported when it is asked for.
-COMMANDS: Final = ("dead-letters", "migrate", "refused", "replay", "run", "topics", "up")
+COMMANDS: Final = ("dead-letters", "doctor", "migrate", "refused", "replay", "run", "topics", "up")
 
 
 class LazyGroup(click.Group):
