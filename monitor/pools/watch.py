@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from monitor.analysis.guard import Failure
 from monitor.every import Every
 from monitor.exposition.series import Block, Samples
-from monitor.pools.analysis import analyse
+from monitor.pools.analysis import PoolReport, analyse
 from monitor.pools.metrics import LAST_LOOK, samples
 from monitor.pools.settings import DatabaseSettings
 
@@ -29,6 +29,7 @@ INTERVALS_UNTIL_STALE: Final = 3
 class _Look:
     """What a look found, when in Unix time, and in seconds of the monotonic clock."""
 
+    report: PoolReport
     samples: Samples
     taken_at: float
     seen_at: float
@@ -74,9 +75,27 @@ class DatabaseWatch:
         last = self._last
         if last is None:
             return
-        if not self.failed() and self._monotonic() - last.seen_at <= self._stale_after_s:
+        if self._holds(last):
             yield Block((last.samples,), lambda: last.samples, name="databases")
         yield Block((), lambda: {LAST_LOOK: {(): round(last.taken_at, 3)}}, name="last look")
+
+    def report(self) -> PoolReport | None:
+        """Return what the last look found of pools, None where that is too old, or there is none."""
+        last = self._last
+        return last.report if last is not None and self._holds(last) else None
+
+    @property
+    def is_empty(self) -> bool:
+        """Say whether there is nothing to look at."""
+        return self._settings.is_empty
+
+    @property
+    def looked_at(self) -> float | None:
+        """Return the Unix time of the last look that ended well."""
+        return None if self._last is None else self._last.taken_at
+
+    def _holds(self, last: _Look) -> bool:
+        return not self.failed() and self._monotonic() - last.seen_at <= self._stale_after_s
 
     def _look(self) -> None:
         if self._collector is None:
@@ -85,5 +104,6 @@ class DatabaseWatch:
 
             self._collector = DatabaseCollector(self._settings)
         snapshot = self._collector.collect()
-        found = samples(snapshot, analyse(snapshot, self._settings.pool_max))
-        self._last = _Look(found, snapshot.taken_at, self._monotonic())
+        report = analyse(snapshot, self._settings.pool_max)
+        found = samples(snapshot, report)
+        self._last = _Look(report, found, snapshot.taken_at, self._monotonic())
