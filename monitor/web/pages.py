@@ -35,7 +35,7 @@ from monitor.web.trends import Trends
 from monitor.words import duration, safe
 
 # More rows than these a page without scripts does not show.
-MAX_ROWS = 1_000
+MAX_ROWS = 500
 
 
 class Watching(Protocol):
@@ -188,15 +188,14 @@ class _StatusPages:
         group_id, snapshot = self._name("group"), state.snapshot
         if snapshot is None or group_id not in snapshot.groups:
             abort(404, _missing("group", group_id, state))
-        detail = group_detail(
-            state.cluster, snapshot, snapshot.groups[group_id], state.groups[group_id]
-        )
+        group, measures = snapshot.groups[group_id], state.groups[group_id]
+        detail = group_detail(state.cluster, snapshot, group, measures, max_partitions=MAX_ROWS)
         return render_template(
             "group.html",
             name=name,
             cluster=state.cluster,
             group=detail,
-            rows=detail.partitions[:MAX_ROWS],
+            may_have_more=len(detail.partitions) == MAX_ROWS,
             commands=tool_commands(self._servers(name), detail),
             unready_reason=poller.unready_reason(),
             **self._shared(),

@@ -72,12 +72,11 @@ class ShownCluster:
             monotonic=lambda: time.monotonic() - self.back_s,
         )
 
-    def warm_up(self) -> None:
+    def warm_up(self, polls: int = WARM_UP) -> None:
         """Poll as often as a status needs, up to now."""
-        for _ in range(WARM_UP):
+        for left in reversed(range(polls)):
+            self.back_s = left * INTERVAL_S
             self.go_on()
-            self.back_s = max(0.0, self.back_s - INTERVAL_S)
-        self.poller.poll()
 
     def go_on(self) -> None:
         """Let records come, and poll."""
@@ -89,7 +88,7 @@ class ShownCluster:
     def poll(self) -> Snapshot:
         """Return what is to be seen."""
         if self.is_away:
-            raise UnreachableError("no broker answers at kafka-1:9092")
+            raise UnreachableError({"kafka-1:9092": "connection refused"})
         now = time.monotonic() - self.back_s
         return Snapshot(
             "cluster-id",

@@ -7,8 +7,9 @@ const AGAIN_MS = 3000; // where the browser has given the connection up
 const REFETCH_MS = 10000; // where the server has no room for one more live page
 
 export class Live {
-  // `documentsOf(clusters)` returns [{key, url, poll}] that are to be shown; `show(live)` draws.
-  constructor(documentsOf, show) {
+  // `documentsOf(clusters)` returns [{key, url, poll}] that are to be shown; `show(live)` draws
+  // them, `showAge(live)` how old they are.
+  constructor(documentsOf, show, showAge) {
     this.documentsOf = documentsOf;
     this.show = show;
     this.clusters = [];
@@ -20,7 +21,7 @@ export class Live {
     document.addEventListener("visibilitychange", () => (document.hidden ? this.pause() : this.open()));
     window.addEventListener("pagehide", () => this.pause());
     window.addEventListener("pageshow", () => this.open());
-    setInterval(() => document.hidden || this.show(this), 1000); // ages grow
+    setInterval(() => document.hidden || showAge(this), 1000);
     this.open();
   }
 

@@ -1,6 +1,7 @@
 // What several pages are made of.
 
 import { h, render, html, useEffect, useLayoutEffect, useRef, useState } from "/static/vendor/htm-preact.js";
+import { Live } from "/static/live.js";
 import { address, ago, clock, date, duration, name, number, UNKNOWN } from "/static/format.js";
 
 export { h, html, render, useEffect, useLayoutEffect, useRef, useState };
@@ -281,17 +282,20 @@ export function start(documentsOf, draw) {
   const main = document.getElementById("main");
   const seen = document.getElementById("live");
   let isOurs = false;
-  import("/static/live.js").then(({ Live }) => {
-    new Live(documentsOf, (live) => {
-      const drawn = draw(live);
-      if (!drawn) return;
-      if (!isOurs) {
-        main.textContent = seen.textContent = "";
-        isOurs = true;
-      }
-      const headers = documentsOf(live.clusters).map((each) => live.documents.get(each.key)?.data);
-      render(drawn, main);
-      render(html`<${Seen} live=${live} headers=${headers.filter(Boolean)} />`, seen);
-    });
-  });
+  const showAge = (live) => {
+    if (!isOurs) return;
+    const headers = documentsOf(live.clusters).map((each) => live.documents.get(each.key)?.data);
+    render(html`<${Seen} live=${live} headers=${headers.filter(Boolean)} />`, seen);
+  };
+  const show = (live) => {
+    const drawn = draw(live);
+    if (!drawn) return;
+    if (!isOurs) {
+      main.textContent = seen.textContent = "";
+      isOurs = true;
+    }
+    render(drawn, main);
+    showAge(live);
+  };
+  new Live(documentsOf, show, showAge);
 }
