@@ -24,6 +24,9 @@ from tests.support.programs import program
 from tests.support.waiting import wait_for
 from tests.support.watched_system import watched
 
+# a minute of a bad day comes before the first question; that the queries are sound is told without
+pytestmark = pytest.mark.heavy
+
 DASHBOARDS = grafana.load()
 QUERIES = [query for name, one in DASHBOARDS.items() for query in grafana.queries(name, one)]
 VARIABLES = [
