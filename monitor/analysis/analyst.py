@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from monitor.analysis.activity import Activities
+from monitor.analysis.causes.course import Courses
 from monitor.analysis.changed import Changes
 from monitor.analysis.group import GroupHistory, GroupMeter, Memory, Poll
 from monitor.analysis.groups import RebalanceCounter
@@ -81,6 +82,7 @@ class Analyst:
         self._readers = Readers()
         self._readable = ReadableLogs(guard)
         self._rebalances = RebalanceCounter(guard)
+        self._courses = Courses(guard)
         self._histories: dict[str, GroupHistory] = {}
         self._topic_ids: dict[str, str | None] = {}
         self._topics_in_doubt: set[str] = set()
@@ -99,7 +101,7 @@ class Analyst:
         ends = fresh(snapshot.end_offsets.values, snapshot.end_offsets.silent)
         last_ends = changes.last_ends
         changes.observe(snapshot, ends)
-        self._forget_replaced(snapshot.topics, ends, last_ends)
+        replaced = self._forget_replaced(snapshot.topics, ends, last_ends)
         memory.ends.observe(ends, now)
         memory.commits.start_poll(snapshot.groups.keys())
         memory.activities.start_poll(snapshot.groups.keys(), now)
@@ -137,7 +139,10 @@ class Analyst:
                     changes.group(group_id), None, {}, rebalances.get(group_id), history
                 )
         resting = self._poll_times[-min(POLLS_TO_REST, len(self._poll_times))]
-        self.findings = Findings(poll.open_transactions, dict(self._guard.failures), resting)
+        courses = self._courses.observe(measured, lags, ends, replaced, now)
+        self.findings = Findings(
+            poll.open_transactions, dict(self._guard.failures), resting, courses
+        )
         return measured
 
     def commit_windows(self, group: str) -> Mapping[str, Mapping[int, CommitWindow]]:
@@ -198,8 +203,8 @@ class Analyst:
 
     def _forget_replaced(
         self, topics: Mapping[str, Topic], ends: PartitionOffsets, last_ends: PartitionOffsets
-    ) -> None:
-        """Drop what was known of topics that are gone or were created anew under their names.
+    ) -> set[str]:
+        """Drop what was known of topics that are gone or were created anew; return their names.
 
         Not all brokers tell ids, and metadata comes late: a log end that moved back says the same.
         """
@@ -224,6 +229,7 @@ class Analyst:
             self._memory.losses.forget(name)
             self._readable.forget(name)
             self._memory.activities.replace_topic(name)
+        return replaced
 
     # -- before the groups ------------------------------------------------------------------------
 

@@ -114,7 +114,7 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
             reload=reload if process_settings.reload_by_http else None,
             history=recorder.read if recorder else None,
             trends=trends,
-            databases=databases,
+            pools=None if databases.is_empty else databases.report,
             services=[ServiceTarget.parse(url) for url in configuration.databases.service_urls],
         )
         server = WebServer(app, process_settings.host, process_settings.port, certificate)

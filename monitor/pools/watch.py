@@ -29,8 +29,8 @@ INTERVALS_UNTIL_STALE: Final = 3
 class _Look:
     """What a look found, when in Unix time, and in seconds of the monotonic clock."""
 
-    report: PoolReport
     samples: Samples
+    report: PoolReport
     taken_at: float
     seen_at: float
 
@@ -75,26 +75,21 @@ class DatabaseWatch:
         last = self._last
         if last is None:
             return
-        if self._holds(last):
+        if self._is_fresh(last):
             yield Block((last.samples,), lambda: last.samples, name="databases")
         yield Block((), lambda: {LAST_LOOK: {(): round(last.taken_at, 3)}}, name="last look")
 
     def report(self) -> PoolReport | None:
-        """Return what the last look found of pools, None where that is too old, or there is none."""
+        """Return what the last look found, None where there was none, or too long ago."""
         last = self._last
-        return last.report if last is not None and self._holds(last) else None
+        return last.report if last is not None and self._is_fresh(last) else None
 
     @property
     def is_empty(self) -> bool:
         """Say whether there is nothing to look at."""
         return self._settings.is_empty
 
-    @property
-    def looked_at(self) -> float | None:
-        """Return the Unix time of the last look that ended well."""
-        return None if self._last is None else self._last.taken_at
-
-    def _holds(self, last: _Look) -> bool:
+    def _is_fresh(self, last: _Look) -> bool:
         return not self.failed() and self._monotonic() - last.seen_at <= self._stale_after_s
 
     def _look(self) -> None:
@@ -106,4 +101,4 @@ class DatabaseWatch:
         snapshot = self._collector.collect()
         report = analyse(snapshot, self._settings.pool_max)
         found = samples(snapshot, report)
-        self._last = _Look(report, found, snapshot.taken_at, self._monotonic())
+        self._last = _Look(found, report, snapshot.taken_at, self._monotonic())

@@ -20,7 +20,7 @@ from monitor.pools.services import ServiceTarget
 from monitor.web.api import ReadHistory
 from monitor.web.live import LISTEN, Live, TooManyError
 from monitor.web.login import WRONG_LOGIN_DELAY_S, Access, Login, WrongLogins
-from monitor.web.pages import Databases, Watching, pages
+from monitor.web.pages import ReadPools, Watching, pages
 from monitor.web.static_files import read_static_files
 from monitor.web.trends import Trends
 from monitor.web.web_config import WebConfigFile
@@ -66,14 +66,14 @@ class App:
         reload: Reload | None = None,
         services: Sequence[ServiceTarget] = (),
         history: ReadHistory | None = None,
+        pools: ReadPools | None = None,
         trends: Trends | None = None,
-        databases: Databases | None = None,
     ) -> None:
         self._watching = watching
         self._reload = reload
         self._access = access
         self._wrong_logins = WrongLogins()
-        flask: Any = pages(watching, services, history, trends, databases)
+        flask: Any = pages(watching, services, history, pools, trends)
         self._pages: Any = WSGIMiddleware(flask, workers=PAGE_THREADS)
         self._answers: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
             "/metrics": self._metrics,
@@ -275,8 +275,8 @@ def create_app(
     reload: Reload | None = None,
     services: Sequence[ServiceTarget] = (),
     history: ReadHistory | None = None,
+    pools: ReadPools | None = None,
     trends: Trends | None = None,
-    databases: Databases | None = None,
 ) -> App:
     """Return the application that serves what is watched, see `App`.
 
@@ -289,8 +289,8 @@ def create_app(
         reload=reload,
         services=services,
         history=history,
+        pools=pools,
         trends=trends,
-        databases=databases,
     )
 
 

@@ -15,10 +15,11 @@ from weakref import WeakKeyDictionary
 
 import orjson
 
-from monitor.analysis.advice import Severity
+from monitor.analysis.causes.finding import Cause, Finding
 from monitor.analysis.measures import GroupMeasures, age
 from monitor.analysis.rates import NEVER
 from monitor.answers.clusters import NOT_IN_METADATA, why_incomplete
+from monitor.answers.explanation import explanation
 from monitor.answers.groups import group_detail
 from monitor.answers.history import past_point
 from monitor.answers.models import PartitionOfGroup
@@ -57,6 +58,8 @@ PARTITION_COLUMNS: Final = (
 )
 
 ReadHistory = Callable[[str, str, float, float], Sequence[Summary] | None]
+CausesOf = Callable[[State], Callable[[str], Finding | None]]
+"""Returns what finds the cause of a group's lag in a state; None where that failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +79,9 @@ class Document:
 class Overviews:
     """The document of all groups of each cluster: made when somebody asks, once a poll."""
 
-    def __init__(self, trends: Trends) -> None:
+    def __init__(self, trends: Trends, causes_of: CausesOf) -> None:
         self._trends = trends
+        self._causes_of = causes_of
         self._making = threading.Lock()
         # by the poller: the document of one that is watched no more goes with it
         self._made: WeakKeyDictionary[Poller, tuple[float, Document]] = WeakKeyDictionary()
@@ -89,7 +93,7 @@ class Overviews:
             found = self._made.get(poller)
             if found is not None and found[0] == latest.monotonic_at:
                 return found[1]
-            document = Document.of(_overview(poller, name, self._trends))
+            document = Document.of(_overview(poller, name, self._trends, self._causes_of))
             # what has become too old is left out as time goes by, without a poll
             if poller.current().snapshot is latest.snapshot:
                 self._made[poller] = (latest.monotonic_at, document)
@@ -127,12 +131,13 @@ def header(poller: Poller, state: State, name: str) -> dict[str, Any]:
     }
 
 
-def _overview(poller: Poller, name: str, trends: Trends) -> dict[str, Any]:
+def _overview(poller: Poller, name: str, trends: Trends, causes_of: CausesOf) -> dict[str, Any]:
     state = poller.shown()
     snapshot = state.snapshot
     told = header(poller, state, name)
     if snapshot is None:
         return {**told, "hidden": 0, "groups": []}
+    cause_of = causes_of(state)
     ranked = sorted(state.groups, key=lambda group: urgency(state.groups[group]), reverse=True)
     return {
         **told,
@@ -144,6 +149,7 @@ def _overview(poller: Poller, name: str, trends: Trends) -> dict[str, Any]:
                 snapshot.groups[group],
                 state.groups[group],
                 trends.of(state.cluster, group),
+                cause_of(group),
             )
             for group in ranked
         ],
@@ -155,6 +161,7 @@ def _row(
     group: Group,
     measures: GroupMeasures,
     trend: Sequence[tuple[float, float | None]],
+    why: Finding | None,
 ) -> dict[str, Any]:
     now = snapshot.seen_at
     rates = measures.rates.values()
@@ -187,9 +194,9 @@ def _row(
         "imbalance": round(max(excess), 3) if excess else None,
         "retention": round(age(now, min(deleted_at)), 1) if deleted_at else None,
         "lost": sum(measures.lost.values()),
-        "cause": None if advice is None or advice.severity is Severity.INFO else advice.cause,
+        "cause": None if why is None or why.cause is Cause.HEALTHY else why.word,
+        "sentence": None if why is None else why.sentence,
         "severity": None if advice is None else advice.severity.name.lower(),
-        "finding": None if advice is None else advice.finding(snapshot.monotonic_at),
         "stale": group.is_silent,
         "error": with_remedy(group.error) or None,
         "topics": sorted(group.topics),
@@ -225,6 +232,7 @@ def group_document(
     group_id: str,
     *,
     trends: Trends,
+    causes_of: CausesOf,
     bootstrap_servers: Sequence[str],
     history: ReadHistory | None,
 ) -> Document | None:
@@ -234,12 +242,15 @@ def group_document(
     if snapshot is None or group_id not in snapshot.groups:
         return None
     group, measures = snapshot.groups[group_id], state.groups[group_id]
-    detail = group_detail(state.cluster, snapshot, group, measures)
+    why = causes_of(state)(group_id)
+    detail = group_detail(state.cluster, snapshot, group, measures, why=why)
+    explained = None if why is None else explanation(state.cluster, snapshot, group_id, why)
     return Document.of(
         {
             **header(poller, state, name),
             **detail.model_dump(exclude={"partitions", "cluster"}),
             "lag_is": lag_is(snapshot, group, measures),
+            "explanation": None if explained is None else explained.model_dump(),
             "group_seen_at": detail.seen_at,
             "seen_at": snapshot.taken_at,
             "trend": trends.of(state.cluster, group_id),
@@ -278,7 +289,7 @@ def topic_document(poller: Poller, name: str, topic_name: str) -> Document | Non
     return Document.of({**header(poller, state, name), **detail, "detail_error": detail["error"]})
 
 
-def pools_document(report: PoolReport | None, taken_at: float | None) -> Document:
+def pools_document(report: PoolReport | None) -> Document:
     """Return what the page of the pools shows."""
     told = None if report is None else asdict(report)
     if report is not None and told is not None:
@@ -286,7 +297,7 @@ def pools_document(report: PoolReport | None, taken_at: float | None) -> Documen
             shown["one_more"] = str(use.one_more)
         for shown, budget in zip(told["budgets"], report.budgets, strict=True):
             shown["left"] = budget.left
-    return Document.of({"now": time.time(), "seen_at": taken_at, "report": told})
+    return Document.of({"now": time.time(), "report": told})
 
 
 def _sum(rates: Any) -> float | None:

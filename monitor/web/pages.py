@@ -59,19 +59,8 @@ class Watching(Protocol):
         """Say why nothing that is shown can be relied on, None when something can."""
 
 
-class Databases(Protocol):
-    """What is known of connection pools."""
-
-    @property
-    def is_empty(self) -> bool:
-        """Say whether there is nothing to look at."""
-
-    @property
-    def looked_at(self) -> float | None:
-        """Return the Unix time of the last look that ended well."""
-
-    def report(self) -> PoolReport | None:
-        """Return what the last look found, None where it is too old."""
+ReadPools = Callable[[], PoolReport | None]
+"""Returns what the last look at the databases found, None where there was none, or too long ago."""
 
 
 class StatusPage:
@@ -108,24 +97,25 @@ def pages(
     watching: Watching,
     services: Sequence[ServiceTarget] = (),
     history: ReadHistory | None = None,
+    pools: ReadPools | None = None,
     trends: Trends | None = None,
-    databases: Databases | None = None,
 ) -> Flask:
     """Return the application of the pages that people look at, of the JSON API, and of Burrow's.
 
     `services` are told to Prometheus by its service discovery; `history` reads past polls, `trends`
-    has the last ones.
+    has the last ones, `pools` what the last look at the databases found, None where there are none.
     """
     app = Flask(__name__, static_folder=None)
     app.url_map.converters["rest"] = RestOfPath
     app.url_map.merge_slashes = False  # a group may be called a//b
     app.jinja_env.filters["duration"] = duration
     app.jinja_env.filters["safe_name"] = safe
-    app.register_blueprint(api_routes(Api(lambda: [*watching.pollers.values()], services, history)))
+    api = Api(lambda: [*watching.pollers.values()], services, history, pools or (lambda: None))
+    app.register_blueprint(api_routes(api))
     app.register_blueprint(
         burrow_routes(Burrow(lambda: [*watching.pollers.values()], lambda: watching.watched))
     )
-    app.register_blueprint(_StatusPages(watching, history, trends or Trends(), databases).routes())
+    app.register_blueprint(_StatusPages(watching, api, history, pools, trends or Trends()).routes())
 
     @app.errorhandler(HTTPException)
     def refuse(error: HTTPException) -> tuple[Response, int, dict[str, str]]:
@@ -143,15 +133,17 @@ class _StatusPages:
     def __init__(
         self,
         watching: Watching,
+        api: Api,
         history: ReadHistory | None,
+        pools: ReadPools | None,
         trends: Trends,
-        databases: Databases | None,
     ) -> None:
         self._watching = watching
+        self._api = api
         self._history = history
         self._trends = trends
-        self._databases = databases
-        self._overviews = Overviews(trends)
+        self._read_pools = pools
+        self._overviews = Overviews(trends, api.causes_of)
         # a page holds no poller: one that is watched no more would stay, with all that it remembers
         self._made: WeakKeyDictionary[Poller, StatusPage] = WeakKeyDictionary()
 
@@ -217,9 +209,7 @@ class _StatusPages:
         )
 
     def _pools(self) -> str:
-        if self._databases is None or self._databases.is_empty:
-            abort(404, "no database and no service is watched: see `monitor pools --help`")
-        return render_template("pools.html", report=self._databases.report(), **self._shared())
+        return render_template("pools.html", report=self._report(), **self._shared())
 
     # -- as data ----------------------------------------------------------------------------------
 
@@ -235,6 +225,7 @@ class _StatusPages:
             name,
             group_id,
             trends=self._trends,
+            causes_of=self._api.causes_of,
             bootstrap_servers=self._servers(name),
             history=self._history,
         )
@@ -251,9 +242,12 @@ class _StatusPages:
         return _answer(document)
 
     def _pools_data(self) -> Response:
-        if self._databases is None or self._databases.is_empty:
-            abort(404, "no database and no service is watched")
-        return _answer(pools_document(self._databases.report(), self._databases.looked_at))
+        return _answer(pools_document(self._report()))
+
+    def _report(self) -> PoolReport | None:
+        if self._read_pools is None:
+            abort(404, "no database and no service is watched: see `monitor pools --help`")
+        return self._read_pools()
 
     # -- what is asked for ------------------------------------------------------------------------
 
@@ -284,7 +278,7 @@ class _StatusPages:
         return of[name].kafka.bootstrap_servers if name in of else ()
 
     def _shared(self) -> dict[str, Any]:
-        return {"has_pools": self._databases is not None and not self._databases.is_empty}
+        return {"has_pools": self._read_pools is not None}
 
 
 def _missing(kind: str, name: str, state: State) -> str:

@@ -233,24 +233,18 @@ class Watching:
         return None
 
 
-class Pools:
-    """Databases of which one service takes too much."""
-
-    is_empty = False
-    looked_at = 1_000.0
-
-    def report(self) -> PoolReport:
-        """Return what a look found."""
-        return PoolReport(
-            services=(
-                ServiceUse(
-                    "payment", 3, 10, 30, 30, 30, 4, 2, Via.POSTGRES,
-                    OneMore(Outcome.EXCEEDS, "max_connections", 3),
-                ),
+def pools() -> PoolReport:
+    """Return what a look at databases found of which one service takes too much."""
+    return PoolReport(
+        services=(
+            ServiceUse(
+                "payment", 3, 10, 30, 30, 30, 4, 2, Via.POSTGRES,
+                OneMore(Outcome.EXCEEDS, "max_connections", 3),
             ),
-            budgets=(Budget("max_connections", 97, 60, 100),),
-            advice=("payment waits for connections: 30 of 30 are in use",),
-        )  # fmt: skip
+        ),
+        budgets=(Budget("max_connections", 97, 60, 100),),
+        advice=("payment waits for connections: 30 of 30 are in use",),
+    )  # fmt: skip
 
 
 def serve(port: int, *clusters: ShownCluster, **options: Any) -> tuple[WebServer, int]:
@@ -261,7 +255,7 @@ def serve(port: int, *clusters: ShownCluster, **options: Any) -> tuple[WebServer
     app = create_app(
         Watching(*clusters) if len(clusters) > 1 else clusters[0].poller,
         trends=clusters[0].trends if len(clusters) == 1 else trends,
-        **{"databases": Pools(), **options},
+        **{"pools": pools, **options},
     )
     server = WebServer(app, "127.0.0.1", port)
     found = server.bind()

@@ -154,7 +154,7 @@ function Group({ live, document: { data, before, error } }) {
   const save = () => download("partitions.csv", csv([...data.columns, "in_per_second", "out_per_second"], rows.map((row) => [...data.columns.map((column) => row[column]), row.in, row.out])));
   const past = data.past?.length ? data.past : data.trend.map(([at, lag]) => ({ at, lag, lag_seconds: null, behind_since: null, members: null, status: null, rebalances: null }));
   const text = `lag ${data.total_lag == null ? "not known" : number(data.total_lag)}, ${data.max_lag_seconds == null ? "seconds behind not known" : `${duration(data.max_lag_seconds)} behind`}`;
-  const others = data.explanation ? [] : data.advice;
+  const isWell = !data.explanation || data.explanation.cause === "healthy";
   return html`
     <h1><${Badge} status=${data.status} /> ${name(data.group)}</h1>
     <${Faults} live=${live} headers=${[data]} errors=${error ? [error] : []} />
@@ -171,8 +171,8 @@ function Group({ live, document: { data, before, error } }) {
       <div><dt>Assignor</dt><dd>${data.assignor ? name(data.assignor) : html`<${Unknown} />`}</dd></div>
       <div><dt>Coordinator</dt><dd>${data.coordinator == null ? html`<${Unknown} />` : `broker ${data.coordinator}`}</dd></div>
     </dl>
-    ${data.explanation && html`<${Cause} told=${data.explanation} />`}
-    ${others.map((advice) => html`<${Advice} key=${advice.cause + advice.topic} advice=${advice} />`)}
+    ${!isWell && html`<${Cause} told=${data.explanation} />`}
+    ${data.advice.map((advice) => html`<${Advice} key=${advice.cause + advice.topic} advice=${advice} />`)}
     <h2>Lag over the last hour</h2>
     ${past.length ? html`<${Chart} past=${past} until=${data.seen_at} label=${`Lag over time; now ${text}`} />` : html`<p class="dim">Nothing is known of the past yet.</p>`}
     <h2>Topics</h2>

@@ -48,13 +48,13 @@ const COLUMNS = [
     cell: (row) => percent(row.imbalance) },
   { id: "retention", title: "Deleted in", isNumber: true, help: "how long the oldest unread message is surely kept", value: (row) => row.retention,
     cell: (row) => html`<${Seconds} value=${row.retention} why="kept, or nothing unread" />${row.lost ? html` <span class="bad">${number(row.lost)} lost</span>` : ""}` },
-  { id: "cause", title: "Why", value: (row) => row.why || null, cell: (row) => html`<span class=${`cause ${row.severity ?? ""}`} title=${row.finding ?? row.error}>${row.why}</span>` },
+  { id: "cause", title: "Why", value: (row) => row.why || null, cell: (row) => html`<span class=${`cause ${row.severity ?? ""}`} title=${row.sentence ?? row.error}>${row.why}</span>` },
 ];
 const CSV = {
   cluster: (row) => row.clusterName, group: (row) => row.group, status: (row) => row.status, state: (row) => row.state, type: (row) => row.type,
   lag: (row) => row.lag, lag_is: (row) => row.lag_is, seconds_behind: (row) => row.seconds, in_per_second: (row) => row.in,
   out_per_second: (row) => row.out, catch_up_seconds: (row) => (row.never ? "never" : row.catch_up), members: (row) => row.members,
-  imbalance: (row) => row.imbalance, retention_seconds: (row) => row.retention, lost: (row) => row.lost, cause: (row) => row.cause, finding: (row) => row.finding,
+  imbalance: (row) => row.imbalance, retention_seconds: (row) => row.retention, lost: (row) => row.lost, cause: (row) => row.cause, finding: (row) => row.sentence,
 };
 
 function overTest(text) {
@@ -90,8 +90,8 @@ function rowsOf(data, several) {
         key: `${data.name} ${group.group}`,
         href: `/group?${address}`,
         until: data.seen_at,
-        why: group.cause?.replaceAll("_", " ") ?? group.error ?? "",
-        text: `${group.group} ${several ? data.cluster : ""} ${group.topics.join(" ")} ${(group.cause ?? "").replaceAll("_", " ")}`.toLowerCase(),
+        why: group.cause ?? group.error ?? "",
+        text: `${group.group} ${several ? data.cluster : ""} ${group.topics.join(" ")} ${group.cause ?? ""}`.toLowerCase(),
       };
     });
     made.set(data, rows);

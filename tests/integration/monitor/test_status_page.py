@@ -341,7 +341,10 @@ def test_the_page_of_a_group_tells_who_holds_what_and_what_happened(page: Page) 
     expect(page.locator(".events")).to_contain_text("rebalance")
     expect(page.locator(".events")).to_contain_text("members 3 → 2")
     expect(page.locator(".events")).to_contain_text("status STALL")
-    expect(page.locator("pre").first).to_contain_text("--describe --group payment-service-group")
+    why = page.get_by_role("region", name="Why")
+    expect(why.get_by_role("heading").first).not_to_be_empty()
+    expect(why.locator("summary")).to_contain_text("normal")
+    expect(page.locator("pre").last).to_contain_text("--describe --group payment-service-group")
     page.get_by_role("button", name="Partition", exact=True).click()
     page.get_by_role("button", name="Partition", exact=True).click()
     expect(rows(page).first.locator("td.partition")).to_have_text("0")
@@ -403,7 +406,9 @@ def test_several_clusters_are_one_list_that_can_be_parted(browser: Browser) -> N
             context.set_default_timeout(PATIENCE_MS)
             page = opened(context.new_page())
             expect(rows(page)).to_have_count(2)
-            expect(page.get_by_role("alert")).to_contain_text("west: kafka-1:9092: connection refused")
+            expect(page.get_by_role("alert")).to_contain_text(
+                "west: kafka-1:9092: connection refused"
+            )
             page.get_by_label("Cluster").select_option("west")
             expect(rows(page)).to_have_count(1)
             assert "cluster=west" in page.url
