@@ -73,6 +73,7 @@ docs: $(VENV)/dev.stamp ## write docs/{metrics,alerts,api,configuration,states}.
 	@$(BIN)/python -m tests.states.table > docs/states.md
 
 pictures: $(VENV)/dev.stamp ## draw the pictures of the README from a running system (needs chromium)
+	@$(BIN)/python -m scripts.page_pictures
 	@$(BIN)/python -m scripts.pictures
 
 clean-data: ## forget the topics, orders and logs of `make run`

@@ -48,7 +48,7 @@ const COLUMNS = [
     cell: (row) => percent(row.imbalance) },
   { id: "retention", title: "Deleted in", isNumber: true, help: "how long the oldest unread message is surely kept", value: (row) => row.retention,
     cell: (row) => html`<${Seconds} value=${row.retention} why="kept, or nothing unread" />${row.lost ? html` <span class="bad">${number(row.lost)} lost</span>` : ""}` },
-  { id: "cause", title: "Why", value: (row) => row.why || null, cell: (row) => html`<span class=${`cause ${row.severity ?? ""}`} title=${row.sentence ?? row.error}>${row.why}</span>` },
+  { id: "cause", title: "Why", value: (row) => row.why || null, cell: (row) => html`<span class=${`cause ${row.severity ?? ""}`} title=${row.error ?? row.sentence}>${row.why}</span>` },
 ];
 const CSV = {
   cluster: (row) => row.clusterName, group: (row) => row.group, status: (row) => row.status, state: (row) => row.state, type: (row) => row.type,
@@ -90,7 +90,7 @@ function rowsOf(data, several) {
         key: `${data.name} ${group.group}`,
         href: `/group?${address}`,
         until: data.seen_at,
-        why: group.cause ?? group.error ?? "",
+        why: group.error ?? group.cause ?? "",
         text: `${group.group} ${several ? data.cluster : ""} ${group.topics.join(" ")} ${group.cause ?? ""}`.toLowerCase(),
       };
     });
