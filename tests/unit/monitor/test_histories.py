@@ -453,5 +453,6 @@ class TestHistories(Case):  # type: ignore[misc]
 
 
 @pytest.mark.heavy
+@pytest.mark.timeout(1200)
 class TestManyHistories(Case):  # type: ignore[misc]
     settings = _bounded(150)
