@@ -18,7 +18,6 @@ from tests.support.shown_cluster import ShownCluster, serve
 VIEWS: Final = (
     ("status", "/", "light", 1200, 400),
     ("group", "/group?group=payment-service-group", "light", 1200, 1150),
-    ("status-narrow", "/", "dark", 360, 740),
 )
 
 
