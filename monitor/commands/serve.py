@@ -22,7 +22,7 @@ from monitor.exposition.series import Level
 from monitor.fleet import Fleet, Watch
 from monitor.memory import keep_heap_small
 from monitor.otlp.settings import EXPORTER, push_interval
-from monitor.poller import Poller
+from monitor.poller import Keeper, Poller
 from monitor.pools.services import ServiceTarget
 from monitor.pools.watch import DatabaseWatch
 from monitor.settings import MonitorSettings, is_loopback
@@ -79,7 +79,7 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
     trends = Trends()
     fleet = Fleet(
         configuration,
-        lambda watched, published: _open(watched, published, connect=connects),
+        lambda watched, published: _open(watched, published, recorder, connect=connects),
         own_blocks=lambda: (
             *databases.blocks(),
             process.block(),
@@ -228,7 +228,9 @@ def _pushing(sources: Callable[[], Sequence[Poller]], level: Level) -> tuple[Pus
         raise options.Refusal(f"OpenTelemetry: {error}") from None
 
 
-def _open(watched: Watched, published: Callable[[], None], *, connect: bool) -> Watch:
+def _open(
+    watched: Watched, published: Callable[[], None], keeper: Keeper | None, *, connect: bool
+) -> Watch:
     settings = watched.settings
     with ExitStack() as opened:
         collector = opened.enter_context(collector_of(watched.kafka, settings, connect=connect))
@@ -242,6 +244,7 @@ def _open(watched: Watched, published: Callable[[], None], *, connect: bool) -> 
             members=settings.member_metrics,
             hide_empty_groups=settings.hide_empty_groups,
             rules=rules_of(settings),
+            keeper=keeper,
             published=published,
         )
         return Watch(watched, poller, opened.pop_all().close)

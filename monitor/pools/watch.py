@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from monitor.analysis.guard import Failure
 from monitor.every import Every
 from monitor.exposition.series import Block, Samples
+from monitor.guard import Failure
 from monitor.pools.analysis import PoolReport, analyse
 from monitor.pools.metrics import LAST_LOOK, samples
 from monitor.pools.settings import DatabaseSettings
