@@ -18,6 +18,7 @@ import structlog
 
 from monitor.analysis.analyst import Analyst, TimeReplies, Times
 from monitor.analysis.kept import Kept, why_not
+from monitor.analysis.scaling.advisor import Advisor
 from monitor.analysis.status import DEFAULT_RULES, StatusRules
 from monitor.analysis.windows import CommitWindow
 from monitor.changes import changes
@@ -102,6 +103,7 @@ class Poller:
         hide_empty_groups: bool = False,
         rules: StatusRules = DEFAULT_RULES,
         keeper: Keeper | None = None,
+        scaling: Advisor | None = None,
         published: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -116,6 +118,7 @@ class Poller:
         self._keeper = keeper
         self._has_begun = False
         self._analyst = self._new_analyst()
+        self.scaling = scaling or Advisor()
         self._choice = Choice(
             stale_after_s, level, families, measures_level, members,
             hide_empty_groups=hide_empty_groups,
@@ -137,6 +140,8 @@ class Poller:
             with self._publishing:
                 reached_at = self._monotonic() if state.error is None else self.latest.succeeded_at
                 self._publish(state, reached_at)
+            if state.error is None and state.snapshot is not None:
+                self.scaling.observe(state.snapshot, state.groups)
         return state
 
     def page(self) -> Page:

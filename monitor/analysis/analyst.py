@@ -12,6 +12,7 @@ from collections import defaultdict, deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from monitor.analysis.causes.course import Courses
 from monitor.analysis.changed import Changes
 from monitor.analysis.group import GroupHistory, GroupMeter, Poll
 from monitor.analysis.kept import Kept, KeptGroup, KeptPolls, KeptTopic
@@ -76,6 +77,7 @@ class Analyst:
         self._changes = Changes()
         self._readers = Readers()
         self._readable = ReadableLogs(guard)
+        self._courses = Courses(guard)
         self._histories: dict[str, GroupHistory] = {}
         self._topics: dict[str, TopicLog] = {}
         self._times = TimeLag(self._topics, guard=guard)
@@ -105,7 +107,7 @@ class Analyst:
         ends = fresh(snapshot.end_offsets.values, snapshot.end_offsets.silent)
         last_ends = changes.last_ends
         changes.observe(snapshot, ends)
-        self._forget_replaced(snapshot.topics, ends, last_ends)
+        replaced = self._forget_replaced(snapshot.topics, ends, last_ends)
         self._observe_ends(ends)
         touched = self._follow_readers(snapshot.groups)
         awake = self._awake(snapshot, all_groups=has_failed)
@@ -143,7 +145,10 @@ class Analyst:
         self._note_new(measured, before)
         self._is_first = self._was_away = False
         resting = self._poll_times[-min(POLLS_TO_REST, len(self._poll_times))]
-        self.findings = Findings(poll.open_transactions, dict(self._guard.failures), resting)
+        courses = self._courses.observe(measured, lags, ends, replaced, now)
+        self.findings = Findings(
+            poll.open_transactions, dict(self._guard.failures), resting, courses
+        )
         return measured
 
     def commit_windows(self, group: str) -> Mapping[str, Mapping[int, CommitWindow]]:
@@ -289,8 +294,8 @@ class Analyst:
 
     def _forget_replaced(
         self, topics: Mapping[str, Topic], ends: PartitionOffsets, last_ends: PartitionOffsets
-    ) -> None:
-        """Drop what was known of topics that are gone or were created anew under their names.
+    ) -> set[str]:
+        """Drop what was known of topics that are gone or were created anew; return their names.
 
         Not all brokers tell ids, and metadata comes late: a log end that moved back says the same.
         """
@@ -317,6 +322,7 @@ class Analyst:
             self._readable.forget(name)
             for history in self._histories.values():
                 history.replace_topic(name)
+        return replaced
 
     def _observe_ends(self, ends: PartitionOffsets) -> None:
         """Take in the log ends of a poll; what lies before the window goes, answered or not."""
