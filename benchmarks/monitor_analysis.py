@@ -201,7 +201,7 @@ def _measure(kind: str, topics: int, polls: int, folder: Path | None) -> list[ob
             "keeper": recorder,
             "published": lambda: recorder.record(poller.latest.state),
         }
-    poller = Poller(source, stale_after_s=45.0, clock=lambda: source.now + WALL,
+    poller: Poller = Poller(source, stale_after_s=45.0, clock=lambda: source.now + WALL,
                     monotonic=lambda: source.now, **named)  # fmt: skip
     spent: list[float] = []
     for number in range(WARM_UP + polls):
