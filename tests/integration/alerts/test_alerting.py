@@ -223,6 +223,7 @@ def test_a_target_that_goes_away_is_told_with_its_service(
     assert alerting.told() == {"OrderServiceDown"}, alerting.describe()
 
 
+@pytest.mark.heavy
 def test_a_fault_that_is_not_told_alone_is_noticed(
     alerting: Alerting, target: FakeTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,6 +258,7 @@ def test_a_fault_that_is_not_told_alone_is_noticed(
         )
 
 
+@pytest.mark.heavy
 def test_a_fault_that_does_not_clear_is_noticed(
     alerting: Alerting, target: FakeTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
