@@ -58,19 +58,20 @@ requirements: $(VENV)/dev.stamp ## pin the newest versions, with hashes
 	@# the image's set: the same versions, without the embedded broker and database
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --custom-compile-command "make requirements" \
-	  --constraint requirements/run.txt --extra services --output-file requirements/services.txt pyproject.toml requirements/run.in
+	  --constraint requirements/run.txt --extra services --extra otlp --output-file requirements/services.txt pyproject.toml requirements/run.in
 
 bench: $(VENV)/dev.stamp ## measure what we claim; BENCH="order_crash --quick" runs one
 	@set -e; if [ -n "$(BENCH)" ]; then exec $(BIN)/python -m benchmarks.$(BENCH); fi; \
 	for file in benchmarks/monitor_poll.py benchmarks/monitor_large.py benchmarks/monitor_scrape.py benchmarks/monitor_api.py benchmarks/monitor_page.py benchmarks/monitor_time_lag.py benchmarks/scaling_simulation.py benchmarks/order_*.py; do \
 	  name=$$(basename $$file .py); echo "==> make bench BENCH=$$name"; $(BIN)/python -m benchmarks.$$name; done
 
-docs: $(VENV)/dev.stamp ## write docs/{metrics,alerts,api,configuration,states}.md from the declarations
+docs: $(VENV)/dev.stamp ## write docs/{metrics,alerts,api,configuration,states,versions}.md from the declarations
 	@$(BIN)/python -m monitor.exposition.docs > docs/metrics.md
 	@$(BIN)/python -m tests.support.alert_table > docs/alerts.md
 	@$(BIN)/python -m scripts.configuration > docs/configuration.md
 	@$(BIN)/python -m scripts.api > docs/api.md
 	@$(BIN)/python -m tests.states.table > docs/states.md
+	@$(BIN)/python -m tests.support.versions > docs/versions.md
 
 pictures: $(VENV)/dev.stamp ## draw the pictures of the README from a running system (needs chromium)
 	@$(BIN)/python -m scripts.page_pictures

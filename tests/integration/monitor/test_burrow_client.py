@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +11,7 @@ from typing import Any, Final
 import pytest
 
 from monitor.web.server import WebServer
+from tests.support.programs import program
 from tests.unit.monitor.watched_cluster import WatchedCluster
 
 CLIENT: Final = Path(__file__).parents[2] / "support" / "burrow_client"
@@ -20,16 +20,15 @@ CLIENT: Final = Path(__file__).parents[2] / "support" / "burrow_client"
 @pytest.fixture
 def client(tmp_path: Path) -> Path:
     """Build it; its modules are fetched once by Go's own client."""
-    if shutil.which("go") is None:
-        pytest.skip("the client is written in Go, which is not here")
-    program = tmp_path / "client"
+    go = program("go", "golang-go")
+    built = tmp_path / "client"
     subprocess.run(
-        ["go", "build", "-o", program, "."],
+        [go, "build", "-o", built, "."],
         cwd=CLIENT,
         check=True,
         env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"},
     )
-    return program
+    return built
 
 
 @pytest.mark.heavy

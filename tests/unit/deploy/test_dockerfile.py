@@ -105,13 +105,15 @@ def test_packages_are_installed_by_hash_and_never_built_from_source() -> None:
 
 
 def test_the_image_has_the_versions_that_were_tested_and_no_broker_or_database() -> None:
-    image, tested = _pins("services.txt"), _pins("run.txt")
+    # what the extras bring is tested with what linters and tests need
+    image, tested = _pins("services.txt"), {**_pins("dev.txt"), **_pins("run.txt")}
     assert image.items() <= tested.items(), "say make requirements"
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     name = re.compile(r"^[a-z0-9-]+")
-    for requirement in project["dependencies"]:
+    optional = project["optional-dependencies"]
+    for requirement in (*project["dependencies"], *optional["services"], *optional["otlp"]):
         assert name.match(requirement)[0] in image  # type: ignore[index]  # every line has a name
-    for requirement in project["optional-dependencies"]["local"]:
+    for requirement in optional["local"]:
         assert name.match(requirement)[0] not in image  # type: ignore[index]  # as above
 
 
