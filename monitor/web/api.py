@@ -14,7 +14,6 @@ from typing import Any, Final, Protocol
 from monitor.analysis.advice import Severity
 from monitor.analysis.causes.finding import Finding
 from monitor.analysis.causes.ranking import Explainer
-from monitor.analysis.guard import Guard
 from monitor.analysis.measures import GroupMeasures
 from monitor.answers.clusters import cluster_answer, seen, why_incomplete
 from monitor.answers.explanation import Explanation, explanation
@@ -33,6 +32,7 @@ from monitor.answers.models import (
     TopicPage,
 )
 from monitor.answers.topics import readers, topic_detail, topic_summary
+from monitor.guard import Guard
 from monitor.history.summary import Summary
 from monitor.model import Snapshot, Topic
 from monitor.poller import Published

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from monitor.analysis.guard import Guard
+from monitor.guard import Guard
 from monitor.model import nothing
 
 if TYPE_CHECKING:
