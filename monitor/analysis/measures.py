@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from monitor.analysis.advice import Advice
     from monitor.analysis.causes.course import Course
     from monitor.analysis.groups import GroupFacts
-    from monitor.analysis.guard import Failure
     from monitor.analysis.lag import GroupLag
     from monitor.analysis.rates import TopicRates
     from monitor.analysis.readable import OpenTransaction
     from monitor.analysis.retention import RetentionRisk
+    from monitor.guard import Failure
     from monitor.model import Group, PartitionOffsets
 
 NOTHING_UNREAD: Final = inf

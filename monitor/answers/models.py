@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from monitor.analysis.causes.finding import Cause
+from monitor.analysis.scaling.rules import Verdict
 
 Lag = Annotated[int, Field(ge=0)]
 Offset = Annotated[int, Field(ge=0)]
@@ -334,6 +335,30 @@ class AdvicePage(Page):
     """What should be done, worst first."""
 
     advice: list[AdviceOfGroup]
+
+
+class ScalingAnswer(Model):
+    """How many replicas a group should have now, and why."""
+
+    cluster: str
+    group: str
+    replicas: Count
+    """Members of the group that should be; an autoscaler follows this number."""
+    verdict: Verdict
+    """`up`, `down` or `keep`; `unknown` while it can't be told, with the replicas that there are."""
+    reason: str
+    members: Count
+    """That there are."""
+    limit: Count
+    """More are of no use, or not allowed."""
+    limited_by: str
+    produced_per_second: float | None
+    consumed_per_second: float | None
+    per_consumer_per_second: float | None
+    """What one consumer manages: seen while messages waited, null before that."""
+    unread: Lag
+    max_lag_seconds: Seconds | None
+    seen_at: float
 
 
 class ClusterList(Model):

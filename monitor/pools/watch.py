@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from monitor.analysis.guard import Failure
 from monitor.every import Every
 from monitor.exposition.series import Block, Samples
-from monitor.pools.analysis import PoolReport, analyse
+from monitor.guard import Failure
+from monitor.pools.analysis import PoolReport, analyse, replicas_within
 from monitor.pools.metrics import LAST_LOOK, samples
 from monitor.pools.settings import DatabaseSettings
 
@@ -69,6 +69,14 @@ class DatabaseWatch:
         """Return why the last look failed, if it did."""
         error = self._every.error
         return {} if error is None else {("databases", ""): error}
+
+    def budget_of(self, group: str) -> tuple[int, str] | None:
+        """Return for how many replicas of a group's service there are connections, and where.
+
+        None where that is not known now. Any thread may ask.
+        """
+        report = self.report()
+        return None if report is None else replicas_within(report.services, group)
 
     def blocks(self) -> Iterator[Block]:
         """Yield the samples of the last look."""

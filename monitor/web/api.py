@@ -15,6 +15,7 @@ from monitor.analysis.advice import Severity
 from monitor.analysis.causes.finding import Finding
 from monitor.analysis.causes.ranking import Explainer
 from monitor.analysis.measures import GroupMeasures
+from monitor.analysis.scaling.advisor import Advisor
 from monitor.answers.clusters import cluster_answer, seen, why_incomplete
 from monitor.answers.explanation import Explanation, explanation
 from monitor.answers.groups import advice_of_group, group_detail, group_summary
@@ -27,10 +28,12 @@ from monitor.answers.models import (
     GroupPage,
     HistoryOfGroup,
     Model,
+    ScalingAnswer,
     TargetGroup,
     TopicDetail,
     TopicPage,
 )
+from monitor.answers.scaling import scaling_answer
 from monitor.answers.topics import readers, topic_detail, topic_summary
 from monitor.guard import Guard
 from monitor.history.summary import Summary
@@ -77,6 +80,10 @@ class Source(Protocol):
 
     def unready_reason(self) -> str | None:
         """Say why it can't be relied on now, None when it can."""
+
+    @property
+    def scaling(self) -> Advisor:
+        """Return who decides on replicas."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +139,14 @@ class Api:
                 HistoryQuery,
                 HistoryOfGroup,
                 self._past,
+                "group",
+            ),
+            Route(
+                "/scaling/{group}",
+                "How many replicas a group should have now, for an autoscaler",
+                OfCluster,
+                ScalingAnswer,
+                self._scaling,
                 "group",
             ),
             Route("/advice", "What to do, worst first", AdviceQuery, AdvicePage, self._advice),
@@ -244,6 +259,23 @@ class Api:
             until=until,
             points=[past_point(each) for each in found],
         )
+
+    def _scaling(self, name: str, query: OfCluster) -> ScalingAnswer:
+        source = self._one(query.cluster)
+        state = source.current()
+        snapshot = state.snapshot
+        # an autoscaler that gets no number changes nothing: better than an old one
+        unknown = source.unready_reason() or state.error
+        if unknown is None and (snapshot is None or name not in snapshot.groups):
+            raise _missing("group", name, why_incomplete(state))
+        decision = None
+        if unknown is None and snapshot is not None:
+            decision = source.scaling.decision(name, snapshot, state.groups[name])
+            unknown = snapshot.groups[name].error or "its members or offsets could not be read"
+        if decision is None or snapshot is None:
+            message = f"not known how many replicas {safe(name)!r} should have: {unknown}"
+            raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, message, "group")
+        return scaling_answer(state.cluster, snapshot, name, decision)
 
     def _topics(self, _: str, query: TopicsQuery) -> TopicPage:
         pattern = _pattern(query.name)
