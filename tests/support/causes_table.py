@@ -366,7 +366,7 @@ def idle_members() -> Shop:
     return calm(partitions=2, members=3)
 
 
-INNOCENT: Final = (
+INNOCENT: Final[tuple[tuple[str, Callable[[], Shop]], ...]] = (
     ("load", calm),
     ("much load", lambda: calm(rate=4.0, pace=9.0)),
     ("little load", lambda: calm(rate=0.02, polls=40)),
