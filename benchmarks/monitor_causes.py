@@ -10,15 +10,13 @@ well.
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-import structlog
-
 from benchmarks.support import table
+from monitor import logs
 from monitor.analysis.causes.finding import Cause
 from monitor.analysis.causes.ranking import INNOCENT as NO_FAULT
 from monitor.analysis.measures import GroupMeasures
@@ -49,7 +47,7 @@ def main() -> None:
     parser.add_argument("--broker", action="store_true", help="on a real broker, too")
     parser.add_argument("--only", default="", help="scenes whose name has this")
     chosen = parser.parse_args()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logs.configure("ERROR")
     rows = [row for s in SCENES if chosen.only in s.id for row in _told(s)]
     header = ("truth", "variant", "answer", "right", "klag's rules")
     table("Truth against answer", header, rows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from monitor.analysis.causes.finding import Cause
 from monitor.pools.analysis import BouncerQueue, Budget, OneMore, Outcome, PoolReport, ServiceUse
@@ -30,8 +30,8 @@ class Scene:
         return f"{self.truth}{f'+{self.also}' if self.also else ''}: {self.variant}"
 
 
-def _shop(calm: int = CALM, **given: float) -> Shop:
-    return Shop(**given).run(calm)  # type: ignore[arg-type]  # whole numbers are given as such
+def _shop(calm: int = CALM, **given: Any) -> Shop:
+    return Shop(**given).run(calm)
 
 
 def _then(shop: Shop, polls: int, *do: Callable[[Shop], object]) -> Shop:
@@ -43,12 +43,12 @@ def _then(shop: Shop, polls: int, *do: Callable[[Shop], object]) -> Shop:
 # -- nobody, or not for long ----------------------------------------------------------------------
 
 
-def gone(polls: int, **given: float) -> Shop:
+def gone(polls: int, **given: Any) -> Shop:
     """All members leave."""
     return _then(_shop(**given), polls, lambda s: s.members(0))
 
 
-def rebalances(every: int, polls: int = 16, **given: float) -> Shop:
+def rebalances(every: int, polls: int = 16, **given: Any) -> Shop:
     """A member leaves and comes back again and again, and nobody reads meanwhile."""
     shop = _shop(**given)
     count = len(shop.main.consumers)
@@ -86,12 +86,12 @@ def crash_loop() -> Shop:
 # -- standing -------------------------------------------------------------------------------------
 
 
-def message(polls: int, *partitions: int, **given: float) -> Shop:
+def message(polls: int, *partitions: int, **given: Any) -> Shop:
     """One message can't be finished; the owner goes on elsewhere."""
     return _then(_shop(**given), polls, lambda s: s.main.stands.update(partitions or (2,)))
 
 
-def hang(polls: int, *members: int, **given: float) -> Shop:
+def hang(polls: int, *members: int, **given: Any) -> Shop:
     """Members hang."""
 
     def do(shop: Shop) -> None:
@@ -104,7 +104,7 @@ def hang(polls: int, *members: int, **given: float) -> Shop:
 # -- the log, the brokers, the offsets ------------------------------------------------------------
 
 
-def lost(keep: int, polls: int, *, comes: float = 2.0, **given: float) -> Shop:
+def lost(keep: int, polls: int, *, comes: float = 2.0, **given: Any) -> Shop:
     """The group commits slowly, and retention overtakes it."""
     shop = _shop(**given)
     shop.main.commits_every = 100
@@ -155,10 +155,10 @@ def open_transaction(polls: int, *partitions: int, reads_committed: bool = True)
     return shop.run(polls)
 
 
-def rewind(messages: int, polls: int, *partitions: int, **given: float) -> Shop:
+def rewind(messages: int, polls: int, *partitions: int, **given: Any) -> Shop:
     """Somebody moves the commits back."""
     return _then(
-        _shop(**{"calm": 40, "pace": 4.6, **given}),  # type: ignore[arg-type]
+        _shop(**{"calm": 40, "pace": 4.6, **given}),
         polls,
         lambda s: s.seek_back(messages, *partitions),
     )
@@ -167,32 +167,32 @@ def rewind(messages: int, polls: int, *partitions: int, **given: float) -> Shop:
 # -- pace -----------------------------------------------------------------------------------------
 
 
-def hot(rate: float, polls: int, *partitions: int, **given: float) -> Shop:
+def hot(rate: float, polls: int, *partitions: int, **given: Any) -> Shop:
     """A key gets most of the messages."""
     return _then(_shop(**given), polls, lambda s: s.rate(rate, *(partitions or (1,))))
 
 
-def one_slow(n: int, pace: float, polls: int, **given: float) -> Shop:
+def one_slow(n: int, pace: float, polls: int, **given: Any) -> Shop:
     """One member is slower than the others."""
     return _then(_shop(**given), polls, lambda s: setattr(s.main.consumers[n], "pace", pace))
 
 
-def slow(to: float, polls: int, **given: float) -> Shop:
+def slow(to: float, polls: int, **given: Any) -> Shop:
     """All members become slower."""
     return _then(_shop(**given), polls, lambda s: s.pace(to))
 
 
-def grows(rate: float, polls: int, **given: float) -> Shop:
+def grows(rate: float, polls: int, **given: Any) -> Shop:
     """More comes than the members manage, for good."""
     return _then(_shop(**given), polls, lambda s: s.rate(rate))
 
 
-def fewer(left: int, polls: int, **given: float) -> Shop:
+def fewer(left: int, polls: int, **given: Any) -> Shop:
     """Members leave, and those that stay do what they did."""
     return _then(_shop(**given), polls, lambda s: s.members(left))
 
 
-def burst(rate: float, lasts: int, then: int, **given: float) -> Shop:
+def burst(rate: float, lasts: int, then: int, **given: Any) -> Shop:
     """Producers write much for a while."""
     shop = _shop(**given)
     usual = shop.rates[TOPIC][0]
@@ -200,7 +200,7 @@ def burst(rate: float, lasts: int, then: int, **given: float) -> Shop:
     return _then(shop, then, lambda s: s.rate(usual))
 
 
-def outage(away: int, back: int, **given: float) -> Shop:
+def outage(away: int, back: int, **given: Any) -> Shop:
     """The members were away, and are back."""
     shop = gone(away, **given)
     shop.members(3, given.get("pace", 10.0))
@@ -313,9 +313,9 @@ SCENES: Final = (
 # -- innocent -------------------------------------------------------------------------------------
 
 
-def calm(polls: int = 30, **given: float) -> Shop:
+def calm(polls: int = 30, **given: Any) -> Shop:
     """Nothing happens."""
-    return Shop(**given).run(polls)  # type: ignore[arg-type]
+    return Shop(**given).run(polls)
 
 
 def seldom(every: int, polls: int) -> Shop:
@@ -366,7 +366,7 @@ def idle_members() -> Shop:
     return calm(partitions=2, members=3)
 
 
-INNOCENT: Final = (
+INNOCENT: Final[tuple[tuple[str, Callable[[], Shop]], ...]] = (
     ("load", calm),
     ("much load", lambda: calm(rate=4.0, pace=9.0)),
     ("little load", lambda: calm(rate=0.02, polls=40)),

@@ -117,8 +117,9 @@ class RealGroup:
         self.stage.transaction(self.stage.transactional(self.name), self.name, 1, "open")
         self.ends[0] += 1
 
-    def lose(self) -> None:
-        """Have retention delete what nobody has read."""
+    def leave_and_lose(self) -> None:
+        """Leave, all, and have retention delete what there is."""
+        self.leave(len(self.consumers))
         for partition, end in enumerate(self.ends):
             self.stage.delete_records(self.name, end, partition)
 
@@ -147,7 +148,7 @@ MORE_SCENES: Final[Mapping[str, RealScene]] = {
     "held": RealScene(Cause.OPEN_TRANSACTION, RealGroup.hold_back),
     "slower": RealScene(Cause.SLOW_PROCESSING, lambda g: setattr(g, "pace", 1.0)),
     "fewer": RealScene(Cause.FEWER_MEMBERS_THAN_NEEDED, lambda g: g.leave(2), {"pace": 5.0}),
-    "gone-and-lost": RealScene(Cause.NO_MEMBERS, lambda g: (g.leave(3), g.lose())),
+    "gone-and-lost": RealScene(Cause.NO_MEMBERS, RealGroup.leave_and_lose),
     "single": RealScene(
         Cause.MESSAGE_STANDS, lambda g: g.stands.add(0), {"members": 1, "pace": 20.0}
     ),
