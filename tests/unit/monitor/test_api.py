@@ -359,6 +359,7 @@ def test_the_document_is_valid_and_complete(watched: WatchedCluster) -> None:
         "/topics/{topic}",
         "/advice",
         "/history/{group}",
+        "/scaling/{group}",
         "/sd",
     }
     parameters = document["paths"]["/api/v1/groups"]["get"]["parameters"]
