@@ -266,7 +266,7 @@ class MonitorSettings(SettingsWithSecretFiles):
     log_format: LogFormat = "text"
     """Whether a line of the log is text or a JSON object."""
     history_url: SecretStr | None = None
-    """Where past polls are kept, `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`; nowhere unless set."""
+    """Where past polls are kept, `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`, and what a restart takes up to go on where it stood; nowhere unless set. One for each monitor."""
     reload_by_http: bool = False
     """Whether POST /-/reload reads the settings file again; SIGHUP always does."""
     read_committed: bool = False

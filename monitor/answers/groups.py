@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from monitor.analysis.advice import Advice, Severity
+from monitor.analysis.causes.finding import Finding
 from monitor.analysis.measures import GroupMeasures
 from monitor.analysis.rates import NEVER
 from monitor.answers.models import (
@@ -26,10 +27,14 @@ _SEVERITIES: Final = {severity: severity.name.lower() for severity in Severity}
 
 
 def group_summary(
-    cluster: str, snapshot: Snapshot, group: Group, measures: GroupMeasures
+    cluster: str,
+    snapshot: Snapshot,
+    group: Group,
+    measures: GroupMeasures,
+    why: Finding | None = None,
 ) -> GroupSummary:
-    """Return what a list tells of a group."""
-    return GroupSummary(**_summary(cluster, snapshot, group, measures))
+    """Return what a list tells of a group, and why it is behind."""
+    return GroupSummary(**_summary(cluster, snapshot, group, measures, why))
 
 
 def group_detail(
@@ -38,6 +43,8 @@ def group_detail(
     group: Group,
     measures: GroupMeasures,
     wants_topic: Callable[[str], bool] | None = None,
+    *,
+    why: Finding | None = None,
 ) -> GroupDetail:
     """Return all that is known of a group; on all topics unless told which."""
     facts, activity = measures.facts, measures.activity
@@ -47,7 +54,7 @@ def group_detail(
         if wants_topic is None or wants_topic(row.topic)
     ]
     return GroupDetail(
-        **_summary(cluster, snapshot, group, measures),
+        **_summary(cluster, snapshot, group, measures, why),
         assignor=group.assignor,
         coordinator=group.coordinator,
         rebalances=measures.rebalances,
@@ -188,7 +195,11 @@ def unix(snapshot: Snapshot, moment: float) -> float:
 
 
 def _summary(
-    cluster: str, snapshot: Snapshot, group: Group, measures: GroupMeasures
+    cluster: str,
+    snapshot: Snapshot,
+    group: Group,
+    measures: GroupMeasures,
+    why: Finding | None,
 ) -> dict[str, Any]:
     lag = measures.lag
     seen_at = group.silent_since if group.is_silent else snapshot.monotonic_at
@@ -212,6 +223,8 @@ def _summary(
         "seen_at": None if seen_at is None else unix(snapshot, seen_at),
         "error": group.error,
         "advice": [_advice(advice, snapshot) for advice in measures.advice],
+        "cause": why and why.cause,
+        "cause_word": why and why.word,
     }
 
 

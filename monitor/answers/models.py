@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from monitor.analysis.causes.finding import Cause
 from monitor.analysis.scaling.rules import Verdict
 
 Lag = Annotated[int, Field(ge=0)]
@@ -89,6 +90,11 @@ class GroupSummary(Model):
     """What was refused, or why nobody answered."""
     advice: list[AdviceAnswer]
     """Worst first."""
+    cause: Cause | None
+    """Why it is behind: `healthy` where it is not, `cannot_tell` where no cause is proven; null after a
+    single look, as the commands have it. `/explain/{group}` has the figures."""
+    cause_word: str | None
+    """The same in a word or two, for a row of a table."""
 
 
 class PartitionOfGroup(Model):

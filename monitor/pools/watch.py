@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from monitor.analysis.guard import Failure
 from monitor.every import Every
 from monitor.exposition.series import Block, Samples
-from monitor.pools.analysis import ServiceUse, analyse, replicas_within
+from monitor.guard import Failure
+from monitor.pools.analysis import PoolReport, analyse, replicas_within
 from monitor.pools.metrics import LAST_LOOK, samples
 from monitor.pools.settings import DatabaseSettings
 
@@ -30,7 +30,7 @@ class _Look:
     """What a look found, when in Unix time, and in seconds of the monotonic clock."""
 
     samples: Samples
-    services: tuple[ServiceUse, ...]
+    report: PoolReport
     taken_at: float
     seen_at: float
 
@@ -75,21 +75,24 @@ class DatabaseWatch:
 
         None where that is not known now. Any thread may ask.
         """
-        last = self._last
-        if last is None or not self._is_good(last):
-            return None
-        return replicas_within(last.services, group)
+        report = self.report()
+        return None if report is None else replicas_within(report.services, group)
 
     def blocks(self) -> Iterator[Block]:
         """Yield the samples of the last look."""
         last = self._last
         if last is None:
             return
-        if self._is_good(last):
+        if self._is_fresh(last):
             yield Block((last.samples,), lambda: last.samples, name="databases")
         yield Block((), lambda: {LAST_LOOK: {(): round(last.taken_at, 3)}}, name="last look")
 
-    def _is_good(self, last: _Look) -> bool:
+    def report(self) -> PoolReport | None:
+        """Return what the last look found, None where there was none, or too long ago."""
+        last = self._last
+        return last.report if last is not None and self._is_fresh(last) else None
+
+    def _is_fresh(self, last: _Look) -> bool:
         return not self.failed() and self._monotonic() - last.seen_at <= self._stale_after_s
 
     def _look(self) -> None:
@@ -101,4 +104,4 @@ class DatabaseWatch:
         snapshot = self._collector.collect()
         report = analyse(snapshot, self._settings.pool_max)
         found = samples(snapshot, report)
-        self._last = _Look(found, report.services, snapshot.taken_at, self._monotonic())
+        self._last = _Look(found, report, snapshot.taken_at, self._monotonic())

@@ -11,7 +11,7 @@ from order_services.cli.failing import fail
 
 # A service starts with the packages that it needs: each command is imported when it is asked for.
 COMMANDS: Final = (
-    "autoscale", "dead-letters", "migrate", "refused", "replay", "run", "scale", "topics", "up",
+    "autoscale", "dead-letters", "doctor", "migrate", "refused", "replay", "run", "scale", "topics", "up",
 )  # fmt: skip
 # They run, or speak to, a system on this machine.
 LOCAL: Final = frozenset({"autoscale", "scale", "up"})

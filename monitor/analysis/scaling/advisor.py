@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from monitor.analysis.groups import is_rebalancing
-from monitor.analysis.guard import Guard
 from monitor.analysis.scaling.decision import Scaler
 from monitor.analysis.scaling.measuring import Sight
 from monitor.analysis.scaling.rules import Decision, ScalingRules
+from monitor.guard import Guard
 from monitor.model import nothing
 
 if TYPE_CHECKING:
