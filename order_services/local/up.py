@@ -114,10 +114,11 @@ class Up:
         traffic = Traffic(LOOPBACK, gateway.port, rate, cancel_share) if rate else None
         summary = Summary(self._address(), self._plan.monitor_url)
         end = time.monotonic() + seconds if seconds else None
+        self._replicas.remove()  # what was asked of an earlier run
+        self._rescale()  # whoever reads that all is up can ask for replicas at once
         self._print_urls(rate)
         summary.line()  # the first rate that is printed needs a figure to start from
         next_line = time.monotonic() + SUMMARY_INTERVAL_S
-        self._replicas.remove()  # what was asked of an earlier run
         if traffic:
             traffic.start()
         try:

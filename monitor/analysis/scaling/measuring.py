@@ -95,11 +95,6 @@ class Sights:
         return self._seen[-1]
 
     @property
-    def settled_seconds(self) -> float:
-        """Return for how long the partitions have had their owners."""
-        return self.last.at - self._settled_at
-
-    @property
     def interval(self) -> float:
         """Return the seconds between polls, 0 while there was but one."""
         if len(self._seen) < 2:

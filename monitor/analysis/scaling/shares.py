@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import Final, TypeAlias
 
 Partition: TypeAlias = tuple[str, int]
@@ -18,6 +19,8 @@ Loads: TypeAlias = Mapping[Partition, float]
 RANGE: Final = "range"
 # Shares that differ by less are equal: loads are measured.
 EQUAL: Final = 0.05
+# With so many consumers each number is tried; a thousand would take a second.
+MANY: Final = 64
 
 
 def split(partitions: Sequence[Partition], consumers: int, assignor: str | None) -> list[list[int]]:
@@ -72,9 +75,17 @@ def fewest(loads: Loads, capacity: float, most: int, assignor: str | None) -> in
     Where no number is enough, the fewest whose largest share is as small as it gets: more would be
     idle, or relieve those that have enough time as it is.
     """
-    shares = [largest_share(loads, consumers, assignor) for consumers in range(1, most + 1)]
-    for consumers, share in enumerate(shares, start=1):
+    shares: dict[int, float] = {}
+    for consumers in _worth_trying(most):
+        shares[consumers] = share = largest_share(loads, consumers, assignor)
         if share <= capacity:
             return consumers
-    least = min(shares)
-    return next(n for n, share in enumerate(shares, start=1) if share <= least * (1 + EQUAL))
+    least = min(shares.values())
+    return next(n for n, share in shares.items() if share <= least * (1 + EQUAL))
+
+
+def _worth_trying(most: int) -> Sequence[int]:
+    """Return which numbers of consumers to look at, of many those that change the largest count."""
+    if most <= MANY:
+        return range(1, most + 1)
+    return sorted({ceil(most / held) for held in range(1, most + 1)})

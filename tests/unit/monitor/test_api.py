@@ -363,6 +363,7 @@ def test_the_document_is_valid_and_complete(watched: WatchedCluster) -> None:
         "/topics/{topic}",
         "/advice",
         "/history/{group}",
+        "/scaling/{group}",
         "/sd",
         "/explain/{group}",
         "/scaling/{group}",

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from monitor.analysis.measures import GroupMeasures
 from monitor.analysis.scaling import advisor
+from monitor.analysis.scaling.measuring import Sight
+from monitor.model import Group, Snapshot
 from monitor.pools.analysis import OneMore, Outcome, ServiceUse, replicas_within
 from tests.unit.monitor.watched_cluster import WatchedCluster
 
@@ -77,14 +80,12 @@ def test_only_groups_that_are_asked_for_cost_a_poll(
 ) -> None:
     looked_at: list[str] = []
     sight_of = advisor.sight_of
-    monkeypatch.setattr(
-        advisor,
-        "sight_of",
-        lambda snapshot, group, measures: (
-            looked_at.append(group.id),
-            sight_of(snapshot, group, measures),
-        )[1],
-    )
+
+    def looking(snapshot: Snapshot, group: Group, measures: GroupMeasures) -> Sight | None:
+        looked_at.append(group.id)
+        return sight_of(snapshot, group, measures)
+
+    monkeypatch.setattr(advisor, "sight_of", looking)
     work(watched, 2)
     assert not looked_at
     watched.get("/scaling/behind")

@@ -136,6 +136,14 @@ def test_each_partition_is_held_by_one_and_nobody_useful_is_idle(
     assert sum(map(bool, held)) == min(consumers, useful)
 
 
+def test_of_many_consumers_those_are_tried_that_change_the_largest_count() -> None:
+    even = {("orders", p): 1.0 for p in range(1_000)}
+    assert fewest(even, 10.0, 1_000, "range") == 100
+    assert fewest(even, 1.0, 1_000, "range") == 1_000
+    assert fewest(even, 0.5, 1_000, None) == 1_000
+    assert fewest(even, 2_000.0, 1_000, None) == 1
+
+
 def test_without_consumers_nothing_is_split() -> None:
     with pytest.raises(ValueError, match="there must be one"):
         split([("orders", 0)], 0, None)
