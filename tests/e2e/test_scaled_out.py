@@ -232,7 +232,7 @@ def test_the_doctor_tells_what_is_wrongly_sized(scene: Scene) -> None:
         with console.cursor() as cursor:
             cursor.execute("SET max_client_conn = 1000")
         console.close()
-        system.monitor.start()
+        start(system.monitor)
     assert "1 of 7 members of shipping-service-group hold no partition" in found["partitions"]
     assert any("45 connections, and PgBouncer takes 40" in each for each in found["pools"])
     assert any("no lag monitor answers" in each for each in found["lag"])
