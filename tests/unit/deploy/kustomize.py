@@ -1,6 +1,6 @@
 """kustomizations as `kubectl kustomize` builds them, as far as ours go, without it.
 
-tests/kubernetes holds this to the real one.
+tests/integration/deploy/test_kustomize.py holds this to the real one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The monitor's chart, as far as it can be held to anything without Helm: tests/kubernetes renders it."""
+"""The monitor's chart, as far as it can be held to anything without Helm."""
 
 from __future__ import annotations
 

@@ -24,7 +24,6 @@ from tests.unit.deploy.compose import REPOSITORY
 from tests.unit.deploy.test_compose import SETTINGS, resolve, variables_of
 
 all_overlays = pytest.mark.parametrize("overlay", kustomize.OVERLAYS)
-# what is newest of Kubernetes in the control plane of tests/kubernetes
 KUBERNETES_VERSION = "1.35"
 # kinds of others' operators: only a real API server with their definitions can judge them
 CUSTOM = {"ServiceMonitor", "PrometheusRule", "ScaledObject"}
