@@ -62,7 +62,7 @@ requirements: $(VENV)/dev.stamp ## pin the newest versions, with hashes
 
 bench: $(VENV)/dev.stamp ## measure what we claim; BENCH="order_crash --quick" runs one
 	@set -e; if [ -n "$(BENCH)" ]; then exec $(BIN)/python -m benchmarks.$(BENCH); fi; \
-	for file in benchmarks/monitor_poll.py benchmarks/monitor_large.py benchmarks/monitor_scrape.py benchmarks/monitor_api.py benchmarks/monitor_time_lag.py benchmarks/order_*.py; do \
+	for file in benchmarks/monitor_poll.py benchmarks/monitor_large.py benchmarks/monitor_scrape.py benchmarks/monitor_api.py benchmarks/monitor_time_lag.py benchmarks/scaling_simulation.py benchmarks/order_*.py; do \
 	  name=$$(basename $$file .py); echo "==> make bench BENCH=$$name"; $(BIN)/python -m benchmarks.$$name; done
 
 kubernetes: $(VENV)/dev.stamp ## rebuild what the manifests and the chart have from alerts, dashboards and roles

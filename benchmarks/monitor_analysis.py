@@ -5,6 +5,7 @@ The cluster is that of `monitor_poll`: 1,000 topics x 10 partitions, 2,000 group
 of the partitions got records, and 200 groups committed. *standing*: every group lags, each partition by
 another number of records, and nothing happens. *incident*: every group lags, and as much happens as
 when it is busy. *fleet*: as busy, but the groups that commit are other ones before each poll.
+`--history` keeps each poll in a SQLite file, as with MONITOR_HISTORY_URL, and counts what that costs.
 `--code DIR` measures the monitor of another working tree, so that two are compared in pairs of runs.
 """
 
@@ -16,13 +17,17 @@ import random
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 if "--code" in sys.argv:
     sys.path.insert(0, sys.argv[sys.argv.index("--code") + 1])
 
 from benchmarks.support import median, run, table
+from monitor.history.recorder import Recorder
+from monitor.history.store import Store
 from monitor.model import (
     Broker,
     Group,
@@ -180,18 +185,36 @@ def _is_live(number: int) -> bool:
     return number % 20 in {0, 1}
 
 
-def _measure(kind: str, topics: int, polls: int) -> list[object]:
+def _kept_in(folder: Path) -> Recorder:
+    """Return a recorder that has begun."""
+    recorder = Recorder(Store(f"sqlite:///{folder / 'history.sqlite'}"))
+    recorder.start()
+    return recorder
+
+
+def _measure(kind: str, topics: int, polls: int, folder: Path | None) -> list[object]:
     source = Cluster(topics, kind)
+    recorder = None if folder is None else _kept_in(folder)
+    named: dict[str, Any] = {}  # of another tree's, which may not know them
+    if recorder:
+        named = {
+            "keeper": recorder,
+            "published": lambda: recorder.record(poller.latest.state),
+        }
     poller = Poller(source, stale_after_s=45.0, clock=lambda: source.now + WALL,
-                    monotonic=lambda: source.now)  # fmt: skip
+                    monotonic=lambda: source.now, **named)  # fmt: skip
     spent: list[float] = []
     for number in range(WARM_UP + polls):
         gc.collect()
         source.own_s = 0.0
         began = time.process_time()
         poller.poll()
+        while recorder and not recorder.is_written:
+            time.sleep(0.002)
         if number >= WARM_UP:
             spent.append((time.process_time() - began - source.own_s) * 1000)
+    if recorder:
+        recorder.stop()
     page: Any = poller.latest.page
     lines = page.plain.splitlines()
     return [
@@ -205,17 +228,27 @@ def _measure(kind: str, topics: int, polls: int) -> list[object]:
 
 def measure(arguments: argparse.Namespace) -> None:
     topics = 100 if arguments.quick else 1_000
+    with ExitStack() as opened:
+        folders = [
+            Path(opened.enter_context(TemporaryDirectory())) if arguments.history else None
+            for _ in arguments.kinds
+        ]
+        rows = [
+            _measure(kind, topics, 6 if arguments.quick else 15, folder)
+            for kind, folder in zip(arguments.kinds, folders, strict=True)
+        ]
     table(
         f"Analysis and rendering of a poll, {topics * PARTITIONS:,} partitions, "
         f"{topics * GROUPS_PER_TOPIC:,} groups: CPU ms",
         ["", "median", "least", "most", "samples"],
-        [_measure(kind, topics, 6 if arguments.quick else 15) for kind in arguments.kinds],
+        rows,
     )
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
     kinds = ["quiet", "busy", "fleet", "standing", "incident"]
     parser.add_argument("--kinds", nargs="+", choices=kinds, default=kinds)
+    parser.add_argument("--history", action="store_true", help="keep what polls find")
     parser.add_argument("--code", type=Path, metavar="DIR", help="another working tree's monitor")
 
 

@@ -10,13 +10,13 @@ from typing import Final
 
 import structlog
 
-from monitor.analysis.guard import Failure, Guard
 from monitor.configuration import Configuration, Watched
 from monitor.exposition.families import monitor as own
 from monitor.exposition.families.monitor import faults
 from monitor.exposition.metric import Metric
 from monitor.exposition.render import Page, Parts, Renderer, page_of
 from monitor.exposition.series import Block
+from monitor.guard import Failure, Guard
 from monitor.poller import Poller
 from monitor.state import State
 

@@ -17,7 +17,8 @@ from typing import Final, Protocol
 import structlog
 
 from monitor.analysis.analyst import Analyst, TimeReplies, Times
-from monitor.analysis.guard import Guard
+from monitor.analysis.kept import Kept, why_not
+from monitor.analysis.scaling.advisor import Advisor
 from monitor.analysis.status import DEFAULT_RULES, StatusRules
 from monitor.analysis.windows import CommitWindow
 from monitor.changes import changes
@@ -28,6 +29,7 @@ from monitor.exposition.families import DEFAULT_FAMILIES
 from monitor.exposition.families.monitor import DATA_AGE, faults
 from monitor.exposition.render import Page, Parts, Renderer, page_of
 from monitor.exposition.series import Block, Level
+from monitor.guard import Guard
 from monitor.kafka.brokers import UnreachableError
 from monitor.memory import GarbageCollection
 from monitor.model import LogLook, Snapshot
@@ -55,6 +57,16 @@ class Source(Protocol):
         """Return the requests sent since the last poll ended, by API name."""
 
 
+class Keeper(Protocol):
+    """Where what a restart takes up is kept, by cluster."""
+
+    def take_up(self, cluster: str, restore: Callable[[Kept], None]) -> bool:
+        """Hand what was kept to `restore`, and return whether it went on from that."""
+
+    def keep(self, cluster: str, kept: Kept) -> None:
+        """Keep what is new; the first of a process is all. Waits for nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Published:
     """What readers see: a state and the page rendered from it, of which `parts` are the lines.
@@ -75,7 +87,7 @@ class Published:
 class Poller:
     """Polls a source and publishes the result; `poll` runs in one thread at a time.
 
-    `published` is called after each publication, by the thread that made it.
+    `keeper` has what a restart takes up, None for nothing. `published` is called after each publication, by the thread that made it.
     """
 
     def __init__(
@@ -90,6 +102,8 @@ class Poller:
         members: bool = True,
         hide_empty_groups: bool = False,
         rules: StatusRules = DEFAULT_RULES,
+        keeper: Keeper | None = None,
+        scaling: Advisor | None = None,
         published: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -100,7 +114,11 @@ class Poller:
         self._clock = clock
         self._monotonic = monotonic
         self._guard = Guard()
-        self._analyst = Analyst(source.offsets_for_times, source.look_at_logs, rules=rules)
+        self._rules = rules
+        self._keeper = keeper
+        self._has_begun = False
+        self._analyst = self._new_analyst()
+        self.scaling = scaling or Advisor()
         self._choice = Choice(
             stale_after_s, level, families, measures_level, members,
             hide_empty_groups=hide_empty_groups,
@@ -117,10 +135,13 @@ class Poller:
     def poll(self) -> State:
         """Collect, analyse and publish once; what fails, or can't be reached, is published too."""
         with self._garbage.not_collected():
+            self._guard.start_poll()
             state = self._next_state()
             with self._publishing:
                 reached_at = self._monotonic() if state.error is None else self.latest.succeeded_at
                 self._publish(state, reached_at)
+            if state.error is None and state.snapshot is not None:
+                self.scaling.observe(state.snapshot, state.groups)
         return state
 
     def page(self) -> Page:
@@ -201,7 +222,11 @@ class Poller:
         started = self._monotonic()
         try:
             snapshot = self._source.poll()
+            if not self._has_begun:
+                self._take_up(snapshot)
             groups = self._analyst.measure(snapshot)
+            if self._keeper is not None:
+                self._guard.attempt("history", "", self._keep, self._keeper, snapshot)
         except UnreachableError as error:
             return self._failed_state(str(error))
         except Exception as error:  # noqa: BLE001  # whatever it is, it must not go on unseen
@@ -215,7 +240,7 @@ class Poller:
         now = self._clock()
         reached = any(broker not in snapshot.broker_errors for broker in snapshot.brokers)
         return State(
-            cluster=self._cluster or snapshot.cluster_id or "unknown",
+            cluster=self._name_of(snapshot),
             polled_at=now,
             snapshot=snapshot,
             groups=groups,
@@ -225,6 +250,33 @@ class Poller:
             duration_seconds=self._monotonic() - started,
             monotonic_at=self._monotonic(),
         )
+
+    def _new_analyst(self) -> Analyst:
+        return Analyst(
+            self._source.offsets_for_times,
+            self._source.look_at_logs,
+            rules=self._rules,
+            is_kept=self._keeper is not None,
+        )
+
+    def _take_up(self, snapshot: Snapshot) -> None:
+        """Go on where the monitor before this one stood when it was stopped."""
+        self._has_begun = True
+
+        def restore(kept: Kept) -> None:
+            reason = why_not(kept.polls, snapshot.cluster_id, snapshot.taken_at)
+            if reason is not None:
+                raise ValueError(reason)
+            self._analyst.restore(kept, snapshot.wall_offset, snapshot.monotonic_at)
+
+        if self._keeper and not self._keeper.take_up(self._name_of(snapshot), restore):
+            self._analyst = self._new_analyst()  # some may have been taken up
+
+    def _keep(self, keeper: Keeper, snapshot: Snapshot) -> None:
+        keeper.keep(self._name_of(snapshot), self._analyst.export(snapshot))
+
+    def _name_of(self, snapshot: Snapshot) -> str:
+        return self._cluster or snapshot.cluster_id or "unknown"
 
     def _failed_state(self, error: str) -> State:
         """Return the last state as of now: it was not followed by another."""
@@ -259,7 +311,6 @@ class Poller:
         self._tell_published()
 
     def _published(self, state: State, succeeded_at: float | None) -> Published:
-        self._guard.start_poll()
         try:
             found = (
                 *blocks(state, self._choice, self._guard),

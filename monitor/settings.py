@@ -266,7 +266,7 @@ class MonitorSettings(SettingsWithSecretFiles):
     log_format: LogFormat = "text"
     """Whether a line of the log is text or a JSON object."""
     history_url: SecretStr | None = None
-    """Where past polls are kept, `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`; nowhere unless set."""
+    """Where past polls are kept, `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`, and what a restart takes up to go on where it stood; nowhere unless set. One for each monitor."""
     reload_by_http: bool = False
     """Whether POST /-/reload reads the settings file again; SIGHUP always does."""
     read_committed: bool = False
@@ -279,6 +279,20 @@ class MonitorSettings(SettingsWithSecretFiles):
     """Burrow's `allowed-lag`: a partition with no more is OK."""
     status_polls: Annotated[int, Field(ge=2, le=100)] = 10
     """Burrow's `intervals`: how many polls a status rests on."""
+    scaling_goal: Seconds = 60.0
+    """Lag in seconds that is still fine: scaling advice asks for more replicas before it is passed."""
+    scaling_catch_up: Seconds = 900.0
+    """Seconds within which a backlog below that goal is to be gone; one that is past it as soon as may be."""
+    scaling_hold: Seconds = 120.0
+    """Seconds for which fewer replicas must have been enough before they are advised."""
+    scaling_start: Annotated[float, Field(ge=0, le=3_600)] = 20.0
+    """Seconds that a replica takes from its start until it consumes."""
+    scaling_pause: Annotated[float, Field(ge=0, le=3_600)] = 5.0
+    """Seconds for which a rebalance stops all consumers of a group."""
+    scaling_min: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """Replicas that are advised at least."""
+    scaling_max: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Replicas that are advised at most; the partitions, and what databases have connections for, set limits of their own."""
 
     @field_validator("families", mode="before")
     @classmethod

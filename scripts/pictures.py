@@ -17,10 +17,10 @@ import time
 from pathlib import Path
 
 from dashboards.answers import View
-from dashboards.drawing.__main__ import draw
 from dashboards.prometheus import LocalPrometheus
 from order_services.local.plan import DEMO_FAULTS
 from order_services.local.up import DEMO_CANCEL_SHARE
+from scripts.dashboard_pictures import draw
 from tests.support.watched_system import WatchedSystem, watched
 
 PICTURES = Path(__file__).resolve().parent.parent / "docs" / "pictures"

@@ -39,6 +39,8 @@ $DB_NAME = host=$DB_HOST port=${DB_PORT:-5432} dbname=$DB_NAME
 listen_addr = ${LISTEN_ADDR:-*}
 listen_port = ${LISTEN_PORT:-6432}
 unix_socket_dir =
+; several processes may listen on one port: each is one thread
+so_reuseport = ${SO_REUSEPORT:-0}
 auth_type = scram-sha-256
 auth_file = $CONFIG_DIR/userlist.txt
 stats_users = $STATS_USER

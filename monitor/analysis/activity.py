@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from monitor.analysis.groups import is_rebalancing
+from monitor.analysis.kept import KeptActivity, by_topic, moved
 from monitor.model import nothing
 
 if TYPE_CHECKING:
@@ -73,10 +74,10 @@ class Activity:
 
 
 @dataclass(slots=True)
-class _Group:
-    """What is remembered of a group; times are monotonic seconds."""
+class GroupActivity:
+    """What is remembered of one group, poll by poll; times are monotonic seconds."""
 
-    watched_from: float
+    watched_from: float | None = None  # None before the first look
     commits: PartitionOffsets = field(default_factory=nothing)
     had_members: bool = False
     had_none: bool = False  # at the last poll
@@ -97,155 +98,162 @@ class _Group:
         """Say whether its members left, and it never committed without any."""
         return self.had_none and self.had_members and self.moves < MOVES_OF_A_CONSUMER
 
-
-class Activities:
-    """The activity of each group, poll by poll."""
-
-    def __init__(self) -> None:
-        self._groups: dict[str, _Group] = {}
-        self._last_poll: float | None = None
-        self._now = 0.0
-
-    def start_poll(self, groups: Collection[str], now: float) -> None:
-        """Begin a poll; forget the groups that exist no more."""
-        self._last_poll = self._now or None
-        self._now = now
-        for group in self._groups.keys() - groups:
-            del self._groups[group]
-
-    def miss(self, group: str) -> None:
-        """Note that a group could not be seen: what happens meanwhile is not known."""
-        if (kept := self._groups.get(group)) is not None:
-            kept.waiting = nothing()
-            kept.was_missed = True
-            kept.had_none = False
-
-    def forget_group(self, group: str) -> None:
-        """Start a group anew."""
-        self._groups.pop(group, None)
+    def miss(self) -> None:
+        """Note that the group could not be seen: what happens meanwhile is not known."""
+        if self.watched_from is not None:
+            self.waiting = nothing()
+            self.was_missed = True
+            self.had_none = False
 
     def replace_topic(self, topic: str) -> None:
         """Note that a topic was deleted or re-created: commits on it are those on the old one."""
-        for kept in self._groups.values():
-            if topic in kept.commits:
-                kept.replaced = {**kept.replaced, topic: kept.commits[topic]}
-            if topic in kept.waiting:
-                kept.waiting = {t: of for t, of in kept.waiting.items() if t != topic}
+        if topic in self.commits:
+            self.replaced = {**self.replaced, topic: self.commits[topic]}
+        if topic in self.waiting:
+            self.waiting = {t: of for t, of in self.waiting.items() if t != topic}
 
-    def leaves_old_log(self, group: str, commits: PartitionOffsets) -> list[str]:
-        """Return the re-created topics on which a group commits for the first time since."""
-        kept = self._groups.get(group)
-        if kept is None or not kept.replaced:
-            return []
-        return [t for t, old in kept.replaced.items() if commits.get(t, old) != kept.commits.get(t)]
+    def leaves_old_log(self, commits: PartitionOffsets) -> list[str]:
+        """Return the re-created topics on which the group commits for the first time since."""
+        old = self.replaced.items()
+        return [t for t, of in old if commits.get(t, of) != self.commits.get(t)]
 
     def observe(
         self,
-        group: str,
         commits: PartitionOffsets,
         unread: Mapping[str, Mapping[int, int]],
         members: int | None,
         *,
+        now: float,
+        last_poll: float | None,
         window: float,
     ) -> Activity:
-        """Take in one group: its commits, what it can read and has not, and how many members.
+        """Take in its commits, what it can read and has not, and how many members it has.
 
-        `unread` need only have the topics with something readable; `window` is the time in seconds
-        over which commits count as recent.
+        `unread` need only have the topics with something readable; `last_poll` is when the one before
+        was, None at the first; `window` is the time in seconds over which commits count as recent.
         """
-        now = self._now
-        kept = self._groups.get(group)
-        if kept is None:
-            kept = self._groups[group] = _Group(now, day_began=now)
+        if self.watched_from is None:
+            self.watched_from = self.day_began = now
             moved = False
         else:
-            moved = self._see_moves(kept, commits)
-        if kept.was_missed:
-            kept.was_missed = False
-            kept.watched_from = now
-        kept.commits = commits
-        was_left = kept.is_left
+            moved = self._see_moves(commits, now, now if last_poll is None else last_poll)
+        if self.was_missed:
+            self.was_missed = False
+            self.watched_from = now
+        self.commits = commits
+        was_left = self.is_left
         if members == 0:
-            if moved and kept.had_none:
-                kept.moves += 1
-                kept.moved_at = now
+            if moved and self.had_none:
+                self.moves += 1
+                self.moved_at = now
         elif members:
-            kept.had_members = True
-        kept.had_none = members == 0
-        if was_left or kept.is_left:  # nobody is, or was, there to be slow
-            kept.waiting = nothing()
-            kept.watched_from = now
-        if not kept.is_left:
-            kept.waiting = _waiting(kept.waiting, unread, now)
-        patience = self._patience(kept)
+            self.had_members = True
+        self.had_none = members == 0
+        if was_left or self.is_left:  # nobody is, or was, there to be slow
+            self.waiting = nothing()
+            self.watched_from = now
+        if not self.is_left:
+            self.waiting = _waiting(self.waiting, unread, now)
+        patience = self._patience()
         return Activity(
-            by_members=(members > 0) if kept.had_members and members is not None else None,
-            by_commits=self._by_commits(kept, members, max(window, patience)),
+            by_members=(members > 0) if self.had_members and members is not None else None,
+            by_commits=self._by_commits(members, now, max(window, patience)),
             patience=patience,
-            waiting=kept.waiting,
-            rewinds=kept.rewinds,
-            moved_at=kept.moved_at,
+            waiting=self.waiting,
+            rewinds=self.rewinds,
+            moved_at=self.moved_at,
         )
 
-    def _see_moves(self, kept: _Group, commits: PartitionOffsets) -> bool:
+    def export(self) -> KeptActivity:
+        """Return what a restart takes up, beside the commits."""
+        return KeptActivity(
+            self.watched_from, self.had_members, self.had_none, self.was_missed, self.moves,
+            self.moved_at, {topic: dict(of) for topic, of in self.waiting.items()},
+            dict(self.rewinds), by_topic(self.replaced), self.knows_rhythm, self.longest,
+            self.longest_before, self.day_began,
+        )  # fmt: skip
+
+    @classmethod
+    def restored(
+        cls,
+        kept: KeptActivity,
+        commits: PartitionOffsets,
+        shift: float,
+        away_until: float | None,
+    ) -> GroupActivity:
+        """Return what was kept; nobody watched until `away_until`, None for no longer than a poll.
+
+        A wait that began before that was longer than what was seen of it.
+        """
+        watched_from = moved(kept.watched_from, shift)
+        return cls(
+            watched_from if watched_from is None or away_until is None else away_until,
+            commits, kept.had_members, kept.had_none, kept.was_missed, kept.moves,
+            moved(kept.moved_at, shift),
+            {t: {p: at + shift for p, at in of.items()} for t, of in kept.waiting.items()},
+            kept.rewinds, kept.replaced, kept.knows_rhythm, kept.longest, kept.longest_before,
+            kept.day_began + shift,
+        )  # fmt: skip
+
+    def _see_moves(self, commits: PartitionOffsets, now: float, last_poll: float) -> bool:
         """Take in which commits changed; return whether any did."""
         moved = False
         for topic, partitions in commits.items():
-            before = kept.commits.get(topic)
+            before = self.commits.get(topic)
             if before is None or before is partitions or before == partitions:
                 continue
-            waits = kept.waiting.get(topic, nothing())
+            waits = self.waiting.get(topic, nothing())
             back = 0
             for partition, offset in partitions.items():
                 last = before.get(partition)
                 if last is None or last == offset:
                     continue
                 moved = True
-                self._learn(kept, waits.get(partition))
-                if offset < last and kept.replaced.get(topic, nothing()).get(partition) != last:
+                self._learn(waits.get(partition), now, last_poll)
+                if offset < last and self.replaced.get(topic, nothing()).get(partition) != last:
                     back += 1
             if back:
-                kept.rewinds = {**kept.rewinds, topic: kept.rewinds.get(topic, 0) + back}
+                self.rewinds = {**self.rewinds, topic: self.rewinds.get(topic, 0) + back}
             if waits:
                 left = {p: at for p, at in waits.items() if partitions.get(p) == before.get(p)}
-                kept.waiting = {**kept.waiting, topic: left}
-            self._forget_old_commits(kept, topic, partitions)
+                self.waiting = {**self.waiting, topic: left}
+            self._forget_old_commits(topic, partitions)
         return moved
 
-    @staticmethod
-    def _forget_old_commits(kept: _Group, topic: str, commits: Mapping[int, int]) -> None:
-        old = kept.replaced.get(topic)
+    def _forget_old_commits(self, topic: str, commits: Mapping[int, int]) -> None:
+        old = self.replaced.get(topic)
         if old is None:
             return
         left = {p: offset for p, offset in old.items() if commits.get(p) == offset}
-        kept.replaced = {t: of for t, of in kept.replaced.items() if t != topic}
+        self.replaced = {t: of for t, of in self.replaced.items() if t != topic}
         if left:
-            kept.replaced = {**kept.replaced, topic: left}
+            self.replaced = {**self.replaced, topic: left}
 
-    def _learn(self, kept: _Group, since: float | None) -> None:
-        """Take in how long something waited for a commit; None for less than a poll."""
-        if kept.was_missed or kept.is_left or (since is not None and since <= kept.watched_from):
+    def _learn(self, since: float | None, now: float, last_poll: float) -> None:
+        """Take in how long something waited for a commit; since None for less than a poll."""
+        if self.was_missed or self.is_left:
             return
         if since is None:
-            since = self._now if self._last_poll is None else self._last_poll
-        if self._now - kept.day_began > REMEMBERED_SECONDS:
-            kept.longest_before, kept.longest = kept.longest, 0.0
-            kept.day_began = self._now
-        kept.knows_rhythm = True
-        kept.longest = max(kept.longest, self._now - since)
+            since = last_poll
+        elif self.watched_from is not None and since <= self.watched_from:
+            return
+        if now - self.day_began > REMEMBERED_SECONDS:
+            self.longest_before, self.longest = self.longest, 0.0
+            self.day_began = now
+        self.knows_rhythm = True
+        self.longest = max(self.longest, now - since)
 
-    @staticmethod
-    def _patience(kept: _Group) -> float:
-        if not kept.knows_rhythm:
+    def _patience(self) -> float:
+        if not self.knows_rhythm:
             return UNKNOWN_RHYTHM_SECONDS
-        return max(2 * max(kept.longest, kept.longest_before), SHORTEST_PATIENCE_SECONDS)
+        return max(2 * max(self.longest, self.longest_before), SHORTEST_PATIENCE_SECONDS)
 
-    def _by_commits(self, kept: _Group, members: int | None, recent: float) -> bool | None:
-        if members != 0 or kept.moved_at is None or kept.moves < MOVES_OF_A_CONSUMER:
+    def _by_commits(self, members: int | None, now: float, recent: float) -> bool | None:
+        if members != 0 or self.moved_at is None or self.moves < MOVES_OF_A_CONSUMER:
             return None
         # who has nothing to read has nothing to commit: silence counts from when something came
-        waits = [since for of in kept.waiting.values() for since in of.values()]
-        return self._now - max(kept.moved_at, min(waits, default=0.0)) <= recent
+        waits = [since for of in self.waiting.values() for since in of.values()]
+        return now - max(self.moved_at, min(waits, default=0.0)) <= recent
 
 
 def _waiting(

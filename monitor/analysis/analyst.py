@@ -12,27 +12,28 @@ from collections import defaultdict, deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from monitor.analysis.activity import Activities
+from monitor.analysis.causes.course import Courses
 from monitor.analysis.changed import Changes
-from monitor.analysis.group import GroupHistory, GroupMeter, Memory, Poll
-from monitor.analysis.groups import RebalanceCounter
-from monitor.analysis.guard import Guard
+from monitor.analysis.group import GroupHistory, GroupMeter, Poll
+from monitor.analysis.kept import Kept, KeptGroup, KeptPolls, KeptTopic
 from monitor.analysis.lag import GroupLag, lag_of_group
-from monitor.analysis.losses import Losses
 from monitor.analysis.measures import Findings, GroupMeasures
 from monitor.analysis.positions import positions, unread_of, with_readable_ends
 from monitor.analysis.readable import MAX_LOOKS, OpenTransaction, ReadableLogs
 from monitor.analysis.readers import Readers
+from monitor.analysis.rebalances import Rebalances
 from monitor.analysis.retention import retention_of
 from monitor.analysis.status import DEFAULT_RULES, StatusRules
 from monitor.analysis.timelag import TimeLag
-from monitor.analysis.windows import CommitWindow, CommitWindows, EndWindows, fresh
+from monitor.analysis.topic import EndWindow, TopicLog, fresh
+from monitor.guard import Guard
 from monitor.model import nothing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
     from monitor.analysis.readable import Position, Readable
+    from monitor.analysis.windows import CommitWindow
     from monitor.model import Group, LogLook, PartitionOffsets, Snapshot, Topic
 
 Times: TypeAlias = "Mapping[str, Mapping[int, int]]"
@@ -48,6 +49,8 @@ MAX_TIME_QUESTIONS: Final = 6
 # With no polls to narrow the search it takes longer, most of all where a bulk load gave thousands of
 # records one timestamp.
 MAX_FIRST_TIME_QUESTIONS: Final = 12
+# A restart within so many polls is one in which nothing was missed.
+AWAY_INTERVALS: Final = 3.0
 # A group that was the same for so many polls is likely to stay so.
 POLLS_TO_REST: Final = 3
 
@@ -55,7 +58,8 @@ POLLS_TO_REST: Final = 3
 class Analyst:
     """Measures one poll after the other; remembers what rates, statuses and times need.
 
-    `findings` has what the last poll found beside the measures of groups.
+    `findings` has what the last poll found beside the measures of groups. `is_kept` says whether
+    `export` is called after each poll.
     """
 
     def __init__(
@@ -64,46 +68,47 @@ class Analyst:
         look_at_logs: LookAtLogs | None = None,
         *,
         rules: StatusRules = DEFAULT_RULES,
+        is_kept: bool = False,
     ) -> None:
         self._ask_times = ask_times
         self._look_at_logs = look_at_logs
+        self._rules = rules
         self._guard = guard = Guard()
-        self._memory = Memory(
-            CommitWindows(window=rules.intervals),
-            EndWindows(window=rules.intervals, guard=guard),
-            TimeLag(guard=guard),
-            Activities(),
-            Losses(),
-            rules,
-            guard,
-        )
         self._changes = Changes()
         self._readers = Readers()
         self._readable = ReadableLogs(guard)
-        self._rebalances = RebalanceCounter(guard)
+        self._courses = Courses(guard)
         self._histories: dict[str, GroupHistory] = {}
+        self._topics: dict[str, TopicLog] = {}
+        self._times = TimeLag(self._topics, guard=guard)
+        self._polls = 0  # how many were made
         self._topic_ids: dict[str, str | None] = {}
         self._topics_in_doubt: set[str] = set()
         # (topic, partition) -> last stable offset, and when it was first seen to hold readers back
         self._held_from: dict[tuple[str, int], tuple[int, float]] = {}
         self._poll_times: deque[float] = deque(maxlen=max(rules.intervals, POLLS_TO_REST))
+        # of what is exported: what is new since the last time
+        self._is_kept = is_kept
+        self._new_groups: set[str] = set()
+        self._new_topics: set[str] = set()
+        self._is_first = True
+        self._was_away = False
         self.findings = Findings()
 
     def measure(self, snapshot: Snapshot) -> dict[str, GroupMeasures]:
         """Return the measures of each group, by group id; asks brokers where in doubt."""
-        memory, changes, now = self._memory, self._changes, snapshot.monotonic_at
+        changes, now = self._changes, snapshot.monotonic_at
         # whatever a fault has spoiled is made good by looking at everything
         has_failed = bool(self._guard.failures)
         self._guard.start_poll()
+        last_poll = self._poll_times[-1] if self._poll_times and not self._was_away else None
+        self._polls += 1
         self._poll_times.append(now)
         ends = fresh(snapshot.end_offsets.values, snapshot.end_offsets.silent)
         last_ends = changes.last_ends
         changes.observe(snapshot, ends)
-        self._forget_replaced(snapshot.topics, ends, last_ends)
-        memory.ends.observe(ends, now)
-        memory.commits.start_poll(snapshot.groups.keys())
-        memory.activities.start_poll(snapshot.groups.keys(), now)
-        memory.losses.retain(snapshot.groups.keys())
+        replaced = self._forget_replaced(snapshot.topics, ends, last_ends)
+        self._observe_ends(ends)
         touched = self._follow_readers(snapshot.groups)
         awake = self._awake(snapshot, all_groups=has_failed)
         touched |= changes.topics | self._topics_in_doubt
@@ -114,35 +119,125 @@ class Analyst:
         for group_id in awake:
             lags[group_id] = self._read(snapshot, group_id, lags[group_id], stands.get(group_id))
         self._find_times(snapshot, ends, touched)
-        self._topics_in_doubt = memory.times.topics_in_doubt() | self._readable.topics_in_doubt()
+        self._topics_in_doubt = self._times.topics_in_doubt() | self._readable.topics_in_doubt()
         poll = Poll(
-            snapshot, ends, now, self._interval(), self._window_began, changes.bytes,
-            {name: topic.partitions for name, topic in snapshot.topics.items()},
-            self._open_transactions(ends, now), {}, {},
+            snapshot, self._polls, ends, now, last_poll, self._interval(), self._window_began,
+            changes.bytes, {name: topic.partitions for name, topic in snapshot.topics.items()},
+            self._topics, self._times, self._open_transactions(ends, now), {}, {},
         )  # fmt: skip
-        rebalances = self._count_rebalances(snapshot)
-        meter = GroupMeter(memory, poll)
+        self._count_rebalances(snapshot.groups if has_failed else changes.groups, now)
+        meter = GroupMeter(poll, self._rules, self._guard)
+        before = {group_id: self._histories[group_id].measures for group_id in lags}
         measured = {}
         for group_id in snapshot.groups:
             history = self._histories[group_id]
-            if group_id in lags:
+            if (
+                group_id in lags or history.measures is None
+            ):  # None: its coordinator was never heard
                 measured[group_id] = meter.measure(
-                    changes.group(group_id), lags[group_id], self._readers.readable(group_id),
-                    rebalances.get(group_id), history,
-                )  # fmt: skip
-            elif history.measures is not None:
-                measured[group_id] = history.measures
-            else:  # its coordinator was never heard
-                measured[group_id] = meter.measure(
-                    changes.group(group_id), None, {}, rebalances.get(group_id), history
+                    changes.group(group_id),
+                    lags.get(group_id),
+                    self._readers.readable(group_id),
+                    history,
                 )
+            else:
+                measured[group_id] = history.measures
+        self._note_new(measured, before)
+        self._is_first = self._was_away = False
         resting = self._poll_times[-min(POLLS_TO_REST, len(self._poll_times))]
-        self.findings = Findings(poll.open_transactions, dict(self._guard.failures), resting)
+        courses = self._courses.observe(measured, lags, ends, replaced, now)
+        self.findings = Findings(
+            poll.open_transactions, dict(self._guard.failures), resting, courses
+        )
         return measured
 
     def commit_windows(self, group: str) -> Mapping[str, Mapping[int, CommitWindow]]:
         """Return the last commits seen, by topic and partition; any thread may ask."""
-        return self._memory.commits.of_group(group)
+        history = self._histories.get(group)
+        return {} if history is None else history.commits.all(self._polls)
+
+    # -- what a restart takes up ------------------------------------------------------------------
+
+    def export(self, snapshot: Snapshot) -> Kept:
+        """Return what is new since the last call, to be kept; after `measure` of this snapshot."""
+        groups, topics = self._new_groups, self._new_topics
+        self._new_groups, self._new_topics = set(), set()
+        held = [(*key, held_at, since) for key, (held_at, since) in self._held_from.items()]
+        return Kept(
+            KeptPolls(
+                snapshot.cluster_id, snapshot.wall_offset, self._polls, [*self._poll_times], held
+            ),
+            {group_id: self._export_group(group_id) for group_id in groups},
+            {topic: self._export_topic(topic) for topic in topics},
+        )
+
+    def _export_group(self, group_id: str) -> KeptGroup | None:
+        history = self._histories.get(group_id)
+        return None if history is None else history.export()
+
+    def _export_topic(self, topic: str) -> KeptTopic | None:
+        log = self._topics.get(topic)
+        if log is None:
+            return None
+        return log.export(self._topic_ids.get(topic), self._polls, self._poll_times[-1])
+
+    def restore(self, kept: Kept, wall_offset: float, now: float) -> None:
+        """Go on from what was kept, before the first poll: as if those in between had been missed.
+
+        Raises ValueError where that can't be; the analyst is of no use then.
+        """
+        polls = kept.polls
+        shift = polls.wall_offset - wall_offset
+        times = [at + shift for at in polls.times]
+        if not times:
+            raise ValueError("no poll was made")
+        self._polls = polls.number
+        self._poll_times.extend(times)
+        interval = (times[-1] - times[0]) / max(1, len(times) - 1)
+        self._was_away = now - times[-1] > AWAY_INTERVALS * interval
+        for held, partition, held_at, since in polls.held_from:
+            self._held_from[held, partition] = held_at, since + shift
+        away_until = now if self._was_away else None
+        for group_id, group in kept.groups.items():
+            if group is not None:
+                self._histories[group_id] = GroupHistory.restored(
+                    group, self._rules, shift, away_until
+                )
+        times_ms = [int(at * 1000) for at in self._poll_times]
+        last_ends = {}
+        for name, topic in kept.topics.items():
+            if topic is not None:
+                later = times_ms[max(0, len(times_ms) - (polls.number - topic.poll)) :]
+                log = self._topics[name] = TopicLog.restored(topic, later, shift, wall_offset)
+                self._topic_ids[name] = topic.id
+                last_ends[name] = log.ends.newest
+        self._changes.last_ends = last_ends
+
+    def _note_new(
+        self,
+        measured: Mapping[str, GroupMeasures],
+        before: Mapping[str, GroupMeasures | None],
+    ) -> None:
+        """Note of which groups and topics something is to be kept that is not yet."""
+        changes = self._changes
+        if not self._is_kept:
+            self._new_groups.clear()
+            self._new_topics.clear()
+            return
+        self._new_groups |= changes.groups
+        for group_id, last in before.items():
+            now, history = measured[group_id], self._histories[group_id]
+            if last is not now and (
+                last is None
+                or not history.losses.is_kept
+                or last.activity != now.activity
+                or last.rebalances != now.rebalances
+                or last.not_consumed != now.not_consumed
+            ):
+                self._new_groups.add(group_id)
+        self._new_topics |= changes.topics | self._topics_in_doubt
+        for group_id in changes.groups:
+            self._new_topics.update(self._readers.topics(group_id))
 
     # -- what to look at --------------------------------------------------------------------------
 
@@ -151,6 +246,7 @@ class Analyst:
         left = self._readers.forget(groups.keys())
         for group_id in self._histories.keys() - groups.keys():
             del self._histories[group_id]
+            self._new_groups.add(group_id)
         for group_id in self._changes.groups:
             group = self._changes.group(group_id)
             before = self._readers.topics(group_id)
@@ -164,8 +260,8 @@ class Analyst:
 
     def _awake(self, snapshot: Snapshot, *, all_groups: bool) -> list[str]:
         """Return the groups that are to be looked at anew."""
-        number, now = self._memory.commits.polls, snapshot.monotonic_at
-        window = self._memory.rules.intervals
+        number, now = self._polls, snapshot.monotonic_at
+        window = self._rules.intervals
         changed = self._changes.groups | self._readers.of(self._changes.topics)
         if all_groups:
             changed = set(snapshot.groups)
@@ -174,7 +270,7 @@ class Analyst:
         for group_id, group in snapshot.groups.items():
             history = self._histories.get(group_id)
             if history is None:
-                history = self._histories[group_id] = GroupHistory()
+                history = self._histories[group_id] = GroupHistory.begin(self._rules)
             if group_id in changed:
                 history.changed_in = number
             if group.is_silent:
@@ -189,7 +285,7 @@ class Analyst:
 
     def _miss(self, group_id: str, history: GroupHistory) -> None:
         """Keep what was seen of a group: who may go on unseen has the lag of when it was seen."""
-        self._memory.activities.miss(group_id)
+        history.activity.miss()
         group = self._changes.group(group_id)
         if history.measures is not None and history.measures.group is not group:
             history.measures = replace(
@@ -198,8 +294,8 @@ class Analyst:
 
     def _forget_replaced(
         self, topics: Mapping[str, Topic], ends: PartitionOffsets, last_ends: PartitionOffsets
-    ) -> None:
-        """Drop what was known of topics that are gone or were created anew under their names.
+    ) -> set[str]:
+        """Drop what was known of topics that are gone or were created anew; return their names.
 
         Not all brokers tell ids, and metadata comes late: a log end that moved back says the same.
         """
@@ -219,11 +315,26 @@ class Analyst:
                     replaced.add(name)
             self._topic_ids = ids
         for name in replaced:
-            self._memory.times.forget(name)
-            self._memory.ends.forget(name)
-            self._memory.losses.forget(name)
+            self._times.forget(name)
+            self._topics.pop(name, None)
+            self._new_topics.add(name)
+            self._new_groups.update(self._histories)
             self._readable.forget(name)
-            self._memory.activities.replace_topic(name)
+            for history in self._histories.values():
+                history.replace_topic(name)
+        return replaced
+
+    def _observe_ends(self, ends: PartitionOffsets) -> None:
+        """Take in the log ends of a poll; what lies before the window goes, answered or not."""
+        now, began = self._poll_times[-1], self._window_began
+        for topic in ends.keys() - self._topics.keys():
+            self._topics[topic] = TopicLog()
+        for topic, log in self._topics.items():
+            offsets = ends.get(topic)
+            if offsets is None:
+                log.ends.go_on(began)
+            elif not self._guard.runs("end_windows", topic, log.ends.see, offsets, now, began):
+                log.ends = EndWindow()
 
     # -- before the groups ------------------------------------------------------------------------
 
@@ -236,8 +347,13 @@ class Analyst:
         caught_up: dict[str, dict[int, int]] = {}
         for group_id in awake:
             group = self._changes.group(group_id)
-            before = self._memory.commits.last(group_id)
-            self._observe_commits(group, ends, snapshot.monotonic_at)
+            history = self._histories[group_id]
+            before = history.commits.last()
+            if not self._guard.runs(
+                "commit_windows", group_id, history.observe_commits,
+                group.commits, ends, snapshot.monotonic_at, self._polls,
+            ):  # fmt: skip
+                history.commits = GroupHistory.begin(self._rules).commits
             lag = self._guard.attempt("lag", group_id, lag_of_group, group, snapshot, caught_up)
             lags[group_id] = lag
             positions_of: list[Position] | None = None
@@ -250,15 +366,6 @@ class Analyst:
             self._readers.stand(group_id, positions_of or ())
         return lags, stands
 
-    def _observe_commits(self, group: Group, ends: PartitionOffsets, now: float) -> None:
-        commits = self._memory.commits
-        for topic in self._memory.activities.leaves_old_log(group.id, group.commits):
-            commits.forget(group.id, topic)
-        if not self._guard.runs(
-            "commit_windows", group.id, commits.observe, group.id, group.commits, ends, now
-        ):
-            commits.forget_group(group.id)
-
     def _positions(
         self,
         snapshot: Snapshot,
@@ -268,7 +375,14 @@ class Analyst:
         before: PartitionOffsets,
     ) -> list[Position]:
         return list(
-            positions(snapshot, group, lag, ends=ends, before=before, windows=self._memory.commits)
+            positions(
+                snapshot,
+                group,
+                lag,
+                ends=ends,
+                before=before,
+                windows=self._histories[group.id].commits,
+            )
         )
 
     def _look(self, topics: Iterable[str]) -> None:
@@ -311,7 +425,7 @@ class Analyst:
     def _find_times(
         self, snapshot: Snapshot, ends: PartitionOffsets, topics: Iterable[str]
     ) -> None:
-        times = self._memory.times
+        times = self._times
         # a broker that hangs makes the poll long after the others have told their log ends
         now = snapshot.seen_at
         times.observe(
@@ -329,8 +443,7 @@ class Analyst:
         times.want({topic: self._readers.offsets_in_doubt(topic) for topic in topics})
         if self._ask_times is None:
             return
-        is_first = len(self._poll_times) == 1
-        for _ in range(MAX_FIRST_TIME_QUESTIONS if is_first else MAX_TIME_QUESTIONS):
+        for _ in range(MAX_FIRST_TIME_QUESTIONS if self._is_first else MAX_TIME_QUESTIONS):
             asked = times.questions()
             if not asked:
                 return
@@ -361,7 +474,7 @@ class Analyst:
             is_same = before is not None and before[0] == held_at
             held_from[key] = before if before and is_same else (held_at, now)
             appended = self._guard.attempt(
-                "times", f"{topic}-{partition}", self._memory.times.oldest_at, key, held_at
+                "times", f"{topic}-{partition}", self._times.oldest_at, key, held_at
             )
             since = held_from[key][1] if appended is None else min(appended, now)
             transactions.setdefault(topic, {})[partition] = OpenTransaction(
@@ -370,23 +483,20 @@ class Analyst:
         self._held_from = held_from
         return transactions
 
-    def _count_rebalances(self, snapshot: Snapshot) -> Mapping[str, int]:
-        before = self._rebalances.counts()
-        self._rebalances.observe(snapshot.groups.values())
-        counts = self._rebalances.counts()
-        now = snapshot.monotonic_at
-        for group_id, count in counts.items():
-            if (steps := count - before.get(group_id, 0)) > 0:
-                self._histories[group_id].note_rebalances(steps, now)
-        return counts
+    def _count_rebalances(self, groups: Iterable[str], now: float) -> None:
+        """Count those of the groups of which anything else is told; no other had any."""
+        for group_id in groups:
+            history, group = self._histories[group_id], self._changes.group(group_id)
+            if not self._guard.runs("rebalances", group_id, history.rebalances.observe, group, now):
+                history.rebalances = Rebalances()
 
     @property
     def _window_began(self) -> float:
-        times, window = self._poll_times, self._memory.rules.intervals
+        times, window = self._poll_times, self._rules.intervals
         return times[max(0, len(times) - window)]
 
     def _interval(self) -> float:
-        polls = min(len(self._poll_times), self._memory.rules.intervals)
+        polls = min(len(self._poll_times), self._rules.intervals)
         return (self._poll_times[-1] - self._window_began) / (polls - 1) if polls > 1 else 0.0
 
 

@@ -6,53 +6,59 @@ commits were seen within the window. What fails is absent, and costs nobody else
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from monitor.analysis.activity import Activities, Activity, topics_not_consumed
+from monitor.analysis.activity import Activity, GroupActivity, topics_not_consumed
 from monitor.analysis.advice import advise, turns_at
 from monitor.analysis.balance import imbalance_of
 from monitor.analysis.groups import GroupFacts, group_facts, uncommitted_partitions
+from monitor.analysis.kept import KeptGroup
 from monitor.analysis.lag import GroupLag
 from monitor.analysis.losses import Losses, unread_deleted
 from monitor.analysis.measures import NOTHING_UNREAD, GroupMeasures
 from monitor.analysis.picture import Beside, picture_of
 from monitor.analysis.rates import TopicRates, group_rates, produce_rates, produced_messages
+from monitor.analysis.rebalances import KEPT_SECONDS as REBALANCES_KEPT_SECONDS
+from monitor.analysis.rebalances import Rebalances
 from monitor.analysis.retention import retention_of, retention_risks
 from monitor.analysis.status import NOT_FOUND, GroupStatus, StatusRules, group_status
+from monitor.analysis.windows import CommitWindows
 from monitor.model import nothing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from monitor.analysis.advice import Advice
-    from monitor.analysis.guard import Guard
     from monitor.analysis.readable import OpenTransaction, Readable
     from monitor.analysis.retention import RetentionRisk
     from monitor.analysis.timelag import TimeLag
-    from monitor.analysis.windows import CommitWindows, EndWindows
+    from monitor.analysis.topic import TopicLog
+    from monitor.guard import Guard
     from monitor.model import Group, PartitionOffsets, Snapshot
-
-REBALANCES_KEPT_SECONDS: Final = 3600.0
 
 
 class Poll(NamedTuple):
     """One poll, and what all groups of a topic share of it.
 
-    `ends` are the log ends that were told in it, `window_began` is when the window's oldest poll was,
-    `interval` the mean time between two; `produced` (messages per second) and `messages` (within the
+    It is the `number`-th. `ends` are the log ends that were told in it, `last` is when the one before
+    was, `window_began` when the window's oldest was, `interval` the mean time between two; `topics`
+    and `times` have what was learned of logs in all polls; `produced` (messages per second) and `messages` (within the
     window) are reckoned by topic and partition when a group first asks.
     """
 
     snapshot: Snapshot
+    number: int
     ends: PartitionOffsets
     now: float
+    last: float | None
     interval: float
     window_began: float
     log_bytes: PartitionOffsets
     partitions_of: Mapping[str, Collection[int]]
+    topics: Mapping[str, TopicLog]
+    times: TimeLag
     open_transactions: Mapping[str, Mapping[int, OpenTransaction]]
     produced: dict[str, dict[int, float]]
     messages: dict[str, dict[int, int]]
@@ -60,76 +66,93 @@ class Poll(NamedTuple):
 
 @dataclass(slots=True)
 class GroupHistory:
-    """What is remembered of a group beside its windows.
+    """What is remembered of a group from one poll to the next.
 
     `changed_in` is the number of the last poll in which anything was new about it, or about a topic
-    that it reads; `due_at` is when time alone changes what is said of it (monotonic seconds);
-    `rebalanced_at` has when rebalances were seen within the last hour, and how many.
+    that it reads; `due_at` is when time alone changes what is said of it (monotonic seconds).
     """
 
+    commits: CommitWindows
+    activity: GroupActivity = field(default_factory=GroupActivity)
+    losses: Losses = field(default_factory=Losses)
+    rebalances: Rebalances = field(default_factory=Rebalances)
     measures: GroupMeasures | None = None
+    not_consumed: frozenset[str] = frozenset()
     changed_in: int = 0
     due_at: float = -inf
-    rebalanced_at: deque[tuple[float, int]] | None = None
 
-    def note_rebalances(self, steps: int, now: float) -> None:
-        """Note that so many were seen now, and forget those of more than an hour ago."""
-        kept = self.rebalanced_at or deque()
-        if steps:
-            kept.append((now, steps))
-        while kept and now - kept[0][0] > REBALANCES_KEPT_SECONDS:
-            kept.popleft()
-        self.rebalanced_at = kept or None
+    @classmethod
+    def begin(cls, rules: StatusRules) -> GroupHistory:
+        """Return the history of a group of which nothing is known yet."""
+        return cls(CommitWindows(window=rules.intervals))
 
-    @property
-    def rebalances_last_hour(self) -> int:
-        """Return how many rebalances were seen within the hour before the last note."""
-        return sum(steps for _, steps in self.rebalanced_at or ())
+    def observe_commits(
+        self, commits: PartitionOffsets, ends: PartitionOffsets, now: float, poll: int
+    ) -> None:
+        """Take in what a poll saw to be committed, and the log ends of that poll."""
+        for topic in self.activity.leaves_old_log(commits):
+            self.commits.forget(topic)
+        self.commits.observe(commits, ends, now, poll)
 
+    def export(self) -> KeptGroup:
+        """Return what a restart takes up."""
+        self.losses.is_kept = True
+        return KeptGroup(
+            self.commits.export(), self.activity.export(), self.losses.export(),
+            self.rebalances.export(), sorted(self.not_consumed),
+        )  # fmt: skip
 
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """What was learned of all groups and topics in the polls before, and by asking."""
+    @classmethod
+    def restored(
+        cls, kept: KeptGroup, rules: StatusRules, shift: float, away_until: float | None
+    ) -> GroupHistory:
+        """Return what was kept, see `GroupActivity.restored`; raises ValueError where it can't be."""
+        commits = CommitWindows(window=rules.intervals)
+        commits.restore(kept.commits, shift)
+        return cls(
+            commits,
+            GroupActivity.restored(kept.activity, commits.last(), shift, away_until),
+            Losses.restored(kept.losses, shift),
+            Rebalances.restored(kept.rebalances, shift),
+            not_consumed=frozenset(kept.not_consumed),
+        )
 
-    commits: CommitWindows
-    ends: EndWindows
-    times: TimeLag
-    activities: Activities
-    losses: Losses
-    rules: StatusRules
-    guard: Guard
+    def replace_topic(self, topic: str) -> None:
+        """Note that a topic was deleted, or created anew under its name."""
+        self.losses.forget(topic)
+        self.activity.replace_topic(topic)
 
 
 class GroupMeter:
     """Makes the measures of one group after another, in one poll."""
 
-    def __init__(self, memory: Memory, poll: Poll) -> None:
-        self._memory = memory
-        self._guard = memory.guard
+    def __init__(self, poll: Poll, rules: StatusRules, guard: Guard) -> None:
         self._poll = poll
+        self._rules = rules
+        self._guard = guard
 
     def measure(
         self,
         group: Group,
         lag: GroupLag | None,
         readable: Mapping[str, Mapping[int, Readable]],
-        rebalances: int | None,
         history: GroupHistory,
     ) -> GroupMeasures:
         """Return the measures, the last ones where they are the same; `lag` is None where it failed.
 
         `readable` is by topic and partition. Sets when the history is due.
         """
-        history.note_rebalances(0, self._poll.now)
         last = history.measures
         measures = (
-            GroupMeasures(group, GroupLag(), self._facts(group), rebalances=rebalances)
+            GroupMeasures(
+                group, GroupLag(), self._facts(group), rebalances=history.rebalances.count
+            )
             if lag is None
-            else self._measures(group, lag, readable, rebalances, last)
+            else self._measures(group, lag, readable, history)
         )
         beside = Beside(
             self._poll.snapshot, readable, self._poll.open_transactions, self._poll.messages,
-            self._memory.losses.lost_at(group.id), history.rebalances_last_hour,
+            history.losses.lost_at, history.rebalances.within_an_hour(self._poll.now),
         )  # fmt: skip
         advice, history.due_at = self._guard.attempt(
             "advice", group.id, self._advice, measures, beside, history
@@ -151,8 +174,8 @@ class GroupMeter:
             turns += measures.activity.turns()
         for topic in picture.topics:
             turns += turns_at(topic)
-        if history.rebalanced_at:
-            turns.append(history.rebalanced_at[0][0] + REBALANCES_KEPT_SECONDS)
+        if history.rebalances.seen_at:
+            turns.append(history.rebalances.seen_at[0][0] + REBALANCES_KEPT_SECONDS)
         # one that is hardly over may have come out either way: then once more
         return tuple(advise(picture, now)), min((at for at in turns if at > now - 1), default=inf)
 
@@ -165,26 +188,26 @@ class GroupMeter:
         group: Group,
         lag: GroupLag,
         readable: Mapping[str, Mapping[int, Readable]],
-        rebalances: int | None,
-        last: GroupMeasures | None,
+        history: GroupHistory,
     ) -> GroupMeasures:
         guard, poll, name = self._guard, self._poll, group.id
-        commits, activities = self._memory.commits, self._memory.activities
+        commits = history.commits
         facts = self._facts(group)
-        changed = {topic: commits.changed_at(name, topic) for topic in group.commits}
+        changed = {topic: commits.changed_at(topic) for topic in group.commits}
         changed_at = {topic: at for topic, at in changed.items() if at is not None}
-        moved_at = {t: at for t, at in changed_at.items() if commits.has_moved(name, t)}
+        moved_at = {t: at for t, at in changed_at.items() if commits.has_moved(t)}
         left = guard.attempt(
             "activity", name, topics_not_consumed, group, facts, moved_at, poll.window_began,
-            frozenset() if last is None else last.not_consumed,
+            history.not_consumed,
         ) or frozenset()  # fmt: skip
+        history.not_consumed = left
         activity = guard.attempt(
-            "activity", name, activities.observe,
-            name, group.commits, _unread(lag, left), facts.members,
-            window=poll.now - poll.window_began,
+            "activity", name, history.activity.observe,
+            group.commits, _unread(lag, left), facts.members,
+            now=poll.now, last_poll=poll.last, window=poll.now - poll.window_began,
         )  # fmt: skip
         if activity is None:
-            activities.forget_group(name)
+            history.activity = GroupActivity()
         close = {
             topic: of
             for topic, of in group.commits.items()
@@ -192,12 +215,12 @@ class GroupMeter:
             or facts.members
             or changed_at.get(topic, poll.window_began) >= poll.window_began
         }
-        status = guard.attempt("status", name, self._status, group, lag, left, activity)
-        rates = guard.attempt("rates", name, self._rates, group, close, lag) or {}
+        status = guard.attempt("status", name, self._status, group, lag, left, activity, commits)
+        rates = guard.attempt("rates", name, self._rates, close, lag, commits) or {}
         oldest = guard.attempt("times", name, self._oldest_unread_at, lag, readable)
-        losses = guard.attempt("losses", name, self._lost, group)
+        losses = guard.attempt("losses", name, self._lost, group, history.losses)
         if losses is None:
-            self._memory.losses.forget_group(name)
+            history.losses = Losses()
         lost, deleted = losses or (nothing(), nothing())
         return GroupMeasures(
             group=group,
@@ -208,7 +231,7 @@ class GroupMeter:
             oldest_unread_at=dict.fromkeys(lag.partitions, nothing()) if oldest is None else oldest,
             behind_since=None if oldest is None else behind_since(lag, oldest, left),
             changed_at=changed_at,
-            committed_at={topic: commits.committed_at(name, topic) for topic in group.commits},
+            committed_at={topic: commits.committed_at(topic) for topic in group.commits},
             rates=rates,
             imbalance=guard.attempt(
                 "imbalance", name, self._imbalance, close, lag, facts, rates
@@ -227,15 +250,20 @@ class GroupMeter:
                 group, facts, poll.snapshot.start_offsets.values, poll.ends,
             ) or nothing(),
             not_consumed=left,
-            rebalances=rebalances,
+            rebalances=history.rebalances.count,
             lost=lost,
             unread_deleted=deleted,
         )  # fmt: skip
 
     def _status(
-        self, group: Group, lag: GroupLag, left: Collection[str], activity: Activity | None
+        self,
+        group: Group,
+        lag: GroupLag,
+        left: Collection[str],
+        activity: Activity | None,
+        windows: CommitWindows,
     ) -> GroupStatus:
-        memory, poll = self._memory, self._poll
+        poll = self._poll
         caught_up = {
             topic: len(lag.partitions[topic])
             for topic, unread in lag.topics.items()
@@ -245,20 +273,22 @@ class GroupMeter:
         if left:
             commits = {topic: of for topic, of in commits.items() if topic not in left}
         return group_status(
-            group.id, commits, poll.ends, memory.commits, memory.ends,
-            now=poll.now, rules=memory.rules, caught_up=caught_up, unread=lag.unread,
+            commits, poll.ends, windows, poll.topics,
+            now=poll.now, poll=poll.number, rules=self._rules, caught_up=caught_up,
+            unread=lag.unread,
             patience=Activity().patience if activity is None else activity.patience,
         )  # fmt: skip
 
     def _rates(
-        self, group: Group, commits: PartitionOffsets, lag: GroupLag
+        self, commits: PartitionOffsets, lag: GroupLag, windows: CommitWindows
     ) -> dict[str, TopicRates]:
-        memory, poll = self._memory, self._poll
+        poll = self._poll
         for topic in commits:
             if topic not in poll.produced:
-                poll.produced[topic] = produce_rates(memory.ends, topic)
+                known = poll.topics.get(topic)
+                poll.produced[topic] = {} if known is None else produce_rates(known.ends)
         return group_rates(
-            group.id, commits, poll.ends, memory.commits, memory.ends,
+            commits, poll.ends, windows, poll.topics,
             now=poll.now, produced=poll.produced, unread=lag.unread,
         )  # fmt: skip
 
@@ -284,7 +314,7 @@ class GroupMeter:
                 told = of_topic.get(partition)
                 if told is None or told.first is None:
                     continue
-                moment = self._memory.times.oldest_at((topic, partition), told.first)
+                moment = self._poll.times.oldest_at((topic, partition), told.first)
                 if moment is not None:
                     of[partition] = moment
         return oldest
@@ -301,7 +331,7 @@ class GroupMeter:
             for partition, told in partitions.items():
                 if told.first is None:
                     continue
-                moment = self._memory.times.expires_at(
+                moment = self._poll.times.expires_at(
                     (topic, partition), told.first, kept.milliseconds / 1000
                 )
                 if moment is not None:
@@ -311,11 +341,11 @@ class GroupMeter:
             now=poll.now, expires_at=expires_at, log_bytes=poll.log_bytes, produced=poll.produced,
         )  # fmt: skip
 
-    def _lost(self, group: Group) -> tuple[Mapping[str, int], Mapping[str, int]]:
+    def _lost(self, group: Group, losses: Losses) -> tuple[Mapping[str, int], Mapping[str, int]]:
         """Return, by topic, what was lost since the first look and what stands unread and deleted."""
-        snapshot, losses = self._poll.snapshot, self._memory.losses
+        snapshot = self._poll.snapshot
         starts, ends = snapshot.start_offsets.values, snapshot.end_offsets.values
-        losses.observe(group.id, group.commits, starts, ends, self._poll.now)
+        losses.observe(group.commits, starts, ends, self._poll.now)
         deleted = {}
         for topic, commits in group.commits.items():
             if topic in starts and topic in ends:
@@ -323,7 +353,7 @@ class GroupMeter:
                 if amount is not None:
                     deleted[topic] = amount
         lost = {
-            topic: losses.of(group.id, topic)
+            topic: losses.lost.get(topic, 0)
             for topic in group.commits
             if topic in ends or topic in self._poll.partitions_of
         }
@@ -340,7 +370,8 @@ class GroupMeter:
         imbalance = {}
         for topic in sorted({*facts.per_topic, *close}):
             if topic not in poll.messages:
-                poll.messages[topic] = produced_messages(self._memory.ends, topic)
+                known = poll.topics.get(topic)
+                poll.messages[topic] = {} if known is None else produced_messages(known.ends)
             excess = imbalance_of(
                 topic, lag, facts, rates.get(topic),
                 produced=poll.messages[topic].values(), interval=poll.interval,

@@ -1,4 +1,4 @@
-"""Members and assignments of a group, and the rebalances that polls have seen of it.
+"""Members and assignments of a group.
 
 Only what a stable group shows is called idle or unassigned: while it rebalances, members hold
 nothing for a moment. Topics that a group is subscribed to are not told by the brokers; a topic
@@ -8,16 +8,14 @@ of topics no longer consumed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from monitor.analysis.guard import Guard
 from monitor.model import nothing
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Mapping
 
-    from monitor.model import Group, Member, PartitionOffsets
+    from monitor.model import Group, PartitionOffsets
 
 # States in which members may hold nothing for the moment; brokers differ in how they spell them.
 REBALANCING: Final = frozenset(
@@ -99,71 +97,3 @@ def uncommitted_partitions(
             if partition in log_ends and partition not in commits
         )
     return found
-
-
-# one for all groups without members: most of a large cluster
-_NOTHING_HELD: Final[frozenset[object]] = frozenset()
-
-
-def _held(members: Iterable[Member]) -> frozenset[object]:
-    return frozenset(
-        (member.instance_id or member.id, topic, partitions)
-        for member in members
-        for topic, partitions in (member.assignment or {"": ()}).items()
-    )
-
-
-@dataclass(slots=True)
-class _Seen:
-    rebalances: int
-    epoch: int | None
-    rebalancing: bool
-    assignment: frozenset[object]
-
-
-class RebalanceCounter:
-    """Counts the rebalances of each group that can be told from one poll to the next.
-
-    Groups of the newer protocols tell their epoch, and each step of it counts. DescribeGroups tells
-    no generation: there a change of the members or of what they hold counts as one rebalance, and
-    so does a rebalancing state, once until it is stable again. What comes and goes between two
-    polls is not seen, so the count is a lower bound. A static member that restarts keeps its
-    instance id and its partitions, and does not rebalance the group.
-    """
-
-    def __init__(self, guard: Guard | None = None) -> None:
-        self._guard = guard or Guard()
-        self._groups: dict[str, _Seen] = {}
-
-    def observe(self, groups: Iterable[Group]) -> None:
-        """Take in one poll: all groups that exist, those that could not be described too."""
-        seen = {}
-        for group in groups:
-            before = self._groups.get(group.id)
-            if group.members is None or group.is_silent:
-                if before is not None:
-                    seen[group.id] = before
-                continue
-            try:
-                seen[group.id] = self._next(group, group.members, before)
-            except Exception as error:  # noqa: BLE001  # one group's fault must not cost the others
-                self._guard.failed("rebalances", group.id, error)
-        self._groups = seen
-
-    @staticmethod
-    def _next(group: Group, members: tuple[Member, ...], before: _Seen | None) -> _Seen:
-        rebalancing = is_rebalancing(group.state)
-        assignment = _held(members) if members else _NOTHING_HELD
-        if before is None:
-            return _Seen(0, group.epoch, rebalancing, assignment)
-        if group.epoch is not None and before.epoch is not None:
-            steps = max(0, group.epoch - before.epoch)
-        elif before.rebalancing:
-            steps = 0  # counted when it began
-        else:
-            steps = int(rebalancing or assignment != before.assignment)
-        return _Seen(before.rebalances + steps, group.epoch, rebalancing, assignment)
-
-    def counts(self) -> dict[str, int]:
-        """Return group -> rebalances seen since the first poll that described it."""
-        return {group: seen.rebalances for group, seen in self._groups.items()}

@@ -8,38 +8,41 @@ How far a group stands before the log start *now* is a gauge (`unread_deleted`).
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from monitor.analysis.kept import KeptLosses, by_topic
 from monitor.model import nothing
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
     from monitor.model import PartitionOffsets
 
 
+@dataclass(slots=True)
 class Losses:
-    """Counts lost messages by group and topic, from the first look on.
+    """Counts the messages that a group lost, by topic, from the first look on.
 
-    Of each group and topic the log starts are kept up to which losses are counted: the very mapping
-    that the poll brought, as groups of a topic share it.
+    `counted_to` has the log starts up to which losses are counted: the very mapping that the poll
+    brought, as groups of a topic share it. `lost` has the topics on which any were; `lost_at` is when
+    a standing loss was seen, or grew, in monotonic seconds.
     """
 
-    def __init__(self) -> None:
-        self._counted_to: dict[str, dict[str, Mapping[int, int]]] = {}
-        self._lost: dict[str, dict[str, int]] = {}  # of those that lost any
-        self._lost_at: dict[str, dict[str, float]] = {}  # when a standing loss was seen, or grew
+    counted_to: dict[str, Mapping[int, int]] = field(default_factory=dict)
+    lost: Mapping[str, int] = field(default_factory=nothing)
+    lost_at: Mapping[str, float] = field(default_factory=nothing)
+    is_kept: bool = False  # as it is now
 
     def observe(
         self,
-        group: str,
         commits: PartitionOffsets,
         starts: PartitionOffsets,
         ends: PartitionOffsets,
         now: float,
     ) -> None:
-        """Take in a group's commits and the log starts, as one poll saw them."""
-        counted = self._counted_to.setdefault(group, {})
+        """Take in the commits and the log starts, as one poll saw them."""
+        counted = self.counted_to
         for topic, committed in commits.items():
             found = starts.get(topic)
             before = counted.get(topic)
@@ -48,16 +51,16 @@ class Losses:
             if found == before:
                 counted[topic] = found
                 continue
+            self.is_kept = False
             known = {p: s for p, s in found.items() if s <= ends.get(topic, nothing()).get(p, s)}
             lost = _lost(committed, before or nothing(), known)
             if lost:
-                of_group = self._lost.setdefault(group, {})
-                of_group[topic] = of_group.get(topic, 0) + lost
+                self.lost = {**self.lost, topic: self.lost.get(topic, 0) + lost}
             stands_before = before is None and any(
                 committed.get(partition, start) < start for partition, start in known.items()
             )
             if lost or stands_before:
-                self._lost_at.setdefault(group, {})[topic] = now
+                self.lost_at = {**self.lost_at, topic: now}
             # of a start that was not told, losses count from where they did; one past its end is an
             # older log's, and nothing is known of this one
             kept = {p: s for p, s in (before or nothing()).items() if p not in found}
@@ -65,31 +68,21 @@ class Losses:
         for topic in counted.keys() - commits.keys():
             del counted[topic]
 
-    def retain(self, groups: Collection[str]) -> None:
-        """Forget the groups that exist no more."""
-        for kept in (self._counted_to, self._lost, self._lost_at):
-            for group in kept.keys() - groups:
-                del kept[group]
+    def export(self) -> KeptLosses:
+        """Return what a restart takes up."""
+        return KeptLosses(by_topic(self.counted_to), dict(self.lost), dict(self.lost_at))
 
-    def forget_group(self, group: str) -> None:
-        """Start a group anew."""
-        for kept in (self._counted_to, self._lost, self._lost_at):
-            kept.pop(group, None)
+    @classmethod
+    def restored(cls, kept: KeptLosses, shift: float) -> Losses:
+        """Return what was kept."""
+        lost_at = {topic: at + shift for topic, at in kept.lost_at.items()}
+        return cls(dict(kept.counted_to), kept.lost, lost_at)
 
     def forget(self, topic: str) -> None:
         """Start a topic anew that was deleted or re-created; what was counted stays counted."""
-        for topics in self._counted_to.values():
-            topics.pop(topic, None)
-        for moments in self._lost_at.values():
-            moments.pop(topic, None)
-
-    def of(self, group: str, topic: str) -> int:
-        """Return the messages lost on a topic since the first look."""
-        return self._lost.get(group, nothing()).get(topic, 0)
-
-    def lost_at(self, group: str) -> Mapping[str, float]:
-        """Return topic -> when a loss on it was last seen, in monotonic seconds."""
-        return self._lost_at.get(group, nothing())
+        self.counted_to.pop(topic, None)
+        if topic in self.lost_at:
+            self.lost_at = {t: at for t, at in self.lost_at.items() if t != topic}
 
 
 def _lost(

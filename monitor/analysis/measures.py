@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
     from monitor.analysis.activity import Activity
     from monitor.analysis.advice import Advice
+    from monitor.analysis.causes.course import Course
     from monitor.analysis.groups import GroupFacts
-    from monitor.analysis.guard import Failure
     from monitor.analysis.lag import GroupLag
     from monitor.analysis.rates import TopicRates
     from monitor.analysis.readable import OpenTransaction
     from monitor.analysis.retention import RetentionRisk
+    from monitor.guard import Failure
     from monitor.model import Group, PartitionOffsets
 
 NOTHING_UNREAD: Final = inf
@@ -99,12 +100,14 @@ class Findings:
 
     `open_transactions` (topic -> partition) hold readers back; `failures` has the steps that failed,
     with the group, topic or partition on which they did, and why. Measures of before
-    `resting_since` (monotonic seconds) have been the same for some polls.
+    `resting_since` (monotonic seconds) have been the same for some polls. `courses` has what was
+    seen of each group over the last hour, by its id.
     """
 
     open_transactions: Mapping[str, Mapping[int, OpenTransaction]] = field(default_factory=nothing)
     failures: Mapping[Failure, str] = field(default_factory=nothing)
     resting_since: float = -inf
+    courses: Mapping[str, Course] = field(default_factory=nothing)
 
     def within(self, ends: PartitionOffsets) -> Findings:
         """Return what was found of partitions of which the log end is known."""

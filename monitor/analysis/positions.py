@@ -57,7 +57,7 @@ def positions(
                 yield Position(topic, partition, offset, end, stands=True)
             else:
                 is_never_at_end = end - offset <= FEW_MARKERS and windows.was_never_read_up(
-                    group.id, topic, partition
+                    topic, partition
                 )
                 yield Position(topic, partition, offset, end, False, is_never_at_end)
 

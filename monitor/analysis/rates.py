@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from array import array
     from collections.abc import Mapping
 
-    from monitor.analysis.windows import CommitWindows, EndWindows, PartitionOffsets
+    from monitor.analysis.topic import EndWindow, TopicLog
+    from monitor.analysis.windows import CommitWindows, PartitionOffsets
 
 NEVER: Final = "never"
 CatchUp: TypeAlias = float | Literal["never"] | None
@@ -41,34 +42,33 @@ class TopicRates(NamedTuple):
     catch_up: CatchUp
 
 
-def produce_rates(windows: EndWindows, topic: str) -> dict[int, float]:
+def produce_rates(window: EndWindow) -> dict[int, float]:
     """Return partition -> messages appended per second; without partitions seen only once."""
     rates = {}
-    for partition, packed in windows.packed(topic).items():
+    for partition, packed in window.packed().items():
         elapsed = packed[-2] - packed[0]
         if elapsed > 0:
             rates[partition] = (packed[-1] - packed[1]) * 1000 / elapsed
     return rates
 
 
-def produced_messages(windows: EndWindows, topic: str) -> dict[int, int]:
+def produced_messages(window: EndWindow) -> dict[int, int]:
     """Return partition -> messages appended within the window, to be compared with each other.
 
     Empty where partitions were not seen over the same time: one without a leader, or a new one, got
     less only because nobody saw it.
     """
-    seen = windows.packed(topic)
+    seen = window.packed()
     if len({(packed[0], packed[-2]) for packed in seen.values()}) > 1:
         return {}
     return {p: packed[-1] - packed[1] for p, packed in seen.items()}
 
 
 def group_rates(
-    group: str,
     commits: PartitionOffsets,
     log_ends: PartitionOffsets,
     commit_windows: CommitWindows,
-    end_windows: EndWindows,
+    topics: Mapping[str, TopicLog],
     *,
     now: float,
     produced: Mapping[str, Mapping[int, float]],
@@ -84,8 +84,8 @@ def group_rates(
         topic: _topic_rates(
             partitions,
             log_ends.get(topic, {}),
-            commit_windows.packed(group, topic),
-            end_windows.packed(topic),
+            commit_windows.packed(topic),
+            topics[topic].ends.packed() if topic in topics else {},
             produced.get(topic, {}),
             unread=unread.get(topic, {}),
             now_ms=now_ms,

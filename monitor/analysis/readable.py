@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from monitor.analysis.guard import Guard
+from monitor.guard import Guard
 from monitor.model import nothing
 
 if TYPE_CHECKING:

@@ -30,7 +30,8 @@ from monitor.analysis.windows import NO_LAG_KNOWN, WINDOW, CommitWindow
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from monitor.analysis.windows import CommitWindows, EndWindows, PartitionOffsets
+    from monitor.analysis.topic import TopicLog
+    from monitor.analysis.windows import CommitWindows, PartitionOffsets
 
 
 class Status(IntEnum):
@@ -137,13 +138,13 @@ _NO_UNREAD: Mapping[str, Mapping[int, int]] = {}
 
 
 def group_status(
-    group: str,
     commits: PartitionOffsets,
     log_ends: PartitionOffsets,
     commit_windows: CommitWindows,
-    end_windows: EndWindows,
+    topics: Mapping[str, TopicLog],
     *,
     now: float,
+    poll: int,
     rules: StatusRules = DEFAULT_RULES,
     caught_up: Mapping[str, int] = _NO_TOPICS,
     unread: PartitionOffsets = _NO_UNREAD,
@@ -155,12 +156,13 @@ def group_status(
     partition is left is not found. `caught_up` (topic -> partitions that can be judged) are topics
     known to have nothing unread: they are OK without a look at their windows. `unread` has what can
     be read of partitions where that is not all up to the log end; `patience` is the silence, in
-    seconds, that is usual for the group.
+    seconds, that is usual for the group; `poll` is this one's number.
     """
     allowed, now_ms = rules.allowed_lag, int(now * 1000)
-    full = commit_windows.polls - rules.intervals + 1  # watched since this poll or before: complete
-    enough = commit_windows.polls - rules.minimum_complete * rules.intervals + 1
-    watched = [t for t in caught_up if commit_windows.newest_poll(group, t) <= full]
+    full = poll - rules.intervals + 1  # watched since this poll or before: complete
+    enough = poll - rules.minimum_complete * rules.intervals + 1
+    newest = ((topic, commit_windows.newest_poll(topic)) for topic in caught_up)
+    watched = [topic for topic, first in newest if first is not None and first <= full]
     count = complete = sum(caught_up[topic] for topic in watched)
     patience_ms = int(patience * 1000)
     stops_at_ms = inf
@@ -168,7 +170,7 @@ def group_status(
     for topic, partitions in _without(commits, watched).items():
         ends = log_ends.get(topic, _NO_ENDS)
         readable = unread.get(topic, _NO_ENDS)
-        windows = commit_windows.packed(group, topic)
+        windows = commit_windows.packed(topic)
         for partition, committed in partitions.items():
             end = ends.get(partition)
             packed = windows.get(partition)
@@ -183,8 +185,8 @@ def group_status(
                 continue
             if lag <= allowed or first_poll > enough:
                 continue
-            window = commit_windows.unpack(packed)
-            broker_offsets = end_windows.ends(topic, partition)
+            window = CommitWindow(packed, poll)
+            broker_offsets = topics[topic].ends.ends(partition) if topic in topics else []
             status = window_status(
                 window, broker_offsets, current_lag=lag, now_ms=now_ms, allowed_lag=allowed,
                 patience_ms=patience_ms,

@@ -34,18 +34,19 @@ markers are records to the broker: pass the offset of a record that can be read 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, TypeAlias
 
-from monitor.analysis.append_times import CLOCK_SKEW_SECONDS, PartitionLog, Reply
-from monitor.analysis.guard import Guard
+from monitor.analysis.append_times import CLOCK_SKEW_SECONDS, Appends, Reply
+from monitor.analysis.topic import TopicLog
+from monitor.guard import Guard
 from monitor.model import nothing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from collections.abc import Set as AbstractSet
 
+    from monitor.analysis.append_times import PartitionLog
     from monitor.analysis.time_search import Search
 
 TopicPartition: TypeAlias = tuple[str, int]
@@ -61,24 +62,6 @@ DISTRUST_SECONDS = 600.0  # how long such a partition's record timestamps are le
 FIRST_APPEND = 1_293_840_000.0  # 2011-01-01: no record was appended before there was Kafka
 
 
-@dataclass(slots=True)
-class _Standing:
-    """A topic on which nobody has lagged, nor written, since it was first seen: times monotonic."""
-
-    ends: Mapping[int, int]
-    first_seen: float
-    last_seen: float
-
-    def logs(self) -> dict[int, PartitionLog]:
-        """Return what is known of each partition."""
-        logs = {}
-        for partition, end in self.ends.items():
-            log = logs[partition] = PartitionLog()
-            log.see_end(end, self.first_seen)
-            log.see_end(end, self.last_seen)
-        return logs
-
-
 class TimeLag:
     """Lag in seconds of every lagging committed offset, from polls and a few batched questions.
 
@@ -89,12 +72,15 @@ class TimeLag:
     """
 
     def __init__(
-        self, *, tolerance_seconds: float = TOLERANCE_SECONDS, guard: Guard | None = None
+        self,
+        topics: dict[str, TopicLog] | None = None,
+        *,
+        tolerance_seconds: float = TOLERANCE_SECONDS,
+        guard: Guard | None = None,
     ) -> None:
+        self._topics = {} if topics is None else topics
         self._tolerance = tolerance_seconds
         self._guard = guard or Guard()
-        self._logs: dict[str, dict[int, PartitionLog]] = {}
-        self._standing: dict[str, _Standing] = {}  # 10,000 logs would take 4 MB
         # committed offsets with unread records, by topic and partition
         self._wanted: dict[str, Mapping[int, Collection[int]]] = {}
         self._in_doubt: set[TopicPartition] = set()  # that may have something to ask
@@ -182,22 +168,10 @@ class TimeLag:
         self._asking = self._in_doubt
 
     def _see(self, topic: str, ends: Mapping[int, int]) -> None:
-        now = self._now
-        logs = self._logs.get(topic)
-        if logs is None:
-            standing = self._standing.setdefault(topic, _Standing(ends, now, now))
-            if standing.ends == ends:
-                standing.last_seen = now
-                return
-            logs = self._move(topic)
-        for partition, end in ends.items():
-            log = logs.get(partition)
-            if log is None:
-                log = logs[partition] = PartitionLog()
-            elif log.ends and log.ends[-1] == end:  # most partitions of most clusters are idle
-                log.last[-1] = now
-                continue
-            log.see_end(end, now)
+        known = self._topics.get(topic)
+        if known is None:
+            known = self._topics[topic] = TopicLog()
+        known.appends.see(ends, self._now)
 
     def _want_of(self, key: TopicPartition, offsets: Collection[int]) -> None:
         log = self._log(key)
@@ -239,32 +213,22 @@ class TimeLag:
         self._silent.add(key)
         self._failed.add(key)
         self._in_doubt.add(key)
-        self._logs.get(key[0], {}).pop(key[1], None)
+        if key[0] in self._topics:
+            self._topics[key[0]].appends.logs().pop(key[1], None)
 
     def _log(self, key: TopicPartition) -> PartitionLog | None:
-        logs = self._logs.get(key[0])
-        if logs is None and key[0] in self._standing:
-            logs = self._move(key[0])
-        return None if logs is None else logs.get(key[1])
-
-    def _move(self, topic: str) -> dict[int, PartitionLog]:
-        """Watch a topic's partitions one by one from now on."""
-        logs = self._logs[topic] = self._standing.pop(topic).logs()
-        return logs
+        known = self._topics.get(key[0])
+        return None if known is None else known.appends.logs().get(key[1])
 
     @property
     def wall(self) -> float:
         """Return the time at `observe` by the clock that records are stamped with, epoch seconds."""
         return self._now + self._wall_offset
 
-    def topics(self) -> Collection[str]:
-        """Return the topics of which something is known: those to `forget` once they are gone."""
-        return self._logs.keys() | self._standing.keys()
-
     def forget(self, topic: str) -> None:
         """Drop all that is known about a topic: it was deleted, or re-created under its name."""
-        self._logs.pop(topic, None)
-        self._standing.pop(topic, None)
+        if topic in self._topics:
+            self._topics[topic].appends = Appends()
         self._wanted.pop(topic, None)
         self._in_doubt = {key for key in self._in_doubt if key[0] != topic}
 

@@ -1,4 +1,4 @@
-"""What the last polls saw of log ends and commits: the compact memory under status and rates.
+"""What the last polls saw of a group's commits: the compact memory under status and rates.
 
 OffsetFetch tells the committed offset, not when it was committed. So a committed offset that
 differs from the last poll's is *one commit observed*, at the time of the poll that saw it: late by
@@ -13,21 +13,16 @@ from __future__ import annotations
 
 import threading
 from array import array
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from monitor.analysis.guard import Guard
-from monitor.model import nothing
+from monitor.analysis.kept import KeptCommits
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
 PartitionOffsets: TypeAlias = "Mapping[str, Mapping[int, int]]"
 """Topic -> partition -> offset."""
-
-_Seen: TypeAlias = "tuple[tuple[int, ...], array[int]]"
-"""Partitions of a topic, and their log ends."""
 
 Key = TypeVar("Key", str, int)
 Kept = TypeVar("Kept")
@@ -47,23 +42,11 @@ class CommitWindow:
 
     __slots__ = ("lags", "offsets", "polls", "times")
 
-    def __init__(self, packed: array[int], polls: int) -> None:
+    def __init__(self, packed: array[int], poll: int) -> None:
         self.times = packed[_HEADER::_ENTRY].tolist()
         self.offsets = packed[_HEADER + 1 :: _ENTRY].tolist()
         self.lags = packed[_HEADER + 2 :: _ENTRY].tolist()
-        self.polls = polls - packed[0] + 1
-
-
-def fresh(offsets: PartitionOffsets, stale: Mapping[str, Collection[int]]) -> PartitionOffsets:
-    """Return the offsets without the partitions whose value is an earlier poll's."""
-    if not stale:
-        return offsets
-    return {
-        topic: {p: offset for p, offset in partitions.items() if p not in stale[topic]}
-        if topic in stale
-        else partitions
-        for topic, partitions in offsets.items()
-    }
+        self.polls = poll - packed[0] + 1
 
 
 @dataclass(slots=True)
@@ -95,45 +78,35 @@ class _Topic:
 
 
 class CommitWindows:
-    """The last commits observed, by group, topic and partition."""
+    """The last commits observed of one group, by topic and partition.
+
+    Polls are numbered; `poll` is the number of the one that asks.
+    """
+
+    __slots__ = ("_lock", "_most", "_topics")
 
     def __init__(self, *, window: int = WINDOW) -> None:
         self._most = _HEADER + _ENTRY * window
-        self._groups: dict[str, dict[str, _Topic]] = {}
-        # `of_group` is asked by other threads than the one that polls
+        self._topics: dict[str, _Topic] = {}
+        # `all` is asked by other threads than the one that polls
         self._lock = threading.Lock()
-        self.polls = 0  # how many were made
-
-    def start_poll(self, groups: Collection[str]) -> None:
-        """Begin a poll; forget the groups that exist no more."""
-        self.polls += 1
-        for group in self._groups.keys() - groups:
-            del self._groups[group]
 
     def observe(
-        self,
-        group: str,
-        commits: PartitionOffsets,
-        log_ends: PartitionOffsets,
-        now: float,
+        self, commits: PartitionOffsets, log_ends: PartitionOffsets, now: float, poll: int
     ) -> None:
-        """Take in a group's committed offsets as one poll saw them, at `now` monotonic seconds."""
+        """Take in the committed offsets as one poll saw them, at `now` monotonic seconds."""
         with self._lock:
-            self._observe(group, commits, log_ends, int(now * 1000))
+            self._observe(commits, log_ends, int(now * 1000), poll)
 
     def _observe(
-        self,
-        group: str,
-        commits: PartitionOffsets,
-        log_ends: PartitionOffsets,
-        now_ms: int,
+        self, commits: PartitionOffsets, log_ends: PartitionOffsets, now_ms: int, poll: int
     ) -> None:
-        topics = self._groups.setdefault(group, {})
+        topics = self._topics
         for topic, partitions in commits.items():
             kept = topics.get(topic)
             ends = log_ends.get(topic, {})
             if kept is None:
-                topics[topic] = _Topic(partitions, now_ms, self.polls, ends)
+                topics[topic] = _Topic(partitions, now_ms, poll, ends)
                 continue
             if kept.commits == partitions:
                 continue  # nothing was committed: most topics of most groups
@@ -143,8 +116,8 @@ class CommitWindows:
             for partition, offset in partitions.items():
                 packed = windows.get(partition)
                 if packed is None:
-                    packed = windows[partition] = array("q", (self.polls, 0))
-                    kept.newest_poll = self.polls
+                    packed = windows[partition] = array("q", (poll, 0))
+                    kept.newest_poll = poll
                 elif before.get(partition) == offset:
                     continue
                 self._append(packed, now_ms, offset, _lag(offset, ends.get(partition)))
@@ -158,77 +131,105 @@ class CommitWindows:
         if len(packed) > self._most:
             del packed[_HEADER : _HEADER + _ENTRY]
 
-    def forget_group(self, group: str) -> None:
-        """Start a group anew."""
-        self._groups.pop(group, None)
+    def forget(self, topic: str) -> None:
+        """Start a topic anew."""
+        with self._lock:
+            self._topics.pop(topic, None)
 
-    def forget(self, group: str, topic: str) -> None:
-        """Start a topic of a group anew."""
-        self._groups.get(group, {}).pop(topic, None)
-
-    def has_moved(self, group: str, topic: str) -> bool:
+    def has_moved(self, topic: str) -> bool:
         """Tell whether a commit on the topic was seen to change, and not only to be there."""
-        kept = self._groups.get(group, {}).get(topic)
+        kept = self._topics.get(topic)
         return kept is not None and kept.changed_windows is not None
 
-    def last(self, group: str) -> PartitionOffsets:
-        """Return the commits that the last poll saw of a group; empty when it was not seen."""
-        return {topic: kept.commits for topic, kept in self._groups.get(group, {}).items()}
+    def last(self) -> PartitionOffsets:
+        """Return the commits that the last poll saw; empty when the group was not seen."""
+        return {topic: kept.commits for topic, kept in self._topics.items()}
 
-    def was_never_read_up(self, group: str, topic: str, partition: int) -> bool:
+    def was_never_read_up(self, topic: str, partition: int) -> bool:
         """Tell whether a full window of commits all left some of the log before them."""
-        packed = self.packed(group, topic).get(partition)
+        packed = self.packed(topic).get(partition)
         if packed is None or len(packed) < self._most:
             return False
         return min(packed[_HEADER + 2 :: _ENTRY]) > 0
 
-    def get(self, group: str, topic: str, partition: int) -> CommitWindow | None:
-        """Return the window of one partition, None when no commit was seen."""
-        packed = self.packed(group, topic).get(partition)
-        return None if packed is None else CommitWindow(packed, self.polls)
-
-    def of_group(self, group: str) -> dict[str, dict[int, CommitWindow]]:
-        """Return topic -> partition -> window of a group; any thread may ask."""
+    def all(self, poll: int) -> dict[str, dict[int, CommitWindow]]:
+        """Return topic -> partition -> window; any thread may ask."""
         with self._lock:
             return {
                 topic: {
-                    partition: self.unpack(packed) for partition, packed in kept.windows.items()
+                    partition: CommitWindow(packed, poll)
+                    for partition, packed in kept.windows.items()
                 }
-                for topic, kept in list(self._groups.get(group, {}).items())
+                for topic, kept in self._topics.items()
             }
 
-    def changed_at(self, group: str, topic: str) -> float | None:
+    def changed_at(self, topic: str) -> float | None:
         """Return when a commit on the topic last changed or was first seen, in monotonic seconds."""
-        kept = self._groups.get(group, {}).get(topic)
+        kept = self._topics.get(topic)
         return None if kept is None else kept.changed / 1000
 
-    def committed_at(self, group: str, topic: str) -> Mapping[int, float]:
+    def committed_at(self, topic: str) -> Mapping[int, float]:
         """Return partition -> when its commit last changed or was first seen, in monotonic seconds."""
-        kept = self._groups.get(group, {}).get(topic)
+        kept = self._topics.get(topic)
         if kept is None:
             return {}
         if kept.changed_windows is None:
             return dict.fromkeys(kept.commits, kept.changed / 1000)
         return {partition: packed[-3] / 1000 for partition, packed in kept.windows.items()}
 
-    def newest_poll(self, group: str, topic: str) -> int:
+    def newest_poll(self, topic: str) -> int | None:
         """Return the number of the first poll that saw the topic's newest partition."""
-        kept = self._groups.get(group, {}).get(topic)
-        return self.polls if kept is None else kept.newest_poll
+        kept = self._topics.get(topic)
+        return None if kept is None else kept.newest_poll
 
-    def packed(self, group: str, topic: str) -> Mapping[int, array[int]]:
+    def export(self) -> dict[str, KeptCommits]:
+        """Return what a restart takes up, by topic."""
+        return {
+            topic: KeptCommits(
+                dict(of.commits), of.changed, of.newest_poll, dict(of.first_ends),
+                None if of.changed_windows is None else {
+                    partition: packed.tolist() for partition, packed in of.changed_windows.items()
+                },
+            )
+            for topic, of in self._topics.items()
+        }  # fmt: skip
+
+    def restore(self, kept: Mapping[str, KeptCommits], shift: float) -> None:
+        """Go on from what was kept; raises ValueError where that can't be."""
+        shift_ms = round(shift * 1000)
+        topics = {}
+        for topic, of in kept.items():
+            windows = None
+            if of.windows is not None:
+                windows = {p: self._restored(packed, shift_ms) for p, packed in of.windows.items()}
+                if windows.keys() != of.commits.keys():
+                    raise ValueError("commits without a window")
+            topics[topic] = _Topic(
+                of.commits, of.changed + shift_ms, of.newest_poll, of.first_ends, windows
+            )
+        with self._lock:
+            self._topics = topics
+
+    def _restored(self, packed: list[int], shift_ms: int) -> array[int]:
+        if len(packed) < _HEADER + _ENTRY or (len(packed) - _HEADER) % _ENTRY:
+            raise ValueError("a window that ends within a commit")
+        window = array("q", packed)
+        window[1] += shift_ms if window[1] else 0
+        for at in range(_HEADER, len(window), _ENTRY):
+            window[at] += shift_ms
+        if len(window) > self._most:  # fewer polls count than did
+            del window[_HEADER : len(window) - (self._most - _HEADER)]
+        return window
+
+    def packed(self, topic: str) -> Mapping[int, array[int]]:
         """Return partition -> packed window, for loops over all partitions.
 
         What such a loop may read of a packed window: [0] is the number of the first poll that saw
         the partition, [-3] the time in ms of the newest commit observed, and what `is_single` and
         `progress` tell.
         """
-        kept = self._groups.get(group, {}).get(topic)
+        kept = self._topics.get(topic)
         return {} if kept is None else kept.windows
-
-    def unpack(self, packed: array[int]) -> CommitWindow:
-        """Return a packed window in full."""
-        return CommitWindow(packed, self.polls)
 
 
 def _lag(offset: int, end: int | None) -> int:
@@ -258,82 +259,3 @@ def progress(packed: array[int], since_ms: int) -> tuple[int, int, int]:
     while at < newest and packed[at + _ENTRY] <= since:
         at += _ENTRY  # the last commit before the moment tells the offset at it
     return packed[-2] - packed[at + 1], (newest - at) // _ENTRY, max(since, packed[at])
-
-
-class EndWindows:
-    """The log end offsets that the last polls saw, by topic and partition: Burrow's broker offsets.
-
-    A log end that moves back (truncation, a topic re-created) starts its window anew. What a poll
-    saw of a topic is kept as one array, and the same one while nothing is written to the topic; it
-    is put in order by partition when it is asked for, as few topics are.
-    """
-
-    def __init__(self, *, window: int = WINDOW, guard: Guard | None = None) -> None:
-        self._guard = guard or Guard()
-        # time in ms, and what was seen by topic
-        self._polls: deque[tuple[int, dict[str, _Seen]]] = deque(maxlen=window)
-        self._last: PartitionOffsets = nothing()
-        # what was asked for since the last poll
-        self._packed: dict[str, dict[int, array[int]]] = {}
-
-    def observe(self, log_ends: PartitionOffsets, now: float) -> None:
-        """Take in the log ends that one poll saw."""
-        last = self._polls[-1][1] if self._polls else {}
-        before, self._last = self._last, log_ends
-        seen: dict[str, _Seen] = {}
-        failed = []
-        for topic, offsets in log_ends.items():
-            known = last.get(topic)
-            if known is not None and before.get(topic) is offsets:
-                seen[topic] = known
-                continue
-            try:
-                seen[topic] = self._next(offsets, known)
-            except Exception as error:  # noqa: BLE001  # one topic's fault must not cost the others
-                self._guard.failed("end_windows", topic, error)
-                failed.append(topic)
-        self._polls.append((int(now * 1000), seen))
-        self._packed.clear()
-        for topic in failed:
-            self.forget(topic)
-
-    @staticmethod
-    def _next(offsets: Mapping[int, int], before: _Seen | None) -> _Seen:
-        partitions, ends = tuple(offsets), array("q", offsets.values())
-        if before is None or before[0] != partitions:
-            return partitions, ends
-        return before if before[1] == ends else (before[0], ends)
-
-    def forget(self, topic: str) -> None:
-        """Drop a topic that is gone, or was re-created under its name."""
-        for _, seen in self._polls:
-            seen.pop(topic, None)
-        self._packed.pop(topic, None)
-
-    def ends(self, topic: str, partition: int) -> list[int]:
-        """Return the log ends seen, oldest first; empty when none was."""
-        packed = self.packed(topic).get(partition)
-        return [] if packed is None else packed[1::2].tolist()
-
-    def packed(self, topic: str) -> Mapping[int, array[int]]:
-        """Return partition -> array of (time in ms, log end) pairs, oldest first."""
-        found = self._packed.get(topic)
-        if found is None:
-            found = self._packed[topic] = self._pack(topic)
-        return found
-
-    def _pack(self, topic: str) -> dict[int, array[int]]:
-        windows: dict[int, array[int]] = {}
-        for now_ms, seen in self._polls:
-            if topic not in seen:
-                continue
-            for partition, end in zip(*seen[topic], strict=True):
-                packed = windows.get(partition)
-                if packed is None:
-                    windows[partition] = array("q", (now_ms, end))
-                    continue
-                if end < packed[-1]:
-                    del packed[:]
-                packed.append(now_ms)
-                packed.append(end)
-        return windows

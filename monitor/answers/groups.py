@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from monitor.analysis.advice import Advice, Severity
+from monitor.analysis.causes.finding import Finding
 from monitor.analysis.measures import GroupMeasures
 from monitor.analysis.rates import NEVER
 from monitor.answers.models import (
@@ -26,10 +27,14 @@ _SEVERITIES: Final = {severity: severity.name.lower() for severity in Severity}
 
 
 def group_summary(
-    cluster: str, snapshot: Snapshot, group: Group, measures: GroupMeasures
+    cluster: str,
+    snapshot: Snapshot,
+    group: Group,
+    measures: GroupMeasures,
+    why: Finding | None = None,
 ) -> GroupSummary:
-    """Return what a list tells of a group."""
-    return GroupSummary(**_summary(cluster, snapshot, group, measures))
+    """Return what a list tells of a group, and why it is behind."""
+    return GroupSummary(**_summary(cluster, snapshot, group, measures, why))
 
 
 def group_detail(
@@ -38,6 +43,8 @@ def group_detail(
     group: Group,
     measures: GroupMeasures,
     wants_topic: Callable[[str], bool] | None = None,
+    *,
+    why: Finding | None = None,
 ) -> GroupDetail:
     """Return all that is known of a group; on all topics unless told which."""
     facts, activity = measures.facts, measures.activity
@@ -47,7 +54,7 @@ def group_detail(
         if wants_topic is None or wants_topic(row.topic)
     ]
     return GroupDetail(
-        **_summary(cluster, snapshot, group, measures),
+        **_summary(cluster, snapshot, group, measures, why),
         assignor=group.assignor,
         coordinator=group.coordinator,
         rebalances=measures.rebalances,
@@ -97,14 +104,14 @@ def topic_of_group(snapshot: Snapshot, measures: GroupMeasures, topic: str) -> T
         topic=topic,
         lag=measures.lag.topics.get(topic),
         unread=measures.lag.readable_sum(topic) if is_known else None,
-        max_lag_seconds=_rounded(
+        max_lag_seconds=rounded(
             max(measures.behind_by_partition(topic, snapshot.seen_at).values(), default=None)
         ),
         committed_at=None if committed_at is None else unix(snapshot, committed_at),
-        produced_per_second=_rounded(rates and rates.produced),
-        consumed_per_second=_rounded(rates and rates.consumed),
-        lag_growth_per_second=_rounded(rates and rates.lag_velocity),
-        commits_per_second=_rounded(rates and rates.commit_rate),
+        produced_per_second=rounded(rates and rates.produced),
+        consumed_per_second=rounded(rates and rates.consumed),
+        lag_growth_per_second=rounded(rates and rates.lag_velocity),
+        commits_per_second=rounded(rates and rates.commit_rate),
         catching_up=None if catch_up is None else catch_up != NEVER,
         catch_up_seconds=None if catch_up in (None, NEVER) else round(float(catch_up), 3),
         imbalance={
@@ -151,14 +158,14 @@ def partitions_of(
             current_offset=committed.get((topic, index)),
             log_end_offset=snapshot.end_offsets.get(topic, index),
             lag=partition_lag,
-            lag_seconds=_rounded(behind.get(topic, {}).get(index)),
+            lag_seconds=rounded(behind.get(topic, {}).get(index)),
             status=bad.get((topic, index), None if partition_lag is None else healthy),
             past_end=index in lag.past_end.get(topic, ()),
             heard=heard,
             error=error,
             topic_is_gone=topic not in snapshot.topics,
             unread_share=None if risk is None else round(risk.unread_share, 4),
-            retention_remaining_seconds=_rounded(
+            retention_remaining_seconds=rounded(
                 None
                 if risk is None or risk.deleted_at is None
                 else max(0.0, risk.deleted_at - measures.as_of(snapshot.seen_at))
@@ -188,7 +195,11 @@ def unix(snapshot: Snapshot, moment: float) -> float:
 
 
 def _summary(
-    cluster: str, snapshot: Snapshot, group: Group, measures: GroupMeasures
+    cluster: str,
+    snapshot: Snapshot,
+    group: Group,
+    measures: GroupMeasures,
+    why: Finding | None,
 ) -> dict[str, Any]:
     lag = measures.lag
     seen_at = group.silent_since if group.is_silent else snapshot.monotonic_at
@@ -206,12 +217,14 @@ def _summary(
             for topic, commits in group.commits.items()
             if topic in snapshot.topics
         ),
-        "max_lag_seconds": _rounded(measures.behind(snapshot.seen_at)),
+        "max_lag_seconds": rounded(measures.behind(snapshot.seen_at)),
         "heard": _heard(group),
         "stale": group.is_silent,
         "seen_at": None if seen_at is None else unix(snapshot, seen_at),
         "error": group.error,
         "advice": [_advice(advice, snapshot) for advice in measures.advice],
+        "cause": why and why.cause,
+        "cause_word": why and why.word,
     }
 
 
@@ -234,5 +247,6 @@ def _advice(advice: Advice, snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def _rounded(seconds: float | None) -> float | None:
+def rounded(seconds: float | None) -> float | None:
+    """Return a figure to the thousandth, None for what is not known."""
     return None if seconds is None else round(seconds, 3)

@@ -10,6 +10,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from monitor.analysis.causes.finding import Cause
+from monitor.analysis.scaling.rules import Verdict
+
 Lag = Annotated[int, Field(ge=0)]
 Offset = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -87,6 +90,11 @@ class GroupSummary(Model):
     """What was refused, or why nobody answered."""
     advice: list[AdviceAnswer]
     """Worst first."""
+    cause: Cause | None
+    """Why it is behind: `healthy` where it is not, `cannot_tell` where no cause is proven; null after a
+    single look, as the commands have it. `/explain/{group}` has the figures."""
+    cause_word: str | None
+    """The same in a word or two, for a row of a table."""
 
 
 class PartitionOfGroup(Model):
@@ -327,6 +335,30 @@ class AdvicePage(Page):
     """What should be done, worst first."""
 
     advice: list[AdviceOfGroup]
+
+
+class ScalingAnswer(Model):
+    """How many replicas a group should have now, and why."""
+
+    cluster: str
+    group: str
+    replicas: Count
+    """Members of the group that should be; an autoscaler follows this number."""
+    verdict: Verdict
+    """`up`, `down` or `keep`; `unknown` while it can't be told, with the replicas that there are."""
+    reason: str
+    members: Count
+    """That there are."""
+    limit: Count
+    """More are of no use, or not allowed."""
+    limited_by: str
+    produced_per_second: float | None
+    consumed_per_second: float | None
+    per_consumer_per_second: float | None
+    """What one consumer manages: seen while messages waited, null before that."""
+    unread: Lag
+    max_lag_seconds: Seconds | None
+    seen_at: float
 
 
 class ClusterList(Model):

@@ -18,7 +18,7 @@ from monitor import logs
 from monitor.every import cause_of
 
 # Each is the name of a module here that has a click command of the same name.
-COMMANDS: Final = ("advise", "check", "config", "groups", "lag", "pools", "serve")
+COMMANDS: Final = ("advise", "check", "config", "explain", "groups", "lag", "pools", "serve")
 
 CANT_WRITE: Final = 2
 

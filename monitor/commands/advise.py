@@ -12,14 +12,21 @@ import click
 
 from monitor.analysis.advice import recommended_partitions, sizing
 from monitor.analysis.analyst import Analyst
-from monitor.analysis.capacity import Capacity, capacity
-from monitor.analysis.measures import GroupMeasures
+from monitor.analysis.scaling.advisor import sight_of
+from monitor.analysis.scaling.decision import Scaler
+from monitor.analysis.scaling.measuring import Sight
+from monitor.analysis.scaling.rules import Decision
 from monitor.commands import options
 from monitor.commands import selection as selecting
 from monitor.commands.options import Refusal
-from monitor.commands.watching import collector_of, refuse_unknown_groups, rules_of
+from monitor.commands.watching import (
+    collector_of,
+    refuse_unknown_groups,
+    rules_of,
+    scaling_rules_of,
+)
 from monitor.selection import Selection
-from monitor.words import columns, safe
+from monitor.words import columns, plural, safe
 
 # A value within each row of the guide's table, and how the row is named.
 _ROWS: Final = (
@@ -46,7 +53,9 @@ class Recommendation:
 
 @click.command()
 @options.connection
-@click.option("--group", metavar="ID", help="Measure this group, and advise on its topics.")
+@click.option(
+    "--group", metavar="ID", help="Measure this group, and say how many replicas it should have."
+)
 @click.option("--topic", metavar="NAME", help="Only this of its topics.")
 @click.option("--for", "seconds", type=click.FloatRange(10, 3_600), default=60, show_default=True,
               metavar="SECONDS", help="How long to measure.")  # fmt: skip
@@ -76,18 +85,20 @@ def advise(
 ) -> None:
     """Say how many partitions and replicas a topic and its consumers need, and why.
 
-    Partitions = max(expected / per consumer, replicas). With --group both rates are measured; what
-    one consumer manages is known only while messages wait, else it is the least. Without any rate,
-    the guide's table of orders per day is printed. `monitor pools` shows what databases take.
+    Partitions = max(expected / per consumer, replicas). With --group all is measured, and the answer is
+    that of /api/v1/scaling: what one consumer manages is known only while messages wait. Without any
+    rate, the guide's table of orders per day is printed. `monitor pools` shows what databases take.
     """
     if group is not None:
         if expected is not None or per_consumer is not None or orders_per_day is not None:
             raise Refusal("--group measures: it does not go with rates or --orders-per-day")
-        found = _measured(source, group, topic, seconds, given)
+        if given["partitions"] is not None:
+            raise Refusal("--group reads the partitions: it does not go with --partitions")
+        measured = _measured(source, group, topic, seconds, given)
         click.echo(
-            json.dumps({t: asdict(each) for t, each in found.items()}, indent=2)
+            json.dumps(asdict(measured), indent=2)
             if output == "json"
-            else "\n".join(f"{t}: {_text(each)}" for t, each in found.items())
+            else in_words(group, measured)
         )
         return
     if topic is not None:
@@ -122,54 +133,69 @@ def _measured(
     topic: str | None,
     seconds: float,
     given: dict[str, Any],
-) -> dict[str, Recommendation]:
-    """Return a recommendation for each topic that a group consumes, after watching it for a while."""
+) -> Decision:
+    """Return what a group should have, after watching it for a while."""
     kafka, settings = source.one()
     selection = Selection(groups=(group,), topics=() if topic is None else (topic,))
     selecting.refuse_left_out(selection, settings)
-    polls: list[GroupMeasures] = []
+    rules = scaling_rules_of(settings)
+    if given["replicas"] is not None:
+        rules = replace(rules, least=given["replicas"])
+    scaler = Scaler(rules)
+    found: Decision | None = None
     with collector_of(kafka, settings, selection=selection) as collector:
-        analyst = Analyst(rules=rules_of(settings))
+        analyst = Analyst(
+            collector.offsets_for_times, collector.look_at_logs, rules=rules_of(settings)
+        )
         end = time.monotonic() + seconds
         while True:
             snapshot = collector.poll()
-            measured = analyst.measure(snapshot)
+            measures = analyst.measure(snapshot).get(group)
             refuse_unknown_groups(snapshot, (group,))
-            polls.append(measured[group])
+            sight = measures and sight_of(snapshot, measures.group, measures, topic)
+            if measures and sight:
+                found = decide(scaler, sight, measures.group.assignor, given)
             left = end - time.monotonic()
             if left <= 0:
                 break
             click.echo(f"\rmeasuring {safe(group)}: {left:.0f} s more ", err=True, nl=False)
             time.sleep(min(left, POLL_SECONDS))
     click.echo("", err=True)
-    found = {}
-    for name in snapshot.groups[group].topics:
-        seen = capacity(polls, name, POLL_SECONDS)
-        if seen is not None and (topic is None or name == topic):
-            found[name] = _advised(seen, len(snapshot.topics[name].partitions), given)
-    if not found:
+    if found is None or found.arrival is None:
         raise Refusal(
-            f"nothing could be measured of {safe(group)!r} in {seconds:g} s: it has no members that "
-            "hold partitions, or its offsets could not be read"
+            f"nothing could be measured of {safe(group)!r} in {seconds:g} s: "
+            f"{'its members or offsets could not be read' if found is None else found.reason}"
         )
     return found
 
 
-def _advised(seen: Capacity, partitions: int, given: dict[str, Any]) -> Recommendation:
-    told = (
-        f"{seen.produced:.1f} messages/s come; {seen.consumers} consumers take {seen.consumed:.1f}, "
-        f"{seen.per_consumer:.1f} each"
+def decide(scaler: Scaler, sight: Sight, assignor: str | None, given: dict[str, Any]) -> Decision:
+    """Return the decision after a poll, within what --pool-max leaves of the connections."""
+    pool_max = given["pool_max"]
+    if pool_max is None:
+        return scaler.decide(sight, assignor=assignor)
+    free = max(0, given["max_connections"] - given["other_connections"])
+    where = (
+        f"the database: ({given['max_connections']} - {given['other_connections']}) / {pool_max}"
     )
-    if not seen.had_backlog or not seen.produced:
-        replicas = max(seen.consumers, given["replicas"] or 1)
-        reason = (
-            f"{told}, and nothing waits: they are enough for what comes now. What one manages at most is "
-            "known only while messages wait; measure again then, or say --expected and --per-consumer."
-        )
-        return Recommendation(partitions, replicas, (reason,))
-    limits = {**given, "partitions": given["partitions"] or partitions}
-    found = recommend(round(seen.produced, 1), round(seen.per_consumer, 1), **limits)
-    return replace(found, reasons=(f"{told}, while messages wait.", *found.reasons))
+    return scaler.decide(sight, assignor=assignor, budget=free // pool_max, budget_of=where)
+
+
+def in_words(group: str, found: Decision) -> str:
+    """Return a decision as lines: what to run, why, and what limits it."""
+    what = f"{plural(found.replicas, 'replica')}"
+    lines = [
+        f"{safe(group)}: {what}; there are {found.members}",
+        found.reason,
+        f"At most {found.limit}: {found.limited_by}.",
+    ]
+    if found.per_consumer and found.arrival is not None:
+        needed = recommended_partitions(found.arrival, found.per_consumer, found.replicas)
+        if needed > found.limit:
+            lines.append(
+                f"{found.arrival:.1f} / {found.per_consumer:.1f} messages/s ask for {needed} partitions."
+            )
+    return "\n  ".join(lines)
 
 
 def recommend(

@@ -14,15 +14,16 @@ import structlog
 from pydantic import SecretStr
 
 from monitor import logs
+from monitor.analysis.scaling.advisor import Advisor, BudgetOf
 from monitor.commands import options
-from monitor.commands.watching import collector_of, rules_of
+from monitor.commands.watching import collector_of, rules_of, scaling_rules_of
 from monitor.configuration import Configuration, Watched
 from monitor.exposition.families import process
 from monitor.exposition.series import Level
 from monitor.fleet import Fleet, Watch
 from monitor.memory import keep_heap_small
 from monitor.otlp.settings import EXPORTER, push_interval
-from monitor.poller import Poller
+from monitor.poller import Keeper, Poller
 from monitor.pools.services import ServiceTarget
 from monitor.pools.watch import DatabaseWatch
 from monitor.settings import MonitorSettings, is_loopback
@@ -76,7 +77,9 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
     pushing = _pushing(lambda: tuple(fleet.pollers.values()), process_settings.otlp_level)
     fleet = Fleet(
         configuration,
-        lambda watched, published: _open(watched, published, connect=connects),
+        lambda watched, published: _open(
+            watched, published, recorder, databases.budget_of, connect=connects
+        ),
         own_blocks=lambda: (
             *databases.blocks(),
             process.block(),
@@ -110,6 +113,7 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
             web_config=web_config,
             reload=reload if process_settings.reload_by_http else None,
             history=recorder.read if recorder else None,
+            pools=databases.report,
             services=[ServiceTarget.parse(url) for url in configuration.databases.service_urls],
         )
         server = WebServer(app, process_settings.host, process_settings.port, certificate)
@@ -212,7 +216,14 @@ def _pushing(sources: Callable[[], Sequence[Poller]], level: Level) -> tuple[Pus
         raise options.Refusal(f"OpenTelemetry: {error}") from None
 
 
-def _open(watched: Watched, published: Callable[[], None], *, connect: bool) -> Watch:
+def _open(
+    watched: Watched,
+    published: Callable[[], None],
+    keeper: Keeper | None,
+    budget_of: BudgetOf,
+    *,
+    connect: bool,
+) -> Watch:
     settings = watched.settings
     with ExitStack() as opened:
         collector = opened.enter_context(collector_of(watched.kafka, settings, connect=connect))
@@ -226,6 +237,8 @@ def _open(watched: Watched, published: Callable[[], None], *, connect: bool) -> 
             members=settings.member_metrics,
             hide_empty_groups=settings.hide_empty_groups,
             rules=rules_of(settings),
+            keeper=keeper,
+            scaling=Advisor(scaling_rules_of(settings), budget_of),
             published=published,
         )
         return Watch(watched, poller, opened.pop_all().close)

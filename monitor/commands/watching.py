@@ -12,6 +12,7 @@ import click
 
 from monitor.analysis.analyst import Analyst
 from monitor.analysis.measures import GroupMeasures
+from monitor.analysis.scaling.rules import ScalingRules
 from monitor.analysis.status import StatusRules
 from monitor.answers.clusters import who_is_silent
 from monitor.commands import screen
@@ -123,6 +124,19 @@ def as_metrics(
 def rules_of(settings: MonitorSettings) -> StatusRules:
     """Return by which rules the settings have a status judged."""
     return StatusRules(settings.status_allowed_lag, intervals=settings.status_polls)
+
+
+def scaling_rules_of(settings: MonitorSettings) -> ScalingRules:
+    """Return what the settings want of groups that are scaled."""
+    return ScalingRules(
+        goal_seconds=settings.scaling_goal,
+        catch_up_seconds=settings.scaling_catch_up,
+        start_seconds=settings.scaling_start,
+        pause_seconds=settings.scaling_pause,
+        hold_seconds=settings.scaling_hold,
+        least=settings.scaling_min,
+        most=settings.scaling_max,
+    )
 
 
 def look(

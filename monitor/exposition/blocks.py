@@ -13,11 +13,11 @@ from functools import partial
 from typing import Final
 from zlib import crc32
 
-from monitor.analysis.guard import Guard
 from monitor.analysis.measures import GroupMeasures
 from monitor.exposition.families import DEFAULT_FAMILIES, FAMILIES, measures, monitor
 from monitor.exposition.families.family import Family, OfCluster
 from monitor.exposition.series import Block, GroupSamples, Level, Samples, coarser
+from monitor.guard import Guard
 from monitor.state import State
 
 # A group to which something happens has the text of its block's others rendered again: a block is a

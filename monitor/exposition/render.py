@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final, TypeAlias
 
-from monitor.analysis.guard import Guard
 from monitor.exposition.families import ALL_METRICS
 from monitor.exposition.metric import Metric
 from monitor.exposition.series import Block, ByPartition, Series
+from monitor.guard import Guard
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 # The lowest level: 9 MB of text shrink to a twentieth in 0.05 s; higher levels take five times that.

@@ -14,11 +14,13 @@ import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy.exc import SQLAlchemyError
 
+from monitor.analysis.kept import Kept
 from monitor.analysis.measures import GroupMeasures
 from monitor.analysis.status import Status
-from monitor.exposition.families.history import LAST_WRITE, NOT_WRITTEN, UP
+from monitor.exposition.families.history import LAST_WRITE, NOT_WRITTEN, RESTORED, UP
 from monitor.exposition.metric import Metric
 from monitor.exposition.series import Block, Samples
+from monitor.history.kept_rows import kept_of, rows_of
 from monitor.history.store import Store
 from monitor.history.summary import Summary
 from monitor.model import Snapshot
@@ -30,6 +32,7 @@ _log = structlog.get_logger(__name__)
 MAX_WAITING: Final = 16
 STOP_SECONDS: Final = 2.0
 RETRY_SECONDS: Final = 5.0
+TAKE_UP_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,14 @@ class _Condense:
     """The rows that are old enough are to be joined."""
 
 
-_Task = _Write | _Condense
+@dataclass(frozen=True, slots=True)
+class _Keep:
+    """What is new of the memory of a cluster's monitor is to be written."""
+
+    cluster: str
+
+
+_Task = _Write | _Condense | _Keep
 
 
 class Recorder:
@@ -63,7 +73,13 @@ class Recorder:
         self._calendar = BackgroundScheduler(timezone="UTC")
         self._calendar.add_job(self._put, "cron", args=(_Condense(),), minute=3)
         self._is_stopped = threading.Event()
+        self._creating = threading.Lock()
         self._is_created = False
+        # what is to be kept, by cluster: what came since takes the place of what was not written
+        self._to_keep: dict[str, Kept] = {}
+        self._keeping = threading.Lock()
+        self._kept: set[str] = set()  # clusters of which this process has written something
+        self._restored: dict[str, bool] = {}
         self._fault: str | None = None
         self._written_at: float | None = None
         self._not_written = 0
@@ -97,6 +113,53 @@ class Recorder:
         if summaries:
             self._put(_Write(state.cluster, summaries))
 
+    def keep(self, cluster: str, kept: Kept) -> None:
+        """Put down what a restart takes up, as far as it is new; the first of a process is all."""
+        with self._keeping:
+            before = self._to_keep.get(cluster)
+            self._to_keep[cluster] = kept if before is None else before.followed_by(kept)
+        self._put(_Keep(cluster))
+
+    def take_up(self, cluster: str, restore: Callable[[Kept], None]) -> bool:
+        """Hand what was kept of a cluster to `restore`, and return whether it went on from that.
+
+        False where nothing was kept, or `restore` raises as it can't go on. Waits for the database
+        for some seconds at most.
+        """
+        reader: queue.Queue[Kept | Exception | None] = queue.Queue()
+        threading.Thread(
+            target=lambda: reader.put(self._recall(cluster)), name="history restore", daemon=True
+        ).start()
+        try:
+            kept = reader.get(timeout=TAKE_UP_SECONDS)
+        except queue.Empty:
+            kept = ValueError("the database takes too long")
+        if isinstance(kept, Kept):
+            try:
+                restore(kept)
+            except Exception as error:  # noqa: BLE001  # whatever it is, the monitor has to begin
+                kept = error
+        self._restored[cluster] = isinstance(kept, Kept)
+        if isinstance(kept, Exception):
+            # without the text of a database's, which may hold its address
+            cause = str(kept) if isinstance(kept, ValueError) else type(kept).__name__
+            _log.warning("begins anew, not where it stood", cluster=cluster, cause=cause)
+        elif kept is not None:
+            _log.info("goes on where it stood", cluster=cluster, groups=len(kept.groups))
+        return self._restored[cluster]
+
+    def _recall(self, cluster: str) -> Kept | Exception | None:
+        try:
+            self._create()
+            kept = kept_of(self._store.kept(cluster))
+        except Exception as error:  # noqa: BLE001  # told by who asked
+            return error
+        with self._keeping:
+            later = self._to_keep.get(cluster)
+        if kept is None or later is None:
+            return later or kept
+        return kept.followed_by(later)
+
     def read(
         self, cluster: str, group_id: str, since: float, until: float
     ) -> Sequence[Summary] | None:
@@ -107,6 +170,11 @@ class Recorder:
             _log.warning("history not read", cause=type(error).__name__)
             return None
 
+    @property
+    def is_written(self) -> bool:
+        """Say whether nothing waits to be written."""
+        return not self._waiting.unfinished_tasks
+
     def block(self) -> Block:
         """Return how writing goes."""
         return Block((), self._samples, name="history")
@@ -115,6 +183,7 @@ class Recorder:
         found: dict[Metric, Mapping[tuple[str, ...], float]] = {
             UP: {(): int(self._fault is None)},
             NOT_WRITTEN: {(): self._not_written},
+            RESTORED: {(cluster,): int(went) for cluster, went in self._restored.items()},
         }
         if self._written_at is not None:
             found[LAST_WRITE] = {(): round(self._written_at, 3)}
@@ -131,22 +200,41 @@ class Recorder:
         while (what := self._waiting.get()) is not None:
             try:
                 self._do(what)
-            except SQLAlchemyError as error:
+            except Exception as error:  # noqa: BLE001  # drivers refuse some texts in their own ways
                 self._not_written += isinstance(what, _Write)
                 # without its text, which may hold the address and what was written
                 self._note(type(error).__name__)
                 self._is_stopped.wait(RETRY_SECONDS)
+            finally:
+                self._waiting.task_done()
 
     def _do(self, what: _Task) -> None:
-        if not self._is_created:
-            self._store.create()
-            self._is_created = True
-        if isinstance(what, _Write):
+        self._create()
+        if isinstance(what, _Keep):
+            self._write_kept(what.cluster)
+        elif isinstance(what, _Write):
             self._store.write(what.cluster, what.summaries)
             self._written_at = self._clock()
         else:
             self._store.condense(self._clock())
         self._note(None)
+
+    def _create(self) -> None:
+        with self._creating:
+            if not self._is_created:
+                self._store.create()
+                self._is_created = True
+
+    def _write_kept(self, cluster: str) -> None:
+        with self._keeping:
+            kept = self._to_keep.get(cluster)
+        if kept is None:
+            return  # with the one before
+        self._store.keep(cluster, rows_of(kept), anew=cluster not in self._kept)
+        self._kept.add(cluster)
+        with self._keeping:
+            if self._to_keep.get(cluster) is kept:
+                del self._to_keep[cluster]
 
     def _note(self, fault: str | None) -> None:
         """Log a fault once, and its end."""

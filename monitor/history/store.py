@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
 from sqlalchemy import (
     Engine,
     Select,
+    bindparam,
     create_engine,
     delete,
     event,
@@ -17,16 +18,19 @@ from sqlalchemy import (
     literal,
     select,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from monitor.history.kept_rows import KeptRow
 from monitor.history.summary import POLL, Summary
-from monitor.history.tables import METADATA, SUMMARIES
+from monitor.history.tables import KEPT, METADATA, SUMMARIES
 
 # Resolution in seconds -> for how long its rows are kept. Each is made of the one before.
 KEPT_SECONDS: Final = {POLL: 86_400.0, 300: 30 * 86_400.0, 3_600: 366 * 86_400.0}
 CONNECT_SECONDS: Final = 5
 BUSY_MS: Final = 5_000
+_INSERTS: Final[Mapping[str, Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 class Store:
@@ -49,6 +53,45 @@ class Store:
         if rows:
             with self._engine.begin() as connection:
                 connection.execute(insert(SUMMARIES), rows)
+
+    def keep(self, cluster: str, rows: Iterable[KeptRow], *, anew: bool) -> None:
+        """Put rows in place of those of their kinds and names; of all of the cluster with `anew`."""
+        gone, there = [], []
+        for row in rows:
+            key = {"cluster": cluster, "kind": row.kind, "name": row.name}
+            if row.data is None:
+                gone.append({f"the_{name}": value for name, value in key.items()})
+            else:
+                there.append({**key, "data": row.data})
+        table = KEPT.c
+        put = _INSERTS[self._engine.dialect.name](KEPT)
+        with self._engine.begin() as connection:
+            if anew:
+                connection.execute(delete(KEPT).where(table.cluster == cluster))
+            if gone:
+                connection.execute(
+                    delete(KEPT).where(
+                        (table.cluster == bindparam("the_cluster"))
+                        & (table.kind == bindparam("the_kind"))
+                        & (table.name == bindparam("the_name"))
+                    ),
+                    gone,
+                )
+            if there:
+                connection.execute(
+                    put.on_conflict_do_update(
+                        index_elements=[table.cluster, table.kind, table.name],
+                        set_={"data": put.excluded.data},
+                    ),
+                    there,
+                )
+
+    def kept(self, cluster: str) -> list[KeptRow]:
+        """Return the rows of a cluster."""
+        table = KEPT.c
+        wanted = select(table.kind, table.name, table.data).where(table.cluster == cluster)
+        with self._engine.connect() as connection:
+            return [KeptRow(*row) for row in connection.execute(wanted)]
 
     def read(self, cluster: str, group_id: str, since: float, until: float) -> Sequence[Summary]:
         """Return a group's rows between two Unix times, oldest first, and the last one before them.

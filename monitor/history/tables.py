@@ -13,6 +13,7 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     String,
     Table,
+    Text,
 )
 
 METADATA: Final = MetaData()
@@ -37,4 +38,15 @@ SUMMARIES: Final = Table(
     Column("consumed", Float(53)),
     Column("rebalances", BigInteger),
     PrimaryKeyConstraint("cluster", "group_id", "seconds", "at"),
+)
+
+# What a restart takes up, see `kept_rows`: the last of each.
+KEPT: Final = Table(
+    "monitor_kept",
+    METADATA,
+    Column("cluster", String(255), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("name", String, nullable=False),
+    Column("data", Text, nullable=False),
+    PrimaryKeyConstraint("cluster", "kind", "name"),
 )

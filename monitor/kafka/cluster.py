@@ -131,8 +131,12 @@ def _created_anew(found: Mapping[str, Topic], known: Mapping[str, Topic]) -> fro
         for name, topic in found.items()
         if (before := known.get(name)) is not None
         and topic is not before
-        # brokers before 2.8 tell no ids, but partitions never become fewer
-        and (topic.id != before.id or len(topic.partitions) < len(before.partitions))
+        # Brokers before 2.8 tell no ids: an upgrade, whose brokers answer by turns, replaces nothing.
+        # Partitions never become fewer.
+        and (
+            (None not in {topic.id, before.id} and topic.id != before.id)
+            or len(topic.partitions) < len(before.partitions)
+        )
     )
 
 

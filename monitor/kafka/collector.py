@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
-from monitor.analysis.guard import Failure
+from monitor.guard import Failure
 from monitor.kafka.apis.list_offsets import FoundOffsets
 from monitor.kafka.apis.metadata import ClusterMetadata
 from monitor.kafka.brokers import Brokers

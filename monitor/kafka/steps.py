@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from monitor.analysis.guard import Guard
+from monitor.guard import Guard
 
 
 class Step(StrEnum):

@@ -35,6 +35,7 @@ MAX_LOCK_ADVICE: Final = 5
 
 _REPLICA: Final = re.compile(r"(?P<service>.+?)-\d+")
 _SUFFIX: Final = "-service"
+_GROUP: Final = "-group"
 
 
 class Via(StrEnum):
@@ -166,6 +167,25 @@ def analyse(snapshot: DatabaseSnapshot, assumed_pool_max: int | None = None) -> 
         advice=tuple(_advice(services, budgets, queues, postgres)),
         errors=snapshot.errors,
     )
+
+
+def replicas_within(services: Iterable[ServiceUse], group: str) -> tuple[int, str] | None:
+    """Return for how many replicas of a group's service there are connections, and where that ends.
+
+    The service of `payment-service-group` is `payment-service`, or `payment` by its own word. None
+    where there is no such service, or its limit is not known.
+    """
+    key = _key(group.removesuffix(_GROUP))
+    for service in services:
+        limit = service.one_more
+        if _key(service.service) != key or limit.left is None or not service.pool_max:
+            continue
+        if limit.outcome is Outcome.UNKNOWN:
+            return None
+        more = (limit.left + service.pool_max) // service.pool_max
+        where = f"{limit.where} has connections for no more, at {service.pool_max} a replica"
+        return max(0, service.replicas + more), where
+    return None
 
 
 def service_of(application: str) -> str | None:

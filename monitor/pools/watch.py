@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from monitor.analysis.guard import Failure
 from monitor.every import Every
 from monitor.exposition.series import Block, Samples
-from monitor.pools.analysis import analyse
+from monitor.guard import Failure
+from monitor.pools.analysis import PoolReport, analyse, replicas_within
 from monitor.pools.metrics import LAST_LOOK, samples
 from monitor.pools.settings import DatabaseSettings
 
@@ -30,6 +30,7 @@ class _Look:
     """What a look found, when in Unix time, and in seconds of the monotonic clock."""
 
     samples: Samples
+    report: PoolReport
     taken_at: float
     seen_at: float
 
@@ -69,14 +70,30 @@ class DatabaseWatch:
         error = self._every.error
         return {} if error is None else {("databases", ""): error}
 
+    def budget_of(self, group: str) -> tuple[int, str] | None:
+        """Return for how many replicas of a group's service there are connections, and where.
+
+        None where that is not known now. Any thread may ask.
+        """
+        report = self.report()
+        return None if report is None else replicas_within(report.services, group)
+
     def blocks(self) -> Iterator[Block]:
         """Yield the samples of the last look."""
         last = self._last
         if last is None:
             return
-        if not self.failed() and self._monotonic() - last.seen_at <= self._stale_after_s:
+        if self._is_fresh(last):
             yield Block((last.samples,), lambda: last.samples, name="databases")
         yield Block((), lambda: {LAST_LOOK: {(): round(last.taken_at, 3)}}, name="last look")
+
+    def report(self) -> PoolReport | None:
+        """Return what the last look found, None where there was none, or too long ago."""
+        last = self._last
+        return last.report if last is not None and self._is_fresh(last) else None
+
+    def _is_fresh(self, last: _Look) -> bool:
+        return not self.failed() and self._monotonic() - last.seen_at <= self._stale_after_s
 
     def _look(self) -> None:
         if self._collector is None:
@@ -85,5 +102,6 @@ class DatabaseWatch:
 
             self._collector = DatabaseCollector(self._settings)
         snapshot = self._collector.collect()
-        found = samples(snapshot, analyse(snapshot, self._settings.pool_max))
-        self._last = _Look(found, snapshot.taken_at, self._monotonic())
+        report = analyse(snapshot, self._settings.pool_max)
+        found = samples(snapshot, report)
+        self._last = _Look(found, report, snapshot.taken_at, self._monotonic())

@@ -12,8 +12,12 @@ from math import inf
 from typing import Any, Final, Protocol
 
 from monitor.analysis.advice import Severity
+from monitor.analysis.causes.finding import Finding
+from monitor.analysis.causes.ranking import Explainer
 from monitor.analysis.measures import GroupMeasures
+from monitor.analysis.scaling.advisor import Advisor
 from monitor.answers.clusters import cluster_answer, seen, why_incomplete
+from monitor.answers.explanation import Explanation, explanation
 from monitor.answers.groups import advice_of_group, group_detail, group_summary
 from monitor.answers.history import past_point
 from monitor.answers.models import (
@@ -24,14 +28,19 @@ from monitor.answers.models import (
     GroupPage,
     HistoryOfGroup,
     Model,
+    ScalingAnswer,
     TargetGroup,
     TopicDetail,
     TopicPage,
 )
+from monitor.answers.scaling import scaling_answer
 from monitor.answers.topics import readers, topic_detail, topic_summary
+from monitor.guard import Guard
 from monitor.history.summary import Summary
-from monitor.model import Topic
+from monitor.model import Snapshot, Topic
 from monitor.poller import Published
+from monitor.pools.analysis import PoolReport
+from monitor.pools.exhausted import pools_of
 from monitor.pools.services import ServiceTarget
 from monitor.ranking import urgency
 from monitor.selection import Amount, Selection
@@ -72,6 +81,10 @@ class Source(Protocol):
     def unready_reason(self) -> str | None:
         """Say why it can't be relied on now, None when it can."""
 
+    @property
+    def scaling(self) -> Advisor:
+        """Return who decides on replicas."""
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -96,8 +109,11 @@ class Api:
         sources: Callable[[], Sequence[Source]],
         services: Sequence[ServiceTarget] = (),
         history: ReadHistory | None = None,
+        pools: Callable[[], PoolReport | None] = lambda: None,
     ) -> None:
         self._sources = sources
+        self._pools = pools
+        self._guard = Guard()
         self._history = history
         self._services = services
         self.routes: Final = (
@@ -107,6 +123,14 @@ class Api:
             ),
             Route("/groups", "Consumer groups, worst first", GroupsQuery, GroupPage, self._groups),
             Route("/groups/{group}", "A group", OfCluster, GroupDetail, self._group, "group"),
+            Route(
+                "/explain/{group}",
+                "Why a group is behind",
+                OfCluster,
+                Explanation,
+                self._explain,
+                "group",
+            ),
             Route("/topics", "Topics, by name", TopicsQuery, TopicPage, self._topics),
             Route("/topics/{topic}", "A topic", OfCluster, TopicDetail, self._topic, "topic"),
             Route(
@@ -115,6 +139,14 @@ class Api:
                 HistoryQuery,
                 HistoryOfGroup,
                 self._past,
+                "group",
+            ),
+            Route(
+                "/scaling/{group}",
+                "How many replicas a group should have now, for an autoscaler",
+                OfCluster,
+                ScalingAnswer,
+                self._scaling,
                 "group",
             ),
             Route("/advice", "What to do, worst first", AdviceQuery, AdvicePage, self._advice),
@@ -160,11 +192,18 @@ class Api:
         if query.sort != "name":
             key = _KEYS[query.sort]
             found.sort(key=lambda each: key(each[0]), reverse=True)
+        explainers = {state.cluster: self._explainer(state) for state in states}
         return GroupPage(
             **page,
             total=len(found),
             groups=[
-                group_summary(state.cluster, state.snapshot, state.snapshot.groups[group], measures)
+                group_summary(
+                    state.cluster,
+                    state.snapshot,
+                    state.snapshot.groups[group],
+                    measures,
+                    self._why(explainers[state.cluster], group),
+                )
                 for measures, group, state in _part(found, query)
                 if state.snapshot is not None
             ],
@@ -175,7 +214,30 @@ class Api:
         snapshot = state.snapshot
         if snapshot is None or name not in snapshot.groups:
             raise _missing("group", name, why_incomplete(state))
-        return group_detail(state.cluster, snapshot, snapshot.groups[name], state.groups[name])
+        why = self._why(self._explainer(state), name)
+        return group_detail(
+            state.cluster, snapshot, snapshot.groups[name], state.groups[name], why=why
+        )
+
+    def _explain(self, name: str, query: OfCluster) -> Explanation:
+        state = self._one(query.cluster).current()
+        snapshot = state.snapshot
+        if snapshot is None or name not in snapshot.groups:
+            raise _missing("group", name, why_incomplete(state))
+        return explanation(state.cluster, snapshot, name, self._explainer(state).explain(name))
+
+    def _explainer(self, state: State) -> Explainer:
+        report = self._pools()
+        return Explainer(
+            state.snapshot or Snapshot(None, 0.0, 0.0),
+            state.groups,
+            state.findings,
+            lambda group: None if report is None else pools_of(report, group),
+        )
+
+    def _why(self, explainer: Explainer, group: str) -> Finding | None:
+        """Return the cause of a group's lag; None where finding it failed, which costs the rest nothing."""
+        return self._guard.attempt("explain", group, explainer.explain, group)
 
     def _past(self, name: str, query: HistoryQuery) -> HistoryOfGroup:
         if self._history is None:
@@ -197,6 +259,23 @@ class Api:
             until=until,
             points=[past_point(each) for each in found],
         )
+
+    def _scaling(self, name: str, query: OfCluster) -> ScalingAnswer:
+        source = self._one(query.cluster)
+        state = source.current()
+        snapshot = state.snapshot
+        # an autoscaler that gets no number changes nothing: better than an old one
+        unknown = source.unready_reason() or state.error
+        if unknown is None and (snapshot is None or name not in snapshot.groups):
+            raise _missing("group", name, why_incomplete(state))
+        decision = None
+        if unknown is None and snapshot is not None:
+            decision = source.scaling.decision(name, snapshot, state.groups[name])
+            unknown = snapshot.groups[name].error or "its members or offsets could not be read"
+        if decision is None or snapshot is None:
+            message = f"not known how many replicas {safe(name)!r} should have: {unknown}"
+            raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, message, "group")
+        return scaling_answer(state.cluster, snapshot, name, decision)
 
     def _topics(self, _: str, query: TopicsQuery) -> TopicPage:
         pattern = _pattern(query.name)

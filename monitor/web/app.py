@@ -16,6 +16,7 @@ from werkzeug.http import parse_accept_header
 
 from monitor.every import cause_of
 from monitor.exposition.render import CONTENT_TYPE, Page
+from monitor.pools.analysis import PoolReport
 from monitor.pools.services import ServiceTarget
 from monitor.web.api import ReadHistory
 from monitor.web.login import WRONG_LOGIN_DELAY_S, Access, Login, WrongLogins
@@ -63,12 +64,13 @@ class App:
         reload: Reload | None = None,
         services: Sequence[ServiceTarget] = (),
         history: ReadHistory | None = None,
+        pools: Callable[[], PoolReport | None] = lambda: None,
     ) -> None:
         self._watching = watching
         self._reload = reload
         self._access = access
         self._wrong_logins = WrongLogins()
-        flask: Any = pages(watching, services, history)
+        flask: Any = pages(watching, services, history, pools)
         self._pages: Any = WSGIMiddleware(flask, workers=PAGE_THREADS)
         self._answers: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
             "/metrics": self._metrics,
@@ -205,6 +207,7 @@ def create_app(
     reload: Reload | None = None,
     services: Sequence[ServiceTarget] = (),
     history: ReadHistory | None = None,
+    pools: Callable[[], PoolReport | None] = lambda: None,
 ) -> App:
     """Return the application that serves what is watched, see `App`.
 
@@ -217,6 +220,7 @@ def create_app(
         reload=reload,
         services=services,
         history=history,
+        pools=pools,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException
 from monitor.configuration import Watched
 from monitor.exposition.render import Page
 from monitor.poller import Poller, Published
+from monitor.pools.analysis import PoolReport
 from monitor.pools.services import ServiceTarget
 from monitor.web.api import Api, ReadHistory
 from monitor.web.api_routes import RestOfPath, api_routes
@@ -73,15 +74,19 @@ def pages(
     watching: Watching,
     services: Sequence[ServiceTarget] = (),
     history: ReadHistory | None = None,
+    pools: Callable[[], PoolReport | None] = lambda: None,
 ) -> Flask:
     """Return the application of the pages that people look at, of the JSON API, and of Burrow's.
 
-    `services` are told to Prometheus by its service discovery; `history` reads past polls.
+    `services` are told to Prometheus by its service discovery; `history` reads past polls, `pools`
+    what the last look at the databases found.
     """
     app = Flask(__name__, static_folder=None)
     app.url_map.converters["rest"] = RestOfPath
     app.url_map.merge_slashes = False  # a group may be called a//b
-    app.register_blueprint(api_routes(Api(lambda: [*watching.pollers.values()], services, history)))
+    app.register_blueprint(
+        api_routes(Api(lambda: [*watching.pollers.values()], services, history, pools))
+    )
     app.register_blueprint(
         burrow_routes(Burrow(lambda: [*watching.pollers.values()], lambda: watching.watched))
     )

@@ -10,7 +10,11 @@ import click
 from order_services.cli.failing import fail
 
 # A service starts with the packages that it needs: each command is imported when it is asked for.
-COMMANDS: Final = ("dead-letters", "migrate", "refused", "replay", "run", "topics", "up")
+COMMANDS: Final = (
+    "autoscale", "dead-letters", "doctor", "migrate", "refused", "replay", "run", "scale", "topics", "up",
+)  # fmt: skip
+# They run, or speak to, a system on this machine.
+LOCAL: Final = frozenset({"autoscale", "scale", "up"})
 
 
 class LazyGroup(click.Group):
@@ -28,22 +32,22 @@ class LazyGroup(click.Group):
             module = import_module(f"order_services.cli.{cmd_name.replace('-', '_')}")
         except ImportError as error:
             # a container that runs one service has not installed the `local` extra
-            if cmd_name != "up":
+            if cmd_name not in LOCAL:
                 raise
-            return _up_not_installed(error.name or "a package")
+            return _not_installed(cmd_name, error.name or "a package")
         command: click.Command = module.command
         return command
 
 
-def _up_not_installed(missing: str) -> click.Command:
+def _not_installed(name: str, missing: str) -> click.Command:
     @click.command(
-        "up",
+        name,
         context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-        short_help="Run everything here (not installed).",
+        short_help="Of a system on this machine (not installed).",
         add_help_option=False,
     )
     def command() -> NoReturn:
-        fail(f"up needs the extra packages of 'local' ({missing} is missing)")
+        fail(f"{name} needs the extra packages of 'local' ({missing} is missing)")
 
     return command
 

@@ -41,6 +41,14 @@ def _addresses(_context: click.Context, _parameter: click.Parameter, value: str)
 
 def connect(brokers: str) -> AdminClient:
     """Return a client that has reached a broker; ends the command when none answers."""
+    admin, silent = client(brokers)
+    if admin is None:
+        fail(f"cannot reach Kafka at {brokers}: {silent}")
+    return admin
+
+
+def client(brokers: str) -> tuple[AdminClient | None, str]:
+    """Return a client that has reached a broker, or None and why there is none."""
     causes: list[str] = []
     try:
         kafka = load(KafkaSettings, kafka_brokers=brokers)
@@ -49,7 +57,7 @@ def connect(brokers: str) -> AdminClient:
     settings: dict[str, Any] = {
         **kafka_settings(kafka),
         "socket.timeout.ms": 10_000,
-        # librdkafka would print a line for each attempt: the first cause is said once below
+        # librdkafka would print a line for each attempt: the first cause is said once
         "log_level": 0,
         "error_cb": lambda error: causes.append(error.str()),
     }
@@ -58,9 +66,8 @@ def connect(brokers: str) -> AdminClient:
         admin.list_topics(timeout=CONNECT_TIMEOUT_SECONDS)
     except KafkaException as error:
         admin.poll(0)  # delivers what error_cb has to say
-        cause = _cause(causes[0]) if causes else _silence(error)
-        fail(f"cannot reach Kafka at {brokers}: {cause}")
-    return admin
+        return None, _cause(causes[0]) if causes else _silence(error)
+    return admin, ""
 
 
 def _cause(text: str) -> str:

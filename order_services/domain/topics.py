@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -60,7 +61,15 @@ SHIPPING_GROUP: Final = ConsumerGroup("shipping-service-group", (PAYMENTS, INVEN
 ANALYTICS_GROUP: Final = ConsumerGroup(
     "analytics-service-group", (ORDERS, PAYMENTS, INVENTORY, SHIPPING, ORDERS_REPLAY)
 )
-GROUPS: Final = (GATEWAY_GROUP, PAYMENT_GROUP, INVENTORY_GROUP, SHIPPING_GROUP, ANALYTICS_GROUP)
+GROUP_OF: Final[Mapping[str, ConsumerGroup]] = {
+    "gateway": GATEWAY_GROUP,
+    "payment": PAYMENT_GROUP,
+    "inventory": INVENTORY_GROUP,
+    "shipping": SHIPPING_GROUP,
+    "analytics": ANALYTICS_GROUP,
+}
+"""The group that a service's replicas are members of."""
+GROUPS: Final = tuple(GROUP_OF.values())
 
 TOPICS: Final = (
     Topic(ORDERS, 6),

@@ -14,11 +14,15 @@ class FoundBy:
 
     def __init__(self, data_dir: Path) -> None:
         self.monitor = data_dir / "monitor.yml"
+        self._history = data_dir / "monitor-history.sqlite"
         self.services = data_dir / "services.env"
 
     def write(self, plan: Plan, brokers: str, database: DatabaseAddress) -> None:
         """Write the monitor's settings, and the environment of the `order-services` commands."""
-        _write(self.monitor, yaml.safe_dump(plan.monitor_settings(brokers, database)))
+        settings = plan.monitor_settings(brokers, database)
+        # a run that is stopped and started again goes on with the same groups
+        settings["history_url"] = f"sqlite:///{self._history.absolute()}"
+        _write(self.monitor, yaml.safe_dump(settings))
         environment = plan.commands_environment(brokers, database)
         _write(self.services, "".join(f"{name}={value}\n" for name, value in environment.items()))
 

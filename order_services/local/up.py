@@ -24,6 +24,8 @@ from order_services.local.plan import (
 from order_services.local.ports import LOOPBACK
 from order_services.local.postgres import EmbeddedPostgres
 from order_services.local.process import ManagedProcess, StartError
+from order_services.local.replicas import Replicas
+from order_services.local.rescaling import Rescaling
 from order_services.local.summary import Summary, is_ready
 from order_services.local.supervisor import Supervisor
 from order_services.local.traffic import Traffic
@@ -33,6 +35,8 @@ from order_services.process.signals import StopSignals
 DATABASE_NAME = "ecommerce"
 READY_TIMEOUT_S = 90.0
 SUMMARY_INTERVAL_S = 5.0
+# how soon replicas that are asked for are started
+RESCALE_INTERVAL_S = 0.5
 DEMO_CANCEL_SHARE = 0.05
 
 
@@ -70,6 +74,8 @@ class Up:
         self._logs = data_dir / "logs"
         self._supervisor = Supervisor(data_dir, say)
         self._found_by = FoundBy(data_dir)
+        self._replicas = Replicas(data_dir)
+        self._rescaling = Rescaling(plan, self._replicas, self._supervisor, self._start, say)
         self._kafka = kafka
         self._database = database
         self._broker = EmbeddedKafka(
@@ -96,6 +102,7 @@ class Up:
                 say("stopping: gateway, services, then the servers")
             self._supervisor.stop(hurry=self._stop.insisted)
             self._found_by.remove()
+            self._replicas.remove()
             self._supervisor.release()
             if started:
                 say("stopped")
@@ -109,17 +116,35 @@ class Up:
         end = time.monotonic() + seconds if seconds else None
         self._print_urls(rate)
         summary.line()  # the first rate that is printed needs a figure to start from
+        next_line = time.monotonic() + SUMMARY_INTERVAL_S
+        self._replicas.remove()  # what was asked of an earlier run
         if traffic:
             traffic.start()
         try:
             while not self._stop.is_set() and (end is None or time.monotonic() < end):
-                pause = SUMMARY_INTERVAL_S if end is None else end - time.monotonic()
-                self._stop.wait(min(SUMMARY_INTERVAL_S, pause))
+                pause = RESCALE_INTERVAL_S if end is None else end - time.monotonic()
+                self._rescale()
+                self._stop.wait(min(RESCALE_INTERVAL_S, pause))
+                if time.monotonic() < next_line and (end is None or time.monotonic() < end):
+                    continue
+                next_line = time.monotonic() + SUMMARY_INTERVAL_S
                 self._supervisor.revive()
                 click.echo(f"{time.strftime('%H:%M:%S')} {summary.line()}")
         finally:
             if traffic:
                 traffic.stop()
+
+    def _rescale(self) -> None:
+        """Start and stop replicas as somebody asks for them, and tell where they are."""
+        if self._rescaling.go_on():
+            self._plan = self._rescaling.plan
+            self._found_by.write(self._plan, self._brokers(), self._address())
+
+    def _start(self, replica: ServiceReplica) -> None:
+        environment = self._plan.environment(replica, self._brokers(), self._address())
+        self._supervisor.start(
+            ManagedProcess(replica.name, replica.command, self._log(replica.name), environment)
+        )
 
     # -- starting -----------------------------------------------------------------------------
 
@@ -132,10 +157,7 @@ class Up:
         replicas = self._plan.services()
         for replica in replicas:
             say(f"{replica.name}: starting on {replica.url}")
-            environment = self._plan.environment(replica, self._brokers(), address)
-            self._supervisor.start(
-                ManagedProcess(replica.name, replica.command, self._log(replica.name), environment)
-            )
+            self._start(replica)
         self._found_by.write(self._plan, self._brokers(), address)
         self._supervisor.start(self._monitor())
         say(f"monitor: starting on {self._plan.monitor_url}")

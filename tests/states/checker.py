@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from monitor.analysis.causes.ranking import INNOCENT
 from tests.states.model import GROUP_PREFIX, Answer, Evidence, State, matches, value_of
 
 
@@ -23,6 +24,7 @@ def violations(state: State, evidence: Evidence) -> list[str]:
             ("monitor lag", _lag(state, evidence)),
             ("monitor groups", _groups(state, evidence)),
             ("alerts", _alerts(state, evidence)),
+            ("explain", _causes(state, evidence)),
         )
         for fault in faults
     ]
@@ -102,6 +104,13 @@ def _advice(state: State, evidence: Evidence) -> Iterator[str]:
     for severity, cause in sorted(told):
         if severity != "info" and cause not in right.advice + right.may_advise + right.over:
             yield f"{cause} ({severity}) is told"
+
+
+def _causes(state: State, evidence: Evidence) -> Iterator[str]:
+    """Whoever is well has no cause; what is somebody's fault is named only where it is."""
+    told = {causes[state.group_id] for causes in evidence.causes if state.group_id in causes}
+    for cause in sorted(told - set(INNOCENT) - set(state.right.causes)):
+        yield f"{cause} is named as the cause of its lag"
 
 
 def _ready(state: State, evidence: Evidence) -> Iterator[str]:

@@ -249,6 +249,8 @@ _Row = tuple[str, str, str, Callable[[FakeScene], None], Right, Mapping[str, Any
 WELL: Final[Mapping[str, Number]] = {"lag_sum": 0, "active{by=members}": 1, "rewinds_total": 0}
 LEFT: Final = ("OK", "STOP", "ERR")
 AWAY: Final = ("KafkaBrokerDown",)
+# a leader or a coordinator that does not answer is what keeps a group from being read
+BROKER: Final = ("broker_trouble",)
 
 _ROWS: Final[tuple[_Row, ...]] = (
         *(
@@ -262,14 +264,14 @@ _ROWS: Final[tuple[_Row, ...]] = (
         ("w9-starting", "W9", "A broker that starts lists no group: that proves nothing", starting,
          Right(0, series={**WELL, "messages_lost_total": 40, "status_complete_ratio": 1},
                always={"members": AbsentOr(1)}, may_advise=("never_catches_up", "messages_lost"),
-               alerts=("KafkaConsumerMessagesLost",), may_fire=(*AWAY, "KafkaMonitorDataStale")), {}, None),
+               alerts=("KafkaConsumerMessagesLost",), may_fire=(*AWAY, "KafkaMonitorDataStale"), causes=(*BROKER, "messages_lost")), {}, None),
         ("w19-running-only", "W19, 16", "A service lists running groups only: a stopped one is asked for by name", running_groups_only,
          Right(0, commands_lag=AbsentOr(Between(100, 160)), series={"lag_sum": Between(100, 160), "active{by=members}": 0}, status=LEFT, advice=("no_members",),
                may_advise=("partition_in_error",),
-               alerts=("KafkaConsumerGroupWithoutMembers",), may_fire=("KafkaConsumerLagTimeHigh", "KafkaConsumerLagTimeCritical", "KafkaConsumerNotCatchingUp")),
+               causes=("no_members",), alerts=("KafkaConsumerGroupWithoutMembers",), may_fire=("KafkaConsumerLagTimeHigh", "KafkaConsumerLagTimeCritical", "KafkaConsumerNotCatchingUp")),
          {}, None),
         ("w19-deleted-while-away", "W19, 17", "A group is deleted while its broker is down", deleted_while_away,
-         Right(0, commands_lag=ABSENT, series={"members": ABSENT, "lag_sum": ABSENT}, cluster={"kafka_monitor_stale_groups": 0}, may_fire=(*AWAY, "KafkaMonitorDataStale")), {}, None),
+         Right(0, commands_lag=ABSENT, series={"members": ABSENT, "lag_sum": ABSENT}, cluster={"kafka_monitor_stale_groups": 0}, causes=BROKER, may_fire=(*AWAY, "KafkaMonitorDataStale")), {}, None),
         ("c3-leader-silent-b", "C3", "A leader is silent for 25 minutes: a lag against its old end is withdrawn, in every family", leader_silent,
          Right(20, status=LEFT, series={"lag{partition=0}": ABSENT, "lag{partition=1}": 5, "lag_sum": AbsentOr(5)},
                cluster={"kafka_topic_partition_current_offset{partition=0}": ABSENT,
@@ -288,13 +290,14 @@ _ROWS: Final[tuple[_Row, ...]] = (
                status=(), exit_code=1, lag_says=("GROUP_AUTHORIZATION_FAILED",)), {}, None),
         ("c4-leaderless-b", "C4", "A partition is without a leader for good: that is told as such, not as age", leaderless,
          Right(6, status=("OK", "WARN"), series={"lag{partition=0}": ABSENT, "lag{partition=1}": 3},
-               cluster={"kafka_monitor_data_age_seconds": Between(0, 5), "kafka_topic_partition_error{partition=0,topic=c4-leaderless-b}": 1},
+               cluster={"kafka_monitor_data_age_seconds": Between(0, 5), "kafka_topic_partition_error{partition=0,topic=c4-leaderless-b}": 1}, causes=BROKER,
                exit_code=1, alerts=AWAY, may_fire=("KafkaPartitionsUnderReplicated",)), {}, None),
         *(
             (f"c9-{error.split('_')[0].lower()}", "C9", f"A broker refuses a partition's offsets: {error}",
              lambda s, error=error: partition_refused(s, error),
              Right(3, status=("OK", "WARN"), series={"lag{partition=0}": ABSENT, "lag{partition=1}": 3},
                    cluster={f"kafka_topic_partition_error{{error={error},partition=0}}": 1},
+                   causes=BROKER if error == "KAFKA_STORAGE_ERROR" else (),
                    exit_code=1, lag_says=(error,), lag_never=("total lag 3,",)), {}, None)
             for error in ("KAFKA_STORAGE_ERROR", "TOPIC_AUTHORIZATION_FAILED")
         ),
@@ -302,15 +305,15 @@ _ROWS: Final[tuple[_Row, ...]] = (
          Right(10, series={"lag_sum": 10, "lag_seconds": ABSENT}, cluster={"kafka_monitor_broker_up{broker=1}": 1, "kafka_monitor_broker_up{broker=2}": 1},
                status=LEFT), {}, None),
         ("22-loading", "22", "A coordinator loads its groups: what it said before is kept", loading,
-         Right(0, series=WELL, always={"lag_sum": Between(0, 40)}), {}, None),
+         Right(0, series=WELL, always={"lag_sum": Between(0, 40)}, causes=BROKER), {}, None),
         ("20-topic-hidden", "20, debatable", "The right to describe a topic is withdrawn: the broker is silent about it", topic_hidden,
          Right(0, series={"lag_sum": ABSENT, "members": 1}, may_fire=("KafkaLagSeriesAbsent",)), {}, None),
         ("d-outage", "right (d)", "All brokers are away for five minutes", outage,
-         Right(0, series={**WELL, "status_complete_ratio": 1, "messages_lost_total": 0}, may_fire=("KafkaBrokerDown", "KafkaClusterUnreachable", "KafkaMonitorDataStale")),
+         Right(0, series={**WELL, "status_complete_ratio": 1, "messages_lost_total": 0}, causes=BROKER, may_fire=("KafkaBrokerDown", "KafkaClusterUnreachable", "KafkaMonitorDataStale")),
          {}, None),
         ("d-outage-now", "right (d), W3", "All brokers are away: nothing old is told as new", outage_at_end,
          Right(0, series={"lag_sum": ABSENT, "members": ABSENT}, cluster={"kafka_monitor_up": 0, "kafka_monitor_poll_failed": AbsentOr(1)},
-               exit_code=2, ready=False, ready_says="connection refused", alerts=("KafkaClusterUnreachable", "KafkaMonitorDataStale"),
+               causes=BROKER, exit_code=2, ready=False, ready_says="connection refused", alerts=("KafkaClusterUnreachable", "KafkaMonitorDataStale"),
                may_fire=("KafkaBrokerDown",)), {}, None),
         ("c2-clock-back", "C2", "The wall clock is set back by ten minutes: no age changes", lambda s: clock_set(s, -600),
          Right(10, series={"lag_seconds_max": Between(1770, 1860)}, cluster={"kafka_monitor_data_age_seconds": Between(0, 5)}, status=LEFT), {}, None),
@@ -326,9 +329,9 @@ _ROWS: Final[tuple[_Row, ...]] = (
          Right(0, series={"rebalances_total": Between(8, 25), "status_complete_ratio": 1}, may_advise=("rebalance_storm",),
                may_fire=("KafkaConsumerGroupRebalanceStorm",)), {"hide_empty_groups": True}, None),
         ("w4-held-then-aborted", "W4, W5", "An open transaction is aborted: what it held back is not to be read", held_and_aborted,
-         Right(0, series={"lag_sum": 5, "readable_lag": 0, "lag_seconds_max": 0}, may_advise=("open_transaction",)), {}, None),
+         Right(0, series={"lag_sum": 5, "readable_lag": 0, "lag_seconds_max": 0}, may_advise=("open_transaction",), causes=("open_transaction",)), {}, None),
         ("c1-slow", "C1", "A broker that is always slower, and was silent once, is up", slow,
-         Right(0, series=WELL, cluster={"kafka_monitor_broker_up{broker=1}": 1}), {}, None),
+         Right(0, series=WELL, cluster={"kafka_monitor_broker_up{broker=1}": 1}, causes=BROKER), {}, None),
         ("w18-empty-id", "W18, 12", "A group's id is empty", empty_id,
          Right(6, series={"lag_sum": 6}, status=LEFT, page_says=("(empty id)",), lag_says=("(empty id)",)), {}, ""),
 )  # fmt: skip

@@ -93,7 +93,8 @@ class Right:
     critical one is wrong at any time. `over` are causes that must be told no more at the end. `alerts` must fire within the course, `may_fire` may; any
     other alert about the group is wrong. `cluster` holds series that are not a group's, by their
     whole names. Texts of `lag_says` are in the group's part of `monitor lag`, those of `page_says`
-    in the status page; `_never` ones are not.
+    in the status page; `_never` ones are not. `causes` of a lag may be named by `explain` at any time; any
+    other that is somebody's fault is wrong.
     """
 
     lag: Number = 0
@@ -112,6 +113,7 @@ class Right:
     lag_never: tuple[str, ...] = ()
     page_says: tuple[str, ...] = ()
     page_never: tuple[str, ...] = ()
+    causes: tuple[str, ...] = ()
     exit_code: int = 0
     ready: bool = True
     ready_says: str = ""
@@ -195,7 +197,7 @@ class Fired:
 
 @dataclass
 class Evidence:
-    """What all surfaces said: a page of metrics a minute, the rest at the end.
+    """What all surfaces said: a page of metrics and why groups are behind each minute, the rest at the end.
 
     The commands speak at the first look.
     """
@@ -206,6 +208,7 @@ class Evidence:
     lag: Answer
     lag_json: Answer
     groups: Answer
+    causes: list[dict[str, str]]
     fired: list[Fired] = field(default_factory=list)
 
 

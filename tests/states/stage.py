@@ -32,6 +32,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, NewTopic
 from structlog.testing import capture_logs
 
+from monitor.analysis.causes.ranking import Explainer
 from monitor.commands import main
 from monitor.exposition.series import Level
 from monitor.kafka.apis.metadata import ClusterMetadata
@@ -39,6 +40,7 @@ from monitor.kafka.brokers import Brokers
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.questions import Ask
 from monitor.kafka.transport import KafkaWire
+from monitor.model import Snapshot
 from monitor.poller import Poller
 from monitor.settings import KafkaSettings
 from monitor.web.app import create_app
@@ -301,6 +303,14 @@ class Watch:
 
     poller: Poller
     pages: list[Samples] = field(default_factory=list)
+    causes: list[dict[str, str]] = field(default_factory=list)
+
+    def look(self) -> None:
+        """Keep what is said now."""
+        self.pages.append(self.page())
+        state = self.poller.current()
+        explainer = Explainer(state.snapshot or Snapshot(None, 0, 0), state.groups, state.findings)
+        self.causes.append({group: explainer.explain(group).cause for group in state.groups})
 
     def page(self) -> Samples:
         """Return what `/metrics` says."""
@@ -419,7 +429,7 @@ def _course(stage: Stage, states: Sequence[State]) -> dict[str, Evidence]:
         run(stage.clock.go_on, [*stage.steps, lambda _: stage.finish()], watches.values())
         for kind, watch in watches.items():
             html, ready = page_of(watch.poller), readiness(watch.poller)
-            evidence = Evidence(watch.pages, html, ready, lag, lag_json, groups)
+            evidence = Evidence(watch.pages, html, ready, lag, lag_json, groups, watch.causes)
             for state in states:
                 if _kind(state) == kind:
                     found[state.id] = evidence
@@ -448,7 +458,7 @@ def run(
         for watch in watches:
             watch.poller.poll()
             if poll % per_minute == 0:
-                watch.pages.append(watch.page())
+                watch.look()
         pass_time(POLL_INTERVAL_S)
 
 

@@ -47,7 +47,7 @@ def watched(state: State, patch: pytest.MonkeyPatch) -> Evidence:
         if name.startswith("monitor.") and hasattr(module, "KafkaWire"):
             patch.setattr(module, "KafkaWire", lambda *_, **__: Today(scene.cluster))
     lag, lag_json = command("lag"), command("lag", "--output", "json")
-    return Evidence(watch.pages, html, ready, lag, lag_json, command("groups"))
+    return Evidence(watch.pages, html, ready, lag, lag_json, command("groups"), watch.causes)
 
 
 @pytest.fixture(scope="module")

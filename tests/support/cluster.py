@@ -42,12 +42,12 @@ class SecondBroker(EmbeddedKafka):
         }  # fmt: skip
         super().__init__(data_dir, port, overrides=overrides, heap_mb=heap_mb)
 
-    def _format(self, properties: Path) -> None:
+    def _format(self, properties: Path, *more: str) -> None:
         stored = (self._first.data_dir / "log" / "meta.properties").read_text()
         cluster_id = stored.partition("cluster.id=")[2].partition("\n")[0]
         self.run_tool(
             "kafka.tools.StorageTool", "format",
-            "--cluster-id", cluster_id, "--config", str(properties),
+            "--cluster-id", cluster_id, "--config", str(properties), *more,
         )  # fmt: skip
 
 

@@ -27,9 +27,17 @@ NOT_WRITTEN: Final = Metric(
     "Polls that are not in the history, as the database did not take them.",
     when=_WHEN,
 )
+RESTORED: Final = Metric(
+    "kafka_monitor_history_restored",
+    "gauge",
+    "1 if the monitor went on where the one before it stood when it was stopped, 0 if it began anew: "
+    "nothing was kept, or it is too old, of another version or not to be read.",
+    ("cluster",),
+    when=_WHEN,
+)
 FAMILY: Final = Family(
     "history",
     "About the history of polls; on where it is kept.",
-    (UP, LAST_WRITE, NOT_WRITTEN),
+    (UP, LAST_WRITE, NOT_WRITTEN, RESTORED),
     is_always_on=True,
 )

@@ -74,6 +74,7 @@ PATIENCE = group_metric(
     "How long without a commit means nothing for this group: twice the longest that something "
     "readable was seen to wait for one, at least 60; 5400 until one whole wait was seen.",
     unit="seconds",
+    when="somebody was seen to consume, until then it is 5400",
 )
 STUCK = group_metric(
     "stuck_partitions",
@@ -434,7 +435,8 @@ def _identity(measures: GroupMeasures, add: GroupSamples) -> None:
         add.one(STATE, (group.id, group.state), 1)
     if isinstance(group.answer, Refused):
         add.one(ERROR, (group.id, group.answer.error), 1)
-    if measures.activity is not None:
+    # that of a group that nobody reads is not known: a tenth of the series of many clusters are such
+    if measures.activity is not None and not _nobody_reads(measures):
         add.one(PATIENCE, (group.id,), round(measures.activity.patience, 3))
 
 

@@ -6,12 +6,12 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
-from monitor.analysis.guard import Failure
 from monitor.every import one_line
 from monitor.exposition.families.family import Family
 from monitor.exposition.metric import Metric
 from monitor.exposition.series import Block, Samples, Values
 from monitor.exposition.version import VERSION
+from monitor.guard import Failure
 from monitor.model import Snapshot
 from monitor.state import State
 

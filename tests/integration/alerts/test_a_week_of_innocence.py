@@ -67,6 +67,7 @@ def note(*clusters: str | None) -> list[dict[str, Any]]:
     return [{"labels": f'{{alertname="{NOTE}"{name}}}', "value": 1} for name in names]
 
 
+@pytest.mark.heavy
 def test_a_day_of_two_clusters_and_three_monitors_calls_nobody(tmp_path: Path) -> None:
     test = course(MONITORS, DAY, Level.PARTITION, note("a", "b"))
     assert rule_tests.failures([test], tmp_path) == ""

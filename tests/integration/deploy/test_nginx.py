@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import http.client
-import os
 import re
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,13 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from order_services.local.ports import LOOPBACK, free_port
-from order_services.local.process import ManagedProcess
-from tests.support.programs import program
+from order_services.local.ports import LOOPBACK
+from tests.support.nginx import BALANCING, CONFIGURATION, UPSTREAMS
+from tests.support.nginx import balancer as running
 from tests.support.waiting import wait_for
 from tests.unit.deploy.compose import REPOSITORY, mounts, services
 
-CONFIGURATION = REPOSITORY / "deploy" / "nginx" / "nginx.conf"
 # https://www.rfc-editor.org/rfc/rfc6455#section-1.3
 WEBSOCKET_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -88,50 +85,10 @@ def upstreams() -> Iterator[list[_Upstream]]:
         thread.join()
 
 
-def _adapted(text: str, folder: Path, port: int, upstreams: list[_Upstream]) -> str:
-    """Put this test's addresses in the place of those that only Docker's DNS knows."""
-    server = re.search(r"^ *server api-gateway:4000 resolve (.*);$", text, re.MULTILINE)
-    assert server, "the replicas are looked up again and again"
-    servers = "".join(f"server {LOOPBACK}:{each.server_port} {server[1]};" for each in upstreams)
-    assert text.count("listen 4000;") == 1
-    return (
-        text.replace(server[0], servers)
-        .replace("listen 4000;", f"listen {LOOPBACK}:{port};")
-        .replace("/run/nginx/", f"{folder}/")
-        # one process counts the connections of all
-        .replace("worker_processes auto;", "worker_processes 1;")
-    )
-
-
 @pytest.fixture
 def balancer(upstreams: list[_Upstream], tmp_path: Path) -> Iterator[int]:
-    nginx = program("nginx", "nginx-light")
-    port = free_port()
-    configuration = tmp_path / "nginx.conf"
-    configuration.write_text(_adapted(CONFIGURATION.read_text(), tmp_path, port, upstreams))
-    # as root, its workers would be somebody else, who can't pass through this test's folder
-    directives = "daemon off; user root;" if os.geteuid() == 0 else "daemon off;"
-    command = [nginx, "-c", str(configuration), "-p", str(tmp_path), "-g", directives]
-    checked = subprocess.run(
-        [*command, "-t"], capture_output=True, text=True, check=False, timeout=20
-    )
-    assert checked.returncode == 0, checked.stderr
-    log = tmp_path / "nginx.log"
-    process = ManagedProcess(name="nginx", command=command, log_file=log)
-    process.start()
-    try:
-        wait_for("nginx", lambda: _answers(port), timeout_s=20)
-        yield port
-        assert process.running, process.log_tail()
-    finally:
-        process.stop(timeout_s=10)
-
-
-def _answers(port: int) -> bool:
-    try:
-        return _get(port, "/nginx-health") == ["ok", ""]
-    except OSError:
-        return False
+    with running(tmp_path, [each.server_port for each in upstreams]) as nginx:
+        yield nginx.port
 
 
 def _get(port: int, path: str, headers: dict[str, str] | None = None) -> list[str]:
@@ -215,6 +172,8 @@ def test_compose_mounts_this_configuration_and_gives_nginx_what_it_writes_to() -
     nginx = services("docker-compose.scale.yml")["nginx"]
     targets = {target: source for source, target, _ in mounts(nginx)}
     assert REPOSITORY / targets["/etc/nginx/nginx.conf"] == CONFIGURATION
+    assert REPOSITORY / targets["/etc/nginx/upstream.conf"] == UPSTREAMS / "least-conn.conf"
+    assert {each.stem for each in UPSTREAMS.glob("*.conf")} == set(BALANCING)
     text = CONFIGURATION.read_text()
     written = re.findall(r"^\s*(?:pid|\w+_temp_path) (\S+);", text, re.MULTILINE)
     assert len(written) == 6

@@ -7,9 +7,11 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import psutil
 import psycopg2
 import pytest
 from psycopg2 import sql
@@ -84,10 +86,13 @@ def roles(database: Database, postgres: EmbeddedPostgres) -> Iterator[tuple[str,
     connection.close()
 
 
-@pytest.fixture
-def pooler(database: Database, roles: tuple[str, str], tmp_path: Path) -> Iterator[Pooler]:
-    pgbouncer = program("pgbouncer", "pgbouncer")
-    services, monitor = roles
+def container(
+    database: Database,
+    pooler: Pooler,
+    log_file: Path,
+    definition: Mapping[str, Any],
+) -> ManagedProcess:
+    """Return a PgBouncer as compose's definition starts it; its folder is the working directory."""
     user = None
     if os.geteuid() == 0:  # PgBouncer refuses to run as root
         user = "nobody"
@@ -98,47 +103,107 @@ def pooler(database: Database, roles: tuple[str, str], tmp_path: Path) -> Iterat
     # as in the image: everybody may read and run it
     entrypoint = str(shutil.copy(ENTRYPOINT, folder / "entrypoint.sh"))
     Path(entrypoint).chmod(0o555)
-    pooler = Pooler(free_port(), database.name, services, monitor)
-    process = ManagedProcess(
+    return ManagedProcess(
         name="pgbouncer",
         command=[entrypoint],
-        log_file=tmp_path / "pgbouncer.log",
+        log_file=log_file,
         user=user,
         working_directory=folder,
         environment={
             "PATH": "/usr/bin:/bin",
-            **compose.environment(compose.services("docker-compose.yml")["pgbouncer"]),
+            **compose.environment(definition),
             "DB_HOST": database.host,
             "DB_PORT": str(database.port),
             "DB_NAME": database.name,
-            "DB_USER": services,
+            "DB_USER": pooler.services,
             "DB_PASSWORD": PASSWORD,
-            "STATS_USER": monitor,
+            "STATS_USER": pooler.monitor,
             "STATS_PASSWORD": PASSWORD,
             "LISTEN_ADDR": LOOPBACK,
             "LISTEN_PORT": str(pooler.port),
             "CONFIG_DIR": str(folder),
-            "PGBOUNCER": pgbouncer,
+            "PGBOUNCER": program("pgbouncer", "pgbouncer"),
         },
     )
+
+
+def wait_until_it_answers(pooler: Pooler, processes: Sequence[ManagedProcess]) -> None:
+    def answers() -> bool:
+        for process in processes:
+            assert process.running, process.log_tail()
+        try:
+            pooler.connect(pooler.monitor, PASSWORD, "pgbouncer").close()
+        except psycopg2.OperationalError:
+            return False
+        return True
+
+    wait_for("answer from PgBouncer", answers, timeout_s=60)
+
+
+@pytest.fixture
+def pooler(database: Database, roles: tuple[str, str], tmp_path: Path) -> Iterator[Pooler]:
+    pooler = Pooler(free_port(), database.name, *roles)
+    definition = compose.services("docker-compose.yml")["pgbouncer"]
+    process = container(database, pooler, tmp_path / "pgbouncer.log", definition)
+    folder = process.working_directory
+    assert folder is not None
     process.start()
     try:
-
-        def answers() -> bool:
-            assert process.running, process.log_tail()
-            try:
-                pooler.connect(monitor, PASSWORD, "pgbouncer").close()
-            except psycopg2.OperationalError:
-                return False
-            return True
-
-        wait_for("answer from PgBouncer", answers, timeout_s=20)
+        wait_until_it_answers(pooler, [process])
         yield pooler
         assert (folder / "userlist.txt").stat().st_mode & 0o077 == 0, "passwords for all to read"
         assert PASSWORD not in (tmp_path / "pgbouncer.log").read_text()
     finally:
         process.stop(timeout_s=10)
         shutil.rmtree(folder)
+
+
+def test_two_share_a_port_and_one_that_is_killed_costs_only_its_own_connections(
+    database: Database, roles: tuple[str, str], tmp_path: Path
+) -> None:
+    pooler = Pooler(free_port(), database.name, *roles)
+    definitions = compose.overlaid("docker-compose.yml", compose.TWO_POOLERS)
+    processes = [
+        container(database, pooler, tmp_path / f"{name}.log", definitions[name])
+        for name in ("pgbouncer", "pgbouncer-2")
+    ]
+    connections = []
+
+    def owners() -> set[int]:
+        """Return which processes hold connections of clients."""
+        return {
+            process.pid
+            for process in processes
+            if process.running
+            and any(
+                each.laddr.port == pooler.port and each.status == psutil.CONN_ESTABLISHED
+                for each in psutil.Process(process.pid).net_connections("tcp")
+            )
+        }
+
+    try:
+        for process in processes:
+            process.start()
+        wait_until_it_answers(pooler, processes)
+
+        def both_are_used() -> bool:
+            connections.append(pooler.connect(pooler.services, PASSWORD))
+            return len(owners()) == 2
+
+        # the kernel chooses by the client's port, at random: a hundred connections at most
+        wait_for("connections at both", both_are_used)
+        processes[0].kill()
+        again = pooler.connect(pooler.services, PASSWORD)
+        with again.cursor() as cursor:
+            cursor.execute("SELECT current_user")
+            assert cursor.fetchone() == (pooler.services,)
+        again.close()
+    finally:
+        for connection in connections:
+            connection.close()
+        for process in processes:
+            process.stop(timeout_s=10)
+            shutil.rmtree(process.working_directory or "", ignore_errors=True)
 
 
 def test_services_reach_their_database_through_it_and_may_create_no_tables(

@@ -159,3 +159,42 @@ def test_a_program_that_starts_while_all_is_stopped_does_not_stay_behind(tmp_pat
     supervisor.start(late)
     assert not late.running
     supervisor.release()
+
+
+def test_a_dismissed_program_ends_in_good_order_and_is_not_started_again(tmp_path: Path) -> None:
+    supervisor = Supervisor(tmp_path, print)
+    supervisor.acquire()
+    stays, goes = program(tmp_path, "payment-1"), program(tmp_path, "payment-2")
+    supervisor.start(stays)
+    supervisor.start(goes)
+    supervisor.dismiss("payment-2")
+    goes.wait(30)
+    supervisor.revive()
+    supervisor.see_off()
+    assert not goes.running
+    assert stays.running
+    assert not supervisor.is_leaving("payment-2")
+    supervisor.stop()
+    supervisor.release()
+
+
+def test_a_dismissed_program_that_hangs_is_killed_and_none_is_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    supervisor = Supervisor(tmp_path, said.append)
+    supervisor.acquire()
+    hangs = program(
+        tmp_path,
+        "payment-2",
+        STUBBORN.replace("time.sleep", "print('deaf', flush=True); time.sleep"),
+    )
+    supervisor.start(hangs)
+    wait_for("program that ignores SIGTERM", hangs.log_tail)
+    supervisor.dismiss("payment-2")
+    # what is dismissed is still remembered: a crash must not leave it behind
+    assert supervisor.is_leaving("payment-2")
+    monkeypatch.setattr(supervisor_module, "STOP_TIMEOUT_S", 0.0)
+    supervisor.stop()
+    assert not hangs.running
+    supervisor.release()

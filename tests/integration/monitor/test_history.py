@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from monitor.exposition.families.history import LAST_WRITE, NOT_WRITTEN, UP
+from monitor.exposition.families.history import LAST_WRITE, NOT_WRITTEN, RESTORED, UP
 from monitor.exposition.series import ByPartition
 from monitor.history import recorder as recorders
+from monitor.history.kept_rows import KeptRow
 from monitor.history.recorder import Recorder
 from monitor.history.store import Store
 from monitor.kafka.apis.list_groups import ListedGroup
@@ -20,6 +22,7 @@ from monitor.kafka.collector import Collector, Intervals
 from monitor.model import CLASSIC
 from monitor.poller import Poller
 from monitor.web.app import create_app
+from tests.conftest import Database
 from tests.support.asgi import Client
 from tests.support.waiting import wait_for
 from tests.unit.monitor.fake_brokers import FakeBrokers
@@ -178,3 +181,140 @@ def test_rows_are_joined_by_the_calendar(tmp_path: Path) -> None:
     job.func(*job.args)
     wait_for("it", lambda: Condensed.asked == 1)
     recorder.stop()
+
+
+class Kept:
+    """What a monitor of the watched group keeps, and one that is started after it takes up."""
+
+    def __init__(self, store: Store) -> None:
+        self.recorder = Recorder(store)
+        self.brokers = FakeBrokers(
+            groups={1: [ListedGroup("g", CLASSIC, "Empty", "consumer")]},
+            commits={"g": GroupCommits({"t": {0: 4}})},
+        )
+        self.poller = self.start()
+
+    def start(self) -> Poller:
+        def clock() -> float:
+            return self.brokers.now
+
+        return Poller(
+            Collector(self.brokers, Intervals(), clock=clock, monotonic=clock),
+            stale_after_s=45,
+            cluster="c",
+            clock=clock,
+            monotonic=clock,
+            keeper=self.recorder,
+        )
+
+    def poll(self) -> None:
+        self.brokers.now += 15
+        self.poller.poll()
+
+    def watched_for(self) -> int:
+        """Return how many polls the window of the group's commits has seen."""
+        return self.poller.commit_windows("g")["t"][0].polls
+
+    def restored(self) -> float | None:
+        series = self.recorder.block().samples()[RESTORED]
+        assert not isinstance(series, ByPartition)
+        return next(iter(series.values()), None)
+
+    def waits_for_writing(self) -> None:
+        wait_for("what is kept to be written", lambda: not self.recorder._to_keep)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return url(tmp_path)
+    database: Database = request.getfixturevalue("database")
+    return database.url
+
+
+def test_a_restart_goes_on_from_what_the_database_has(address: str) -> None:
+    kept = Kept(Store(address))
+    kept.recorder.start()
+    for _ in range(3):
+        kept.poll()
+    assert kept.restored() == 0
+    kept.waits_for_writing()
+    kept.recorder.stop()
+    later = Kept(Store(address))
+    later.brokers.now = kept.brokers.now
+    later.poll()
+    assert later.restored() == 1
+    assert later.watched_for() == 4
+    later.recorder.stop()
+
+
+def test_what_was_not_written_yet_is_taken_up_by_a_monitor_of_the_same_process(
+    tmp_path: Path,
+) -> None:
+    kept = Kept(Store(url(tmp_path)))  # its recorder is not started: nothing is written
+    kept.poll()
+    kept.poller = kept.start()
+    kept.poll()
+    assert kept.restored() == 1
+    assert kept.watched_for() == 2
+    kept.recorder.stop()
+
+
+class Refusing(Store):
+    """A database that takes nothing of what is to be kept until it is mended, and reads slowly."""
+
+    fails = True
+    reads_after: threading.Event | None = None
+
+    def keep(self, cluster: str, rows: Any, *, anew: bool) -> None:
+        if self.fails:
+            raise OperationalError("insert", {}, Exception("geheim"))
+        super().keep(cluster, rows, anew=anew)
+
+    def kept(self, cluster: str) -> list[KeptRow]:
+        if self.reads_after:
+            self.reads_after.wait()
+        return super().kept(cluster)
+
+
+def test_what_the_database_did_not_take_is_written_with_what_comes_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorders, "RETRY_SECONDS", 0.01)
+    store = Refusing(url(tmp_path))
+    kept = Kept(store)
+    kept.recorder.start()
+    kept.poll()
+    wait_for("the fault", lambda: value(kept.recorder, UP) == 0)
+    store.fails = False
+    kept.poll()
+    kept.waits_for_writing()
+    kept.recorder.stop()
+    assert {row.kind for row in Store(url(tmp_path)).kept("c")} == {"polls", "group", "topic"}
+
+
+def test_a_database_that_does_not_answer_delays_no_start_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorders, "TAKE_UP_SECONDS", 0.1)
+    store = Refusing(url(tmp_path))
+    store.reads_after = threading.Event()
+    kept = Kept(store)
+    kept.poll()
+    assert kept.restored() == 0
+    assert kept.poller.unready_reason() is None
+    store.reads_after.set()
+    kept.recorder.stop()
+
+
+def test_what_another_version_wrote_is_not_gone_on_from_and_replaced(tmp_path: Path) -> None:
+    store = Store(url(tmp_path))
+    store.create()
+    store.keep("c", [KeptRow("polls", "", "{}"), KeptRow("group", "old", "{}")], anew=True)
+    kept = Kept(store)
+    kept.recorder.start()
+    kept.poll()
+    assert kept.restored() == 0
+    kept.waits_for_writing()
+    kept.recorder.stop()
+    assert {row.name for row in Store(url(tmp_path)).kept("c")} == {"", "g", "t"}

@@ -34,6 +34,7 @@ WATCHED = {
     "past the end": "KafkaConsumerCommitPastEnd",
     "open transaction": "KafkaOpenTransaction",
     "own fault": "KafkaMonitorInternalError",
+    "own settings": "KafkaMonitorConfigReloadFailed",
     "processing time": "OrderServiceProcessingSlow",
     "error rate": "OrderServiceErrorRateHigh",
     "success objective": "OrderSuccessBudgetBurn",

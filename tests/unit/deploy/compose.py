@@ -13,6 +13,10 @@ import yaml
 
 REPOSITORY: Final = Path(__file__).resolve().parents[3]
 FILES: Final = ("docker-compose.yml", "docker-compose.scale.yml")
+SECURE: Final = "docker-compose.secure.yml"
+TWO_POOLERS: Final = "docker-compose.pgbouncer.yml"
+# those that go on top of one of FILES
+OVERRIDES: Final = (SECURE, TWO_POOLERS)
 # what `!reset` leaves: the key is dropped after the merge
 _RESET: Final = object()
 _VARIABLE: Final = re.compile(r"\$\{(?P<name>[A-Z_]+):-(?P<default>[^}]*)\}")
@@ -40,6 +44,16 @@ def services(name: str) -> dict[str, dict[str, Any]]:
     """
     extended = {service: _extended(name, service) for service in _read(name)["services"]}
     return {service: interpolate(_without_reset(value)) for service, value in extended.items()}
+
+
+def overlaid(*names: str) -> dict[str, dict[str, Any]]:
+    """Return the services of several files, as `docker compose -f A -f B` puts B on top of A."""
+    result: dict[str, Any] = {}
+    for name in names:
+        for service in _read(name)["services"]:
+            own = _extended(name, service)
+            result[service] = _merged(result[service], own) if service in result else own
+    return {service: interpolate(_without_reset(value)) for service, value in result.items()}
 
 
 def environment(service: Mapping[str, Any]) -> dict[str, str]:

@@ -77,7 +77,7 @@ def test_the_specification_would_refuse_a_misspelt_key(schema: dict[str, Any]) -
 
 def test_each_file_runs_the_whole_system() -> None:
     assert set(compose.services("docker-compose.yml")) == EVERYTHING
-    assert set(compose.services("docker-compose.scale.yml")) == EVERYTHING | {"nginx"}
+    assert set(compose.services("docker-compose.scale.yml")) == EVERYTHING | {"nginx", "redis"}
 
 
 # -- the files beside them --------------------------------------------------------------------
@@ -192,16 +192,20 @@ def test_the_monitor_gets_only_variables_that_it_reads_and_they_are_valid(
 
 @both_files
 def test_ports_are_open_to_this_machine_only_and_those_of_the_design(name: str) -> None:
+    scaled = name == "docker-compose.scale.yml"
     expected = {
         "kafka": {9092},
         "postgres": {5432},
         "pgbouncer": {6432},
-        "analytics-service": {4004},
         "monitor": {9308},
         "prometheus": {9090},
         "alertmanager": {9093},
         "grafana": {3000},
-        ("api-gateway" if name == "docker-compose.yml" else "nginx"): {4000},
+        **(
+            {"nginx": {4000, 4004}}
+            if scaled
+            else {"api-gateway": {4000}, "analytics-service": {4004}}
+        ),
     }
     found: dict[str, set[int]] = {}
     for service, definition in compose.services(name).items():
@@ -219,6 +223,7 @@ def test_addresses_name_a_service_of_the_file_and_a_port_that_it_listens_on(name
         "kafka": {29092},
         "postgres": {5432},
         "pgbouncer": {6432},
+        "redis": {6379},
         **{service: {model.model_fields["port"].default} for service, model in SETTINGS.items()},
     }
     pattern = re.compile(rf"\b({'|'.join(definitions)}):(\d+)\b")
@@ -309,7 +314,7 @@ def test_one_password_is_the_same_wherever_it_is_used() -> None:
 @both_files
 def test_what_we_build_runs_without_rights_that_it_does_not_need(name: str) -> None:
     for service, definition in compose.services(name).items():
-        if service not in BUILT | {"nginx"}:
+        if service not in BUILT | {"nginx", "redis"}:
             continue
         assert definition["read_only"], service
         assert definition["cap_drop"] == ["ALL"], service
@@ -440,7 +445,7 @@ def test_no_service_has_more_replicas_than_its_topics_have_partitions() -> None:
         ("docker-compose.yml", ["payment-service", "inventory-service", "shipping-service"]),
         (
             "docker-compose.scale.yml",
-            ["api-gateway", "payment-service", "inventory-service", "shipping-service"],
+            list(SETTINGS),
         ),
     ],
 )
@@ -452,6 +457,28 @@ def test_scale_works_nothing_that_replicas_would_share_is_fixed(
         assert not definition.get("ports"), service
         assert "container_name" not in definition, service
         assert "hostname" not in definition, service
+
+
+def test_replicas_of_analytics_tell_each_other_what_they_read() -> None:
+    definitions = compose.services("docker-compose.scale.yml")
+    url = compose.environment(definitions["analytics-service"])["REDIS_URL"]
+    assert url == "redis://redis:6379/0"
+    # nothing that a page shows is kept in it
+    assert definitions["redis"]["command"][:3] == ["redis-server", "--save", ""]
+    assert "redis" not in dict(_dependencies(definitions["analytics-service"]))
+
+
+@pytest.mark.parametrize("balancing", ["round-robin", "least-conn", "ip-hash"])
+def test_a_variable_chooses_how_orders_are_balanced(balancing: str) -> None:
+    raw = compose.raw("docker-compose.scale.yml")["services"]["nginx"]
+    chosen = compose.interpolate(raw, {"NGINX_BALANCING": balancing})
+    sources = {target: source for source, target, _ in compose.mounts(chosen)}
+    file = compose.REPOSITORY / sources["/etc/nginx/upstream.conf"]
+    directive = {"round-robin": None, "least-conn": "least_conn;", "ip-hash": "ip_hash;"}[balancing]
+    lines = [line.strip() for line in file.read_text().splitlines()]
+    assert [each for each in ("least_conn;", "ip_hash;") if each in lines] == (
+        [directive] if directive else []
+    )
 
 
 def test_nginx_is_new_enough_to_notice_replicas_that_come_and_go() -> None:

@@ -146,11 +146,12 @@ class ModelGroup:
     loading: bool = False
     unlisted: bool = False
     ghost: GroupCommits | None = None  # what the other broker, which lists it as Empty, answers
+    says: str | None = None  # its state, where it is neither Stable nor Empty
 
     @property
     def state(self) -> str:
         """Return what the coordinator says of it."""
-        return "Stable" if self.members else "Empty"
+        return self.says or ("Stable" if self.members else "Empty")
 
 
 class ModelCluster:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.analysis.capacity import Capacity, capacity
-from monitor.analysis.groups import GroupFacts
-from monitor.analysis.lag import GroupLag
-from monitor.analysis.measures import GroupMeasures
-from monitor.analysis.rates import TopicRates
-from monitor.commands.advise import _advised, recommend
-from monitor.model import Group
+from monitor.analysis.scaling.decision import Scaler
+from monitor.analysis.scaling.measuring import Sight
+from monitor.analysis.scaling.rules import Decision, ScalingRules
+from monitor.commands.advise import decide, in_words, recommend
 from tests.unit.monitor.test_cli import run
 
 counts = st.integers(1, 1_000)
@@ -86,59 +82,51 @@ def test_replicas_never_exceed_partitions_nor_the_budget(
 # -- measured ---------------------------------------------------------------------------------
 
 
-def seen(
-    produced: float | None, consumed: float | None, lags: Sequence[int], members: int = 2
-) -> list[GroupMeasures]:
-    """Return what polls saw of a group on a topic."""
-    rates = TopicRates(produced, consumed, None, None, None)
-    facts = GroupFacts("Stable", members, per_topic={"t": (3,) * members + (0,)})
-    return [
-        GroupMeasures(
-            Group("g"),
-            GroupLag(total=lag, topics={"t": lag}, partitions={"t": {0: lag}}),
-            facts,
-            rates={"t": rates},
+def polled(lag: int, rate: int = 90, consumed: int = 60, **given: int) -> Decision:
+    """Return the decision on two consumers of six partitions, after a minute of polls."""
+    scaler = Scaler(ScalingRules())
+    partitions = [("t", p) for p in range(6)]
+    decision: Decision | None = None
+    limits = {"pool_max": None, "max_connections": 100, "other_connections": 3, **given}
+    for poll in range(13):
+        end = 10_000 + rate * 5 * poll // 6
+        commit = 10_000 - lag // 6 + consumed * 5 * poll // 6
+        sight = Sight(
+            1_000.0 + 5 * poll,
+            dict.fromkeys(partitions, end),
+            dict.fromkeys(partitions, min(end, commit)),
+            {p: f"m{p[1] % 2}" for p in partitions},
+            members=2,
+            seconds_behind=max(0, end - commit) * 6 / rate,
         )
-        for lag in lags
+        decision = decide(scaler, sight, None, limits)
+    assert decision is not None
+    return decision
+
+
+def test_what_was_measured_is_told_with_the_reason() -> None:
+    assert in_words("g", polled(12_000)).splitlines() == [
+        "g: 6 replicas; there are 2",
+        (
+            "  90.0 messages/s come, one consumer manages 30.0, 13800 wait: 6 is the limit (6 partitions: "
+            "more would be idle)."
+        ),
+        "  At most 6: 6 partitions: more would be idle.",
     ]
+    keeps_pace = in_words("g", polled(0, 60, 60)).splitlines()
+    assert keeps_pace[0] == "g: 2 replicas; there are 2"
+    assert "known only once messages wait" in keeps_pace[1]
 
 
-def test_what_a_consumer_manages_is_known_only_while_messages_wait() -> None:
-    behind = capacity(seen(90.0, 60.0, (5_000, 4_000, 6_000)), "t", 5.0)
-    assert behind == Capacity(90.0, 60.0, 2, 30.0, had_backlog=True)
-    keeps_pace = capacity(seen(60.0, 60.0, (100, 0, 300)), "t", 5.0)
-    assert keeps_pace is not None
-    assert not keeps_pace.had_backlog
-    in_flight = capacity(seen(60.0, 60.0, (200, 250, 300)), "t", 5.0)
-    assert in_flight is not None
-    assert not in_flight.had_backlog  # what comes within a poll
+def test_what_was_measured_stays_within_the_pools_budget() -> None:
+    found = polled(12_000, pool_max=30)
+    assert (found.replicas, found.limited_by) == (3, "the database: (100 - 3) / 30")
 
 
-@pytest.mark.parametrize(
-    "polls",
-    [
-        [],
-        seen(None, 1.0, (5,)),
-        seen(1.0, None, (5,)),
-        seen(1.0, 1.0, (5,), members=0),
-    ],
-)
-def test_nothing_is_advised_on_what_is_not_known(polls: list[GroupMeasures]) -> None:
-    assert capacity(polls, "t", 5.0) is None
-    assert capacity(polls, "other", 5.0) is None
-
-
-def test_measured_rates_go_into_the_guides_formula() -> None:
-    given = {"replicas": None, "partitions": None, "pool_max": None, "max_connections": 100,
-             "other_connections": 3}  # fmt: skip
-    found = _advised(Capacity(90.0, 60.0, 2, 30.0, had_backlog=True), 6, given)
-    assert (found.partitions, found.replicas) == (6, 3)
-    assert found.reasons[0] == (
-        "90.0 messages/s come; 2 consumers take 60.0, 30.0 each, while messages wait."
+def test_more_partitions_are_asked_for_where_replicas_are_not_enough() -> None:
+    assert in_words("g", polled(12_000, 600, 60)).splitlines()[-1] == (
+        "  600.0 / 30.0 messages/s ask for 20 partitions."
     )
-    enough = _advised(Capacity(60.0, 60.0, 2, 30.0, had_backlog=False), 6, given)
-    assert (enough.partitions, enough.replicas) == (6, 2)
-    assert "nothing waits: they are enough for what comes now" in enough.reasons[0]
 
 
 @pytest.mark.parametrize(
@@ -146,6 +134,7 @@ def test_measured_rates_go_into_the_guides_formula() -> None:
     [
         (("--group", "g", "--expected", "5", "--per-consumer", "1"), "--group measures"),
         (("--topic", "t"), "--topic goes with --group only"),
+        (("--group", "g", "--partitions", "6"), "--group reads the partitions"),
         (("--group", "g", "--for", "1"), "not in the range"),
     ],
 )

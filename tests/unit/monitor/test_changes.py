@@ -15,7 +15,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from monitor import logs
-from monitor.analysis.guard import Guard
+from monitor.guard import Guard
 from monitor.model import Group, Offsets, Refused, Silent
 from monitor.poller import Poller
 from order_services.local.ports import free_port

@@ -12,6 +12,7 @@ from collections import defaultdict
 from math import inf
 from typing import Any, Final
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -431,13 +432,27 @@ class History(RuleBasedStateMachine):
         assert anew.page.plain == plain
 
 
-TestHistories = History.TestCase
-TestHistories.settings = settings(
-    max_examples=HISTORIES or 60,
-    stateful_step_count=30,
-    derandomize=not HISTORIES,
-    database=None,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    print_blob=False,
-)
+def _bounded(examples: int) -> settings:
+    return settings(
+        max_examples=HISTORIES or examples,
+        stateful_step_count=30,
+        derandomize=not HISTORIES,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=False,
+    )
+
+
+# made by the library at run time
+Case: Final[Any] = History.TestCase
+
+
+class TestHistories(Case):  # type: ignore[misc]
+    settings = _bounded(25)
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(1200)
+class TestManyHistories(Case):  # type: ignore[misc]
+    settings = _bounded(150)

@@ -101,6 +101,21 @@ def test_nothing_of_a_replaced_topic_is_kept_while_its_leader_does_not_answer(
     assert not snapshot.start_offsets.values.get("t")
 
 
+@pytest.mark.parametrize("ids", [(None, "x"), ("x", None)], ids=["come", "go"])
+def test_ids_that_come_and_go_with_an_upgrade_of_the_brokers_replace_no_topic(
+    ids: tuple[str | None, str | None],
+) -> None:
+    watched = Watched(ids[0])
+    before = watched.poll()
+    watched.create(ids[1], 3, start=400, end=500)
+    # what is told by nobody now is kept from before
+    watched.brokers.errors = {("t", index): "NOT_LEADER_OR_FOLLOWER" for index in range(3)}
+    watched.poll()
+    after = watched.poll()
+    assert after.end_offsets.values == before.end_offsets.values
+    assert after.start_offsets.values == before.start_offsets.values
+
+
 def test_a_start_that_passes_its_end_while_both_are_read_is_dropped_and_read_again() -> None:
     watched = Watched("x")
     watched.poll()

@@ -10,8 +10,8 @@ from monitor.analysis.activity import (
     SHORTEST_PATIENCE_SECONDS,
     STUCK_SECONDS,
     UNKNOWN_RHYTHM_SECONDS,
-    Activities,
     Activity,
+    GroupActivity,
     not_consumed,
 )
 
@@ -23,7 +23,8 @@ class Watch:
     """One group, poll by poll."""
 
     def __init__(self) -> None:
-        self.activities = Activities()
+        self.activity = GroupActivity()
+        self.last: float | None = None
         self.now = 1_000.0
 
     def see(
@@ -38,15 +39,17 @@ class Watch:
         lags = {"t": {0: unread} if isinstance(unread, int) else unread}
         for _ in range(polls):
             self.now += POLL_S
-            self.activities.start_poll(["g"], self.now)
-            found = self.activities.observe("g", commits, lags, members, window=WINDOW_S)
+            found = self.activity.observe(
+                commits, lags, members, now=self.now, last_poll=self.last, window=WINDOW_S
+            )
+            self.last = self.now
         return found
 
     def miss(self, polls: int) -> None:
         for _ in range(polls):
             self.now += POLL_S
-            self.activities.start_poll(["g"], self.now)
-            self.activities.miss("g")
+            self.activity.miss()
+            self.last = self.now
 
 
 def test_members_make_a_group_active_and_their_absence_counts_only_if_there_were_any() -> None:
@@ -168,18 +171,11 @@ def test_a_step_back_is_a_rewind() -> None:
 def test_a_commit_on_a_topic_created_anew_is_no_rewind_but_the_next_step_back_is() -> None:
     watch = Watch()
     watch.see({0: 500, 1: 500})
-    watch.activities.replace_topic("t")
+    watch.activity.replace_topic("t")
     watch.see({0: 500, 1: 500}, polls=3)  # the commits on the old topic are left
     assert watch.see({0: 3, 1: 500}).rewinds == {}
     assert watch.see({0: 9, 1: 6}).rewinds == {}
     assert watch.see({0: 8, 1: 6}).rewinds == {"t": 1}
-
-
-def test_a_group_that_is_gone_starts_anew() -> None:
-    watch = Watch()
-    watch.see(5, members=1)
-    watch.activities.start_poll([], watch.now)
-    assert watch.see(4, members=0) == Activity()
 
 
 @pytest.mark.parametrize(

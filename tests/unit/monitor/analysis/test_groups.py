@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from monitor.analysis.groups import RebalanceCounter, group_facts, is_rebalancing
+from monitor.analysis.groups import group_facts, is_rebalancing
+from monitor.analysis.rebalances import Rebalances
 from monitor.model import Assignment, Group, Member, Silent
 
 TOPICS = {"orders": range(4), "payments": range(2)}
@@ -95,21 +96,24 @@ B_HALF = member("b", {"orders": (2, 3)})
     ],
 )
 def test_rebalances_seen(polls: list[Group], expected: int) -> None:
-    counter = RebalanceCounter()
+    rebalances = Rebalances()
     for seen in polls:
-        counter.observe([seen])
-    assert counter.counts() == {"g": expected}
+        rebalances.observe(seen, 0.0)
+    assert rebalances.count == expected
 
 
 def test_a_static_member_that_restarts_does_not_rebalance() -> None:
-    counter = RebalanceCounter()
+    rebalances = Rebalances()
     for name in ("id-1", "id-2"):
-        counter.observe([group(member(name, {"orders": (0,)}, instance_id="one"))])
-    assert counter.counts() == {"g": 0}
+        rebalances.observe(group(member(name, {"orders": (0,)}, instance_id="one")), 0.0)
+    assert rebalances.count == 0
 
 
-def test_a_group_that_is_gone_is_forgotten() -> None:
-    counter = RebalanceCounter()
-    counter.observe([group(A)])
-    counter.observe([])
-    assert counter.counts() == {}
+def test_rebalances_of_the_last_hour_are_known() -> None:
+    rebalances = Rebalances()
+    for number, members in enumerate(((A,), (A_HALF, B_HALF), (A,))):
+        rebalances.observe(group(*members), 1_000.0 * number)
+    assert rebalances.within_an_hour(2_000.0) == 2
+    assert rebalances.within_an_hour(5_000.0) == 1
+    assert rebalances.within_an_hour(6_000.0) == 0
+    assert rebalances.count == 2

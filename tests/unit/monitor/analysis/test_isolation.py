@@ -10,14 +10,14 @@ from structlog.testing import capture_logs
 
 from monitor.analysis import analyst as poll
 from monitor.analysis import group
-from monitor.analysis.activity import Activities
+from monitor.analysis.activity import GroupActivity
 from monitor.analysis.analyst import Analyst
-from monitor.analysis.groups import RebalanceCounter
 from monitor.analysis.losses import Losses
 from monitor.analysis.measures import GroupMeasures
 from monitor.analysis.readable import ReadableLogs
+from monitor.analysis.rebalances import Rebalances
 from monitor.analysis.timelag import TimeLag
-from monitor.analysis.windows import CommitWindows, EndWindows
+from monitor.analysis.topic import EndWindow
 from monitor.exposition.families.monitor import INTERNAL_ERRORS, faults
 from monitor.model import (
     Group,
@@ -82,8 +82,8 @@ def is_bad(*given: object) -> bool:
         name = getattr(each, "id", getattr(each, "group", each))
         if name == "bad" or (isinstance(each, tuple) and each and each[0] == "bad"):
             return True
-        if isinstance(each, dict) and each.get(0, 0) % 20 == 1:  # its log ends
-            return True
+        if isinstance(each, dict) and (each.keys() == {"bad"} or each.get(0, 0) % 20 == 1):
+            return True  # its commits, or the ends of its log
     return False
 
 
@@ -93,8 +93,8 @@ FAULTS: list[tuple[str, str, object, str]] = [
     ("positions", "bad", poll, "positions"),
     ("looks", "bad", poll, "unread_of"),
     ("looks", "bad-1", ReadableLogs, "_learn"),
-    ("commit_windows", "bad", CommitWindows, "observe"),
-    ("end_windows", "bad", EndWindows, "_next"),
+    ("commit_windows", "bad", group.GroupHistory, "observe_commits"),
+    ("end_windows", "bad", EndWindow, "_next"),
     ("times", "bad", TimeLag, "_see"),
     ("times", "bad-0", TimeLag, "_want_of"),
     ("times", "bad-0", TimeLag, "_any_question"),
@@ -104,13 +104,13 @@ FAULTS: list[tuple[str, str, object, str]] = [
     ("facts", "bad", group, "group_facts"),
     ("facts", "bad", group, "uncommitted_partitions"),
     ("activity", "bad", group, "topics_not_consumed"),
-    ("activity", "bad", Activities, "observe"),
+    ("activity", "bad", GroupActivity, "observe"),
     ("status", "bad", group, "group_status"),
     ("rates", "bad", group, "group_rates"),
     ("imbalance", "bad", group, "imbalance_of"),
     ("losses", "bad", Losses, "observe"),
     ("losses", "bad", group, "unread_deleted"),
-    ("rebalances", "bad", RebalanceCounter, "_next"),
+    ("rebalances", "bad", Rebalances, "observe"),
     ("advice", "bad", group, "advise"),
 ]
 

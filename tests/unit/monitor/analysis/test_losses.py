@@ -18,8 +18,8 @@ class Watch:
     def see(self, committed: int, start: int | None, end: int = END) -> int:
         self.now += 15
         starts = {} if start is None else {"t": {0: start}}
-        self.losses.observe("g", {"t": {0: committed}}, starts, {"t": {0: end}}, self.now)
-        return self.losses.of("g", "t")
+        self.losses.observe({"t": {0: committed}}, starts, {"t": {0: end}}, self.now)
+        return self.losses.lost.get("t", 0)
 
 
 def test_what_was_deleted_unread_is_counted_once_and_stays_counted() -> None:
@@ -86,26 +86,17 @@ def test_a_topic_created_anew_starts_anew_and_the_counter_does_not_fall() -> Non
     assert watch.see(0, 501) == 6
 
 
-def test_gone_groups_are_forgotten() -> None:
-    watch = Watch()
-    watch.see(10, 0)
-    watch.see(10, 15)
-    watch.losses.retain(["other"])
-    assert watch.losses.of("g", "t") == 0
-    assert watch.losses.lost_at("g").get("t") is None
-
-
 def test_a_loss_is_told_with_when_it_was_last_seen_to_grow() -> None:
     watch = Watch()
     watch.see(10, 0)
-    assert watch.losses.lost_at("g").get("t") is None
+    assert watch.losses.lost_at.get("t") is None
     watch.see(10, 15)
-    assert watch.losses.lost_at("g").get("t") == 30
+    assert watch.losses.lost_at.get("t") == 30
     watch.see(10, 15)
-    assert watch.losses.lost_at("g").get("t") == 30
+    assert watch.losses.lost_at.get("t") == 30
     old = Watch()
     old.see(10, 15)
-    assert old.losses.lost_at("g").get("t") == 15  # an old one is told from the first look on
+    assert old.losses.lost_at.get("t") == 15  # an old one is told from the first look on
 
 
 STEPS = st.lists(

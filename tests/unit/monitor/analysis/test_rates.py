@@ -12,27 +12,28 @@ from monitor.analysis.rates import (
     produced_messages,
     time_to_catch_up,
 )
-from monitor.analysis.windows import CommitWindows, EndWindows, fresh
+from monitor.analysis.topic import TopicLog, fresh
+from monitor.analysis.windows import CommitWindows
 
 
 class Polls:
     def __init__(self) -> None:
-        self.commits, self.ends, self.now = CommitWindows(), EndWindows(), 1000.0
+        self.commits, self.topics, self.now = CommitWindows(), {"t": TopicLog()}, 1000.0
+        self.times: list[float] = []
 
     def poll(
         self, committed: dict[int, int], ends: dict[int, int], *, seconds: float = 15.0
     ) -> TopicRates:
         self.now += seconds
-        self.commits.start_poll({"g"})
-        self.ends.observe({"t": ends}, self.now)
-        self.commits.observe("g", {"t": committed}, {"t": ends}, self.now)
-        produced = {"t": produce_rates(self.ends, "t")}
+        self.times = [*self.times, self.now][-10:]
+        self.topics["t"].ends.see(ends, self.now, self.times[0])
+        self.commits.observe({"t": committed}, {"t": ends}, self.now, len(self.times))
+        produced = {"t": produce_rates(self.topics["t"].ends)}
         return group_rates(
-            "g",
             {"t": committed},
             {"t": ends},
             self.commits,
-            self.ends,
+            self.topics,
             now=self.now,
             produced=produced,
         )["t"]
@@ -53,7 +54,7 @@ def test_rates_over_the_window() -> None:
     assert rates.lag_velocity == pytest.approx(12)
     assert rates.commit_rate == pytest.approx(1 / 15)
     assert rates.catch_up == NEVER
-    assert produced_messages(polls.ends, "t") == {0: 2700, 1: 270}
+    assert produced_messages(polls.topics["t"].ends) == {0: 2700, 1: 270}
 
 
 def test_a_missed_poll_only_makes_the_step_longer() -> None:
@@ -87,9 +88,9 @@ def test_commit_age_counts_from_the_last_change_of_any_commit() -> None:
     polls = Polls()
     for _ in range(4):
         polls.poll({0: 5, 1: 7}, {0: 9, 1: 9})
-    assert polls.commits.changed_at("g", "t") == pytest.approx(polls.now - 45)
+    assert polls.commits.changed_at("t") == pytest.approx(polls.now - 45)
     polls.poll({0: 6, 1: 7}, {0: 9, 1: 9})
-    assert polls.commits.changed_at("g", "t") == pytest.approx(polls.now)
+    assert polls.commits.changed_at("t") == pytest.approx(polls.now)
 
 
 def test_a_consumer_that_stopped_has_no_consume_rate_once_the_window_passed() -> None:

@@ -16,7 +16,8 @@ from monitor.analysis.status import (
     group_status,
     window_status,
 )
-from monitor.analysis.windows import NO_LAG_KNOWN, CommitWindow, CommitWindows, EndWindows
+from monitor.analysis.topic import EndWindow, TopicLog
+from monitor.analysis.windows import NO_LAG_KNOWN, CommitWindow, CommitWindows
 
 UNKNOWN = NO_LAG_KNOWN
 
@@ -26,7 +27,7 @@ def window(*commits: tuple[int, int, int]) -> CommitWindow:
     packed = array("q", (1, 0))
     for time, offset, lag in commits:
         packed.extend((time * 1000, offset, lag))
-    return CommitWindow(packed, polls=10)
+    return CommitWindow(packed, poll=10)
 
 
 GROWING = ((100, 1000, 50), (200, 2000, 100), (300, 3000, 150), (400, 4000, 200), (500, 5000, 250))
@@ -164,7 +165,8 @@ class Polls:
 
     def __init__(self, *, minimum_complete: float = 1.0) -> None:
         self.commits = CommitWindows()
-        self.ends = EndWindows()
+        self.topics = {"t": TopicLog()}
+        self.count = 0
         self.rules = StatusRules(minimum_complete=minimum_complete)
         self.now = 0.0
 
@@ -176,18 +178,21 @@ class Polls:
         seconds: float = 15.0,
     ) -> GroupStatus:
         self.now += seconds
-        self.commits.start_poll({"g"})
-        self.ends.observe({"t": ends}, self.now)
-        self.commits.observe("g", {"t": committed}, {"t": ends}, self.now)
+        self.count += 1
+        self.topics["t"].ends.see(ends, self.now, self.now - 9 * 15)
+        self.commits.observe({"t": committed}, {"t": ends}, self.now, self.count)
         return group_status(
-            "g",
             {"t": committed},
             {"t": ends},
             self.commits,
-            self.ends,
+            self.topics,
             now=self.now,
+            poll=self.count,
             rules=self.rules,
         )
+
+    def window(self, partition: int) -> CommitWindow | None:
+        return self.commits.all(self.count).get("t", {}).get(partition)
 
 
 def test_a_consumer_that_stops_is_stop_and_its_group_err() -> None:
@@ -219,7 +224,7 @@ def test_the_window_holds_ten_commits() -> None:
     polls = Polls()
     for i in range(25):
         polls.poll({0: i}, {0: 1000})
-    found = polls.commits.get("g", "t", 0)
+    found = polls.window(0)
     assert found is not None
     assert found.offsets == list(range(15, 25))
     assert found.times == [15_000 * (i + 1) for i in range(15, 25)]
@@ -230,7 +235,7 @@ def test_an_unchanged_offset_is_no_commit() -> None:
     polls = Polls()
     for _ in range(5):
         polls.poll({0: 7}, {0: 9})
-    found = polls.commits.get("g", "t", 0)
+    found = polls.window(0)
     assert found is not None
     assert found.offsets == [7]
 
@@ -239,26 +244,34 @@ def test_a_commit_that_stood_is_known_since_the_first_poll_before_and_after_it_c
     polls = Polls()
     for end in (9, 10, 11):
         polls.poll({0: 5}, {0: end})
-    stood = polls.commits.get("g", "t", 0)
+    stood = polls.window(0)
     assert stood is not None
     assert (stood.times, stood.offsets, stood.lags, stood.polls) == ([15_000], [5], [4], 3)
     polls.poll({0: 7}, {0: 12})
-    moved = polls.commits.get("g", "t", 0)
+    moved = polls.window(0)
     assert moved is not None
     assert (moved.times, moved.offsets, moved.lags) == ([15_000, 60_000], [5, 7], [4, 5])
     assert moved.polls == 4
 
 
 def test_broker_offsets_are_a_ring_of_ten_that_a_truncation_empties() -> None:
-    ends = EndWindows()
+    window = EndWindow()
     for i in range(12):
-        ends.observe({"t": {0: i}}, 15.0 * i)
-    assert ends.ends("t", 0) == list(range(2, 12))
-    ends.observe({"t": {0: 5}}, 200.0)
-    assert ends.ends("t", 0) == [5]
-    assert ends.ends("t", 1) == []
-    ends.forget("t")
-    assert ends.ends("t", 0) == []
+        window.see({0: i}, 15.0 * i, 15.0 * (i - 9))
+    assert window.ends(0) == list(range(2, 12))
+    window.see({0: 5}, 200.0, 45.0)
+    assert window.ends(0) == [5]
+    assert window.ends(1) == []
+
+
+def test_broker_offsets_of_before_the_window_are_gone_though_none_came_since() -> None:
+    window = EndWindow()
+    window.see({0: 1}, 15.0, 0.0)
+    window.see({0: 2}, 30.0, 0.0)
+    window.go_on(30.0)
+    assert window.ends(0) == [2]
+    window.go_on(45.0)
+    assert window.ends(0) == []
 
 
 def test_the_group_is_as_bad_as_its_worst_partition_capped_to_err() -> None:
@@ -288,6 +301,4 @@ def test_a_partition_that_has_no_commit_any_more_is_forgotten() -> None:
     polls = Polls()
     polls.poll({0: 5, 1: 5}, {0: 9, 1: 9})
     polls.poll({0: 5}, {0: 9, 1: 9})
-    assert polls.commits.get("g", "t", 1) is None
-    polls.commits.start_poll(set())
-    assert polls.commits.get("g", "t", 0) is None
+    assert polls.window(1) is None

@@ -1,0 +1,1 @@
+"""Why a group is behind: symptoms, one function a cause, one ranking."""

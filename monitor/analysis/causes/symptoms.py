@@ -1,0 +1,385 @@
+"""What is to be seen of a group on one topic: all that its causes are told by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from monitor.analysis.activity import UNKNOWN_RHYTHM_SECONDS, Activity
+from monitor.analysis.causes.course import Course, Rate, Rewind, Stretch, by_partition
+from monitor.analysis.groups import is_rebalancing
+from monitor.analysis.measures import NOTHING_UNREAD
+from monitor.model import nothing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from monitor.analysis.measures import Findings, GroupMeasures
+    from monitor.model import Snapshot
+
+# What one commits within is in flight: twice the minute in which ordinary consumers commit.
+IN_FLIGHT_SECONDS: Final = 60.0
+# A partition of which no commit was ever seen may be seldom committed: its lag must be as much older.
+UNSEEN_RHYTHM: Final = 3
+LEAST_STRETCHES: Final = 3
+
+
+class PartitionSymptoms(NamedTuple):
+    """A partition that the group committed; rates in messages per second, None while not known.
+
+    `age` is that of the oldest unread record, `stands_for` how long its commit has not moved, in
+    seconds. `is_behind` says that more is unread than is in flight, `stands` that its commit should
+    have moved.
+    """
+
+    partition: int
+    lag: int
+    age: float | None
+    stands_for: float
+    produced: float | None
+    consumed: float | None
+    owner: str | None
+    leader: int | None
+    is_behind: bool
+    stands: bool
+
+
+class Pool(NamedTuple):
+    """A pool of database connections that is used up; `is_own` if the group's own service uses it."""
+
+    name: str
+    is_own: bool
+    waiting: int
+    longest_seconds: float | None
+    in_use: int | None
+    most: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """What is known of databases: those that are `exhausted`, and how many were looked at."""
+
+    exhausted: tuple[Pool, ...]
+    looked_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What else there is on the cluster: `behind` has group -> topic -> leaders of partitions behind.
+
+    `well` has the groups that keep up by topic; `pools` is None where databases are not watched.
+    """
+
+    behind: Mapping[str, Mapping[str, frozenset[int]]]
+    well: Mapping[str, frozenset[str]]
+    pools: Pools | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Symptoms:
+    """A group on one topic; moments are monotonic seconds, rates messages per second.
+
+    `span` is the time over which rates are reckoned, 0 while there are none. `usual_produced` is the
+    median of the stretches before the lag began, None with fewer than `LEAST_STRETCHES`; `managed` is
+    what one consumer was seen to take, `had_to_hurry` if that was while messages waited.
+    """
+
+    group: str
+    topic: str
+    now: float
+    snapshot: Snapshot
+    measures: GroupMeasures
+    activity: Activity
+    course: Course
+    around: Around
+    partitions: tuple[PartitionSymptoms, ...]
+    span: float
+    produced: float
+    consumed: float
+    consumers: int
+    rebalances: int
+    usual_produced: float | None
+    managed: float | None
+    had_to_hurry: bool
+    peak_produced: float
+
+    @property
+    def members(self) -> int | None:
+        """Return how many members there are, None where that is not known."""
+        return self.measures.facts.members
+
+    @property
+    def lag(self) -> int:
+        """Return the messages that can be read and were not."""
+        return sum(p.lag for p in self.partitions)
+
+    @property
+    def behind(self) -> tuple[PartitionSymptoms, ...]:
+        """Return the partitions of which more is unread than is in flight."""
+        return tuple(p for p in self.partitions if p.is_behind)
+
+    @property
+    def standing(self) -> tuple[PartitionSymptoms, ...]:
+        """Return the partitions of which the commit should have moved."""
+        return tuple(p for p in self.partitions if p.stands)
+
+    @property
+    def age(self) -> float | None:
+        """Return how long the oldest unread record has waited, in seconds."""
+        return max((p.age for p in self.behind if p.age is not None), default=None)
+
+    @property
+    def since(self) -> float | None:
+        """Return when the oldest unread record was appended."""
+        return None if self.age is None else self.now - self.age
+
+    @property
+    def knows_rates(self) -> bool:
+        """Say whether there were polls enough to tell rates."""
+        return self.span > 0
+
+    @property
+    def per_consumer(self) -> float:
+        """Return what one consumer takes now."""
+        return self.consumed / max(1, self.consumers)
+
+    @property
+    def shrinks(self) -> bool:
+        """Say whether the lag gets less, by more than chance."""
+        return self.knows_rates and self.consumed > 1.05 * self.produced and self.consumed > 0
+
+    @property
+    def over_at(self) -> float | None:
+        """Return when the lag is gone at the rates of now, None if never."""
+        slowest = 0.0
+        for p in self.behind:
+            if p.produced is None or p.consumed is None or p.consumed <= p.produced:
+                return None
+            slowest = max(slowest, p.lag / (p.consumed - p.produced))
+        return self.now + slowest if slowest else None
+
+    def of_owner(self, owner: str | None) -> tuple[PartitionSymptoms, ...]:
+        """Return the partitions that a member holds."""
+        return tuple(p for p in self.partitions if p.owner == owner)
+
+    @property
+    def is_rebalancing(self) -> bool:
+        """Say whether the group is between two assignments now."""
+        return is_rebalancing(self.measures.facts.state)
+
+    @property
+    def rewinds(self) -> tuple[Rewind, ...]:
+        """Return the steps back on the topic."""
+        return tuple(r for r in self.course.rewinds if r.topic == self.topic)
+
+
+def symptoms_of(
+    topic: str,
+    snapshot: Snapshot,
+    measures: GroupMeasures,
+    findings: Findings,
+    around: Around,
+) -> Symptoms | None:
+    """Return the symptoms of a group on a topic that it committed; None where it was not seen."""
+    group = measures.group.id
+    course = findings.courses.get(group)
+    if course is None:
+        return None
+    now = snapshot.monotonic_at
+    began = course.since(now)
+    here = course.last
+    # a group that rests stands where it stood
+    span = now - began.at if began else 0.0
+    rates = by_partition(began, here._replace(at=now), topic) if began else {}
+    partitions = _partitions(topic, snapshot, measures, course, rates)
+    age = max((p.age for p in partitions if p.is_behind and p.age is not None), default=0.0)
+    stretches = course.stretches.get(topic, ())
+    before = [stretch for stretch in stretches if stretch.at <= now - age]
+    # of a lag that is older than the watch, what was earlier in it may still have been faster
+    best = max(
+        (s for s in before or stretches[:-1] if s.consumers),
+        key=lambda each: each.consumed / each.consumers,
+        default=None,
+    )
+    return Symptoms(
+        group=group,
+        topic=topic,
+        now=now,
+        snapshot=snapshot,
+        measures=measures,
+        activity=measures.activity or Activity(),
+        course=course,
+        around=around,
+        partitions=partitions,
+        span=span if rates else 0.0,
+        produced=sum(rate.produced for rate in rates.values()),
+        consumed=sum(rate.consumed for rate in rates.values()),
+        consumers=sum(map(bool, measures.facts.per_topic.get(topic, ()))),
+        rebalances=(measures.rebalances or 0) - course.marks[0].rebalances,
+        usual_produced=_usual(before),
+        managed=best and best.consumed / best.consumers,
+        had_to_hurry=best is not None and best.had_backlog,
+        peak_produced=max((s.produced for s in stretches if s.at > now - age), default=0.0),
+    )
+
+
+def topics_of(measures: GroupMeasures, snapshot: Snapshot) -> list[str]:
+    """Return the topics with lag of any kind, and those of which a part could not be read."""
+    ends = snapshot.end_offsets.values
+    return [
+        topic
+        for topic, commits in measures.group.commits.items()
+        if measures.lag.topics.get(topic)
+        or (
+            topic in snapshot.topics
+            and (topic in snapshot.end_offsets.silent or len(ends.get(topic, ())) < len(commits))
+        )
+    ]
+
+
+def _usual(before: Sequence[Stretch]) -> float | None:
+    if len(before) < LEAST_STRETCHES:
+        return None
+    return median(stretch.produced for stretch in before)
+
+
+def in_flight_seconds(measures: GroupMeasures, topic: str) -> float:
+    """Return how old a record may be that is only in flight: up to the time between two commits.
+
+    A group whose commits come one after the other now is not given the patience of an outage.
+    """
+    activity = measures.activity or Activity()
+    rates = measures.rates.get(topic)
+    partitions = len(measures.lag.partitions.get(topic, ()))
+    if rates is not None and rates.commit_rate:
+        between = partitions / rates.commit_rate
+        # else one partition's commit would speak for others that are due in an hour
+        if between <= IN_FLIGHT_SECONDS:
+            return max(IN_FLIGHT_SECONDS, min(activity.patience, 2 * between))
+    return activity.patience
+
+
+def is_behind(measures: GroupMeasures, topic: str, partition: int, now: float) -> bool:
+    """Say whether more of a partition is unread than is in flight."""
+    return _is_behind(
+        measures.lag.readable(topic).get(partition, 0),
+        _age(measures, topic, partition, now),
+        now - _moved_at(measures, topic, partition, now),
+        in_flight_seconds(measures, topic),
+        _mean_consumed(measures, topic),
+    )
+
+
+def _mean_consumed(measures: GroupMeasures, topic: str) -> float:
+    """Return the messages per second that are read of a partition, on average."""
+    rates = measures.rates.get(topic)
+    return ((rates and rates.consumed) or 0.0) / max(1, len(measures.lag.partitions.get(topic, ())))
+
+
+def _is_behind(
+    lag: int, age: float | None, stands_for: float, limit: float, consumed: float
+) -> bool:
+    if lag <= 0:
+        return False
+    if age is not None:
+        return age > limit
+    # the brokers have not told the age yet: what waits takes as long as it takes to read
+    return (lag / consumed if consumed else stands_for) > limit
+
+
+def _age(measures: GroupMeasures, topic: str, partition: int, now: float) -> float | None:
+    moments: Mapping[int, float] = measures.oldest_unread_at.get(topic, nothing())
+    moment = moments.get(partition)
+    if moment is None or moment == NOTHING_UNREAD:
+        return None
+    return max(0.0, measures.as_of(now) - moment)
+
+
+def _moved_at(measures: GroupMeasures, topic: str, partition: int, now: float) -> float:
+    """Return since when readable records wait for a commit."""
+    waits: Mapping[int, float] = (measures.activity or Activity()).waiting.get(topic, nothing())
+    committed: Mapping[int, float] = measures.committed_at.get(topic, nothing())
+    moved = committed.get(partition, now)
+    return max(moved, waits.get(partition, moved))
+
+
+def _partitions(
+    topic: str,
+    snapshot: Snapshot,
+    measures: GroupMeasures,
+    course: Course,
+    rates: Mapping[int, Rate],
+) -> tuple[PartitionSymptoms, ...]:
+    now, limit = snapshot.monotonic_at, in_flight_seconds(measures, topic)
+    owners = {
+        partition: member.id
+        for member, held, partition in measures.group.assignments()
+        if held == topic
+    }
+    silence = _Silence(
+        (measures.activity or Activity()).patience,
+        now - course.began,
+        any(of.consumed for of in measures.rates.values()),
+    )
+    known = snapshot.topics.get(topic)
+    found = []
+    for partition, lag in sorted(measures.lag.readable(topic).items()):
+        age = _age(measures, topic, partition, now)
+        stands_for = now - _moved_at(measures, topic, partition, now)
+        rate = rates.get(partition)
+        leader = (
+            known.partitions[partition].leader if known and partition in known.partitions else None
+        )
+        found.append(
+            PartitionSymptoms(
+                partition,
+                lag,
+                age,
+                stands_for,
+                rate.produced if rate else None,
+                rate.consumed if rate else None,
+                owners.get(partition),
+                leader,
+                is_behind=_is_behind(lag, age, stands_for, limit, rate.consumed if rate else 0.0),
+                stands=bool(rate and not rate.consumed and lag > 0)
+                and silence.is_unusual(stands_for, age or 0.0),
+            )
+        )
+    return tuple(found)
+
+
+class _Silence(NamedTuple):
+    """What is known of how long a group is usually silent; seconds."""
+
+    patience: float
+    watched: float
+    others_move: bool
+
+    def is_unusual(self, seconds: float, age: float) -> bool:
+        """Say whether a commit should have moved, the oldest unread record being so old."""
+        if seconds > self.patience:
+            return True
+        # who looks for a minute only, as a command does, has not seen the silence begin
+        is_known = self.patience < UNKNOWN_RHYTHM_SECONDS
+        limit = UNSEEN_RHYTHM * (self.patience if is_known else IN_FLIGHT_SECONDS)
+        return self.others_move and age > limit and seconds >= self.watched - 1.0
+
+
+def leaders_behind(measures: GroupMeasures, snapshot: Snapshot) -> dict[str, frozenset[int]]:
+    """Return topic -> leaders of the partitions that a group is behind on."""
+    found = {}
+    for topic in topics_of(measures, snapshot):
+        known = snapshot.topics.get(topic)
+        if known is None or topic in measures.not_consumed:
+            continue
+        leaders = frozenset(
+            leader
+            for partition in measures.lag.readable(topic)
+            if is_behind(measures, topic, partition, snapshot.monotonic_at)
+            and partition in known.partitions
+            and (leader := known.partitions[partition].leader) is not None
+        )
+        if leaders:
+            found[topic] = leaders
+    return found

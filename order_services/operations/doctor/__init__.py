@@ -1,0 +1,1 @@
+"""The scaling guide's checklist, asked of a running system."""
