@@ -62,7 +62,7 @@ requirements: $(VENV)/dev.stamp ## pin the newest versions, with hashes
 
 bench: $(VENV)/dev.stamp ## measure what we claim; BENCH="order_crash --quick" runs one
 	@set -e; if [ -n "$(BENCH)" ]; then exec $(BIN)/python -m benchmarks.$(BENCH); fi; \
-	for file in benchmarks/monitor_poll.py benchmarks/monitor_large.py benchmarks/monitor_scrape.py benchmarks/monitor_api.py benchmarks/monitor_time_lag.py benchmarks/scaling_simulation.py benchmarks/order_*.py; do \
+	for file in benchmarks/monitor_poll.py benchmarks/monitor_large.py benchmarks/monitor_scrape.py benchmarks/monitor_api.py benchmarks/monitor_page.py benchmarks/monitor_time_lag.py benchmarks/scaling_simulation.py benchmarks/order_*.py; do \
 	  name=$$(basename $$file .py); echo "==> make bench BENCH=$$name"; $(BIN)/python -m benchmarks.$$name; done
 
 kubernetes: $(VENV)/dev.stamp ## rebuild what the manifests and the chart have from alerts, dashboards and roles
@@ -76,6 +76,7 @@ docs: $(VENV)/dev.stamp ## write docs/{metrics,alerts,api,configuration,states}.
 	@$(BIN)/python -m tests.states.table > docs/states.md
 
 pictures: $(VENV)/dev.stamp ## draw the pictures of the README from a running system (needs chromium)
+	@$(BIN)/python -m scripts.page_pictures
 	@$(BIN)/python -m scripts.pictures
 
 clean-data: ## forget the topics, orders and logs of `make run`

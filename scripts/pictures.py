@@ -75,9 +75,8 @@ def shrink(picture: Path) -> None:
     print(f"{picture.name}: {picture.stat().st_size // 1024} KiB")
 
 
-def status_and_lag(system: WatchedSystem) -> None:
-    """Take the pictures of the monitor's page and report."""
-    screenshot(f"{system.monitor.url}/", PICTURES / "status.png", width=1200, height=560)
+def lag_report(system: WatchedSystem) -> None:
+    """Take the picture of the monitor's report."""
     groups = ("--group", "payment-service-group", "--group", "shipping-service-group")
     lag = subprocess.run(
         [
@@ -121,7 +120,7 @@ def main() -> None:
         time.sleep(10)
         with system.frozen("shipping"):
             time.sleep(20)
-            status_and_lag(system)
+            lag_report(system)
         time.sleep(10)
         view = View(prometheus.client, start, time.time(), prometheus.scrape_interval_s)
         for picture in draw(view, PICTURES):

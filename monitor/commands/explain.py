@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-import time
 from collections.abc import Callable, Iterator, Sequence
+from time import monotonic, sleep
 from typing import Final
 
 import click
@@ -44,16 +44,16 @@ def explain(*, source: options.Source, group: str, seconds: float, output: str) 
         analyst = Analyst(
             collector.offsets_for_times, collector.look_at_logs, rules=rules_of(settings)
         )
-        end = time.monotonic() + seconds
+        end = monotonic() + seconds
         while True:
             snapshot = collector.poll()
             measured = analyst.measure(snapshot)
             refuse_unknown_groups(snapshot, (group,))
-            left = end - time.monotonic()
+            left = end - monotonic()
             if left <= 0:
                 break
             click.echo(f"\rlooking at {safe(group)}: {left:.0f} s more ", err=True, nl=False)
-            time.sleep(min(left, POLL_SECONDS))
+            sleep(min(left, POLL_SECONDS))
     click.echo("", err=True)
     explainer = Explainer(snapshot, measured, analyst.findings, _pools(databases))
     found = explanation(cluster_of(settings, snapshot), snapshot, group, explainer.explain(group))

@@ -27,9 +27,11 @@ from monitor.poller import Keeper, Poller
 from monitor.pools.services import ServiceTarget
 from monitor.pools.watch import DatabaseWatch
 from monitor.settings import MonitorSettings, is_loopback
+from monitor.state import State
 from monitor.web.app import create_app
 from monitor.web.server import AddressError, WebServer
 from monitor.web.tls import Certificate, CertificateError, Secures
+from monitor.web.trends import Trends
 from monitor.web.web_config import WebConfigError, WebConfigFile
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
     connects = not wait and len(configuration.clusters) == 1
     recorder = _recorder(process_settings.history_url)
     pushing = _pushing(lambda: tuple(fleet.pollers.values()), process_settings.otlp_level)
+    trends = Trends()
     fleet = Fleet(
         configuration,
         lambda watched, published: _open(
@@ -87,7 +90,7 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
             *([recorder.block()] if recorder else ()),
         ),
         own_failed=databases.failed,
-        record=recorder.record if recorder else lambda _: None,
+        record=_recording(trends, recorder),
     )
     reloading = threading.Lock()
 
@@ -113,7 +116,8 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
             web_config=web_config,
             reload=reload if process_settings.reload_by_http else None,
             history=recorder.read if recorder else None,
-            pools=databases.report,
+            trends=trends,
+            pools=None if databases.is_empty else databases.report,
             services=[ServiceTarget.parse(url) for url in configuration.databases.service_urls],
         )
         server = WebServer(app, process_settings.host, process_settings.port, certificate)
@@ -139,6 +143,17 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
     databases.stop()
     if recorder:
         recorder.stop()
+
+
+def _recording(trends: Trends, recorder: Recorder | None) -> Callable[[State], None]:
+    """Return what takes each state that is published."""
+
+    def record(state: State) -> None:
+        trends.record(state)
+        if recorder:
+            recorder.record(state)
+
+    return record
 
 
 def _certificate(settings: MonitorSettings, web_config: WebConfigFile | None) -> Secures | None:

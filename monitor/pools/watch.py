@@ -92,6 +92,11 @@ class DatabaseWatch:
         last = self._last
         return last.report if last is not None and self._is_fresh(last) else None
 
+    @property
+    def is_empty(self) -> bool:
+        """Say whether there is nothing to look at."""
+        return self._settings.is_empty
+
     def _is_fresh(self, last: _Look) -> bool:
         return not self.failed() and self._monotonic() - last.seen_at <= self._stale_after_s
 

@@ -192,7 +192,7 @@ class Api:
         if query.sort != "name":
             key = _KEYS[query.sort]
             found.sort(key=lambda each: key(each[0]), reverse=True)
-        explainers = {state.cluster: self._explainer(state) for state in states}
+        causes = {state.cluster: self.causes_of(state) for state in states}
         return GroupPage(
             **page,
             total=len(found),
@@ -202,7 +202,7 @@ class Api:
                     state.snapshot,
                     state.snapshot.groups[group],
                     measures,
-                    self._why(explainers[state.cluster], group),
+                    causes[state.cluster](group),
                 )
                 for measures, group, state in _part(found, query)
                 if state.snapshot is not None
@@ -214,7 +214,7 @@ class Api:
         snapshot = state.snapshot
         if snapshot is None or name not in snapshot.groups:
             raise _missing("group", name, why_incomplete(state))
-        why = self._why(self._explainer(state), name)
+        why = self.causes_of(state)(name)
         return group_detail(
             state.cluster, snapshot, snapshot.groups[name], state.groups[name], why=why
         )
@@ -235,9 +235,10 @@ class Api:
             lambda group: None if report is None else pools_of(report, group),
         )
 
-    def _why(self, explainer: Explainer, group: str) -> Finding | None:
-        """Return the cause of a group's lag; None where finding it failed, which costs the rest nothing."""
-        return self._guard.attempt("explain", group, explainer.explain, group)
+    def causes_of(self, state: State) -> Callable[[str], Finding | None]:
+        """Return what finds the cause of a group's lag: None where that failed, which costs the rest nothing."""
+        explainer = self._explainer(state)
+        return lambda group: self._guard.attempt("explain", group, explainer.explain, group)
 
     def _past(self, name: str, query: HistoryQuery) -> HistoryOfGroup:
         if self._history is None:

@@ -16,11 +16,13 @@ from werkzeug.http import parse_accept_header
 
 from monitor.every import cause_of
 from monitor.exposition.render import CONTENT_TYPE, Page
-from monitor.pools.analysis import PoolReport
 from monitor.pools.services import ServiceTarget
 from monitor.web.api import ReadHistory
+from monitor.web.live import LISTEN, Live, TooManyError
 from monitor.web.login import WRONG_LOGIN_DELAY_S, Access, Login, WrongLogins
-from monitor.web.pages import Watching, pages
+from monitor.web.pages import ReadPools, Watching, pages
+from monitor.web.static_files import read_static_files
+from monitor.web.trends import Trends
 from monitor.web.web_config import WebConfigFile
 
 _log = structlog.get_logger(__name__)
@@ -34,11 +36,11 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 PAGE_THREADS: Final = 4
 # What answers without a login: whoever restarts programs has no password.
 OPEN: Final = frozenset({"/health", "/ready", "/burrow/admin", "/burrow/admin/ready"})
-# What every page may do: nothing but show itself.
+# What every page may do: show itself, with scripts and styles that are files of ours.
 _SECURITY_HEADERS: Final = [
     (
         b"content-security-policy",
-        b"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -64,20 +66,24 @@ class App:
         reload: Reload | None = None,
         services: Sequence[ServiceTarget] = (),
         history: ReadHistory | None = None,
-        pools: Callable[[], PoolReport | None] = lambda: None,
+        pools: ReadPools | None = None,
+        trends: Trends | None = None,
     ) -> None:
         self._watching = watching
         self._reload = reload
         self._access = access
         self._wrong_logins = WrongLogins()
-        flask: Any = pages(watching, services, history, pools)
+        flask: Any = pages(watching, services, history, pools, trends)
         self._pages: Any = WSGIMiddleware(flask, workers=PAGE_THREADS)
         self._answers: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
             "/metrics": self._metrics,
             "/health": self._health,
             "/ready": self._ready,
             "/probe": self._probe,
+            "/live": self._listen,
         }
+        self._live = Live(lambda: watching.pollers)
+        self._files = read_static_files()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -110,6 +116,8 @@ class App:
                 await self._demand_login(scope, send)
                 return
         answer = self._answers.get(path)
+        if path in self._files:
+            answer = self._send_file
         if path == "/-/reload":
             await self._reload_settings(scope, send)
         elif not scope["query_string"].isascii():  # a2wsgi would fail on it
@@ -173,6 +181,66 @@ class App:
         gone.cancel()
         await send({"type": "http.response.body", "body": b""})
 
+    async def _send_file(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        file = self._files[scope["path"]]
+        # asked for each time, so that no page has scripts of two versions
+        headers = [
+            (b"etag", file.etag.encode()),
+            (b"cache-control", b"no-cache"),
+            (b"vary", b"Accept-Encoding"),
+        ]
+        if file.etag in (_header(scope, b"if-none-match") or ""):
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": HTTPStatus.NOT_MODIFIED,
+                    "headers": headers,
+                }
+            )
+            await send({"type": "http.response.body", "body": b""})
+            return
+        headers.append((b"content-type", file.type.encode()))
+        if _takes_gzip(_header(scope, b"accept-encoding")):
+            headers.append((b"content-encoding", b"gzip"))
+            await _send(send, HTTPStatus.OK, headers, file.gzipped)
+        else:
+            await _send(send, HTTPStatus.OK, headers, file.plain)
+
+    async def _listen(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Tell of each poll until the client is gone."""
+        has_begun = False
+
+        async def begin_and_send(event: bytes) -> None:
+            nonlocal has_begun
+            if not has_begun:
+                has_begun = True
+                if (extension := scope.get("extensions", {}).get(LISTEN)) is not None:
+                    extension["begin"]()
+                headers = [
+                    (b"content-type", b"text/event-stream"),
+                    (b"cache-control", b"no-store"),
+                    (b"x-accel-buffering", b"no"),  # a proxy is not to wait for more
+                ]
+                await send(
+                    {"type": "http.response.start", "status": HTTPStatus.OK, "headers": headers}
+                )
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+
+        if scope["method"] == "HEAD":
+            await _send(send, HTTPStatus.OK, [(b"content-type", b"text/event-stream")])
+            return
+        gone = asyncio.ensure_future(_is_gone(receive))
+        try:
+            await self._live.stream(begin_and_send, gone)
+        except TooManyError:
+            headers = [(b"retry-after", b"10")]
+            message = "as many pages are live as may be; ask again at times"
+            await _refuse(send, HTTPStatus.SERVICE_UNAVAILABLE, message, headers)
+            return
+        finally:
+            gone.cancel()
+        await send({"type": "http.response.body", "body": b""})
+
     async def _health(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         await _send_json(send, HTTPStatus.OK, {"status": "ok"})
 
@@ -207,7 +275,8 @@ def create_app(
     reload: Reload | None = None,
     services: Sequence[ServiceTarget] = (),
     history: ReadHistory | None = None,
-    pools: Callable[[], PoolReport | None] = lambda: None,
+    pools: ReadPools | None = None,
+    trends: Trends | None = None,
 ) -> App:
     """Return the application that serves what is watched, see `App`.
 
@@ -221,10 +290,12 @@ def create_app(
         services=services,
         history=history,
         pools=pools,
+        trends=trends,
     )
 
 
 async def _is_gone(receive: Receive) -> None:
+    """Wait until the client is gone."""
     while (await receive())["type"] != "http.disconnect":
         pass
 

@@ -20,6 +20,7 @@ from typing import Any, Final, TypeAlias
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from monitor.web.live import LISTEN
 from monitor.web.tls import Secures
 
 # Who asks for a page has it written before it connects; handshakes over slow links take seconds.
@@ -29,6 +30,8 @@ HANDSHAKE_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 30.0
 # Prometheus keeps its connection from scrape to scrape, mostly of a minute at most.
 IDLE_SECONDS: Final = 75.0
+# An answer without an end ends itself before this (`live`); what it may hold unsent is a few events.
+LISTENING_SECONDS: Final = 660.0
 MAX_HEAD_BYTES: Final = 16 * 1024
 _TOO_LARGE: Final = (
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -42,13 +45,15 @@ class Use(IntEnum):
 
     ASKING = 0
     IDLE = 1
-    ANSWERED = 2
+    LISTENING = 2
+    ANSWERED = 3
 
 
 # use -> seconds
 PATIENCE_SECONDS: Final = {
     Use.ASKING: HEAD_SECONDS,
     Use.IDLE: IDLE_SECONDS,
+    Use.LISTENING: LISTENING_SECONDS,
     Use.ANSWERED: ANSWER_SECONDS,
 }
 
@@ -105,10 +110,11 @@ class Connection(HttpToolsProtocol):
         chain = [found] if tls is not None and (found := tls.getpeercert(binary_form=True)) else []
         shown = tls.getpeercert() if chain else {}
         self.scope["extensions"] = {
+            LISTEN: {"begin": self.listen},
             "tls": {
                 "client_cert_chain": chain,
                 "client_cert_sans": [name for _, name in shown.get("subjectAltName", ())],
-            }
+            },
         }
 
     def on_body(self, body: bytes) -> None:
@@ -126,6 +132,15 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
         if self.cycle is not None and self.cycle.response_complete:
             self._use = Use.IDLE
+
+    def listen(self) -> None:
+        """Take the answer that has begun for one without an end: its client only has to take it."""
+        self._set_use(Use.LISTENING)
+
+    @property
+    def is_listening(self) -> bool:
+        """Say whether it gets an answer without an end."""
+        return self._use is Use.LISTENING
 
     def use(self, now: float) -> tuple[Use, float]:
         """Return what the connection is doing, and for how long, in seconds."""
@@ -213,6 +228,12 @@ class Gate:
         now = self._loop.time()
         for connection in list(self._connections):
             if connection.is_overdue(now):
+                connection.abort()
+
+    def close_listeners(self) -> None:
+        """Close those whose answers have no end, for which a stop would wait in vain."""
+        for connection in list(self._connections):
+            if connection.is_listening:
                 connection.abort()
 
     def close_all(self) -> None:

@@ -67,6 +67,7 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish what is being answered, and close all connections."""
         self._gate.close()
+        self._gate.close_listeners()
         await super().shutdown(sockets)
         self._gate.close_all()
         await asyncio.sleep(0)  # lets the transports close

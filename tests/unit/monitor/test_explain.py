@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -12,7 +12,18 @@ from tests.support.causes_table import INNOCENT, SCENES, Scene
 from tests.support.lagging import GROUP, Shop
 
 
-@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.id)
+def _each_once(scenes: Sequence[Scene]) -> list[Any]:
+    """Return the scenes, with the further variants of a cause among the long tests."""
+    seen: set[object] = set()
+    found = []
+    for scene in scenes:
+        key = (scene.truth, scene.also is not None)
+        found.append(pytest.param(scene, marks=[pytest.mark.heavy] if key in seen else []))
+        seen.add(key)
+    return found
+
+
+@pytest.mark.parametrize("scene", _each_once(SCENES), ids=lambda scene: scene.id)
 def test_the_true_cause_is_named(scene: Scene) -> None:
     shop = scene.do()
     told = shop.explain()

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 import monitor.exposition.blocks
 from monitor.analysis.analyst import Analyst
 from monitor.analysis.measures import GroupMeasures
+from monitor.answers.groups import partitions_of
 from monitor.exposition.families import (
     CHOICES,
     FAMILIES,
@@ -408,7 +409,9 @@ def test_lag_to_a_log_end_that_is_withdrawn_goes_with_it_in_every_family() -> No
     assert {name: v for (name, _), v in found.items() if name in totals} == totals
     assert value(found, "kafka_monitor_stale_partitions", cluster="cluster") == 1
     assert value(found, "kafka_monitor_data_age_seconds", cluster="cluster") == 0
-    rows = overview(poller.shown()).groups[0].partitions
+    shown = poller.shown()
+    assert shown.snapshot is not None
+    rows = partitions_of(shown.snapshot, shown.snapshot.groups["g"], shown.groups["g"])
     assert {row.partition: row.lag for row in rows} == {0: 6, 1: None}
     brokers.down = set()
     assert lag(poll_on(poller, clock), 1) == 5

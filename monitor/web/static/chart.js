@@ -1,0 +1,122 @@
+// Lag over time, with what happened marked: rebalances, members that came or went, a worse status.
+
+import { clock, duration, number } from "/static/format.js";
+import { html, useEffect, useRef } from "/static/parts.js";
+
+const WORSE = { OK: 0, WARN: 1, STALL: 1, REWIND: 1, STOP: 2, ERR: 2 };
+
+// What happened between one point and the next.
+export function events(past) {
+  const found = [];
+  for (let i = 1; i < past.length; i++) {
+    const [before, now] = [past[i - 1], past[i]];
+    if (now.rebalances != null && before.rebalances != null) {
+      if (now.rebalances > before.rebalances) found.push({ at: now.at, kind: "rebalance", text: "rebalance" });
+      // counted since the monitor's start
+      if (now.rebalances < before.rebalances) found.push({ at: now.at, kind: "restart", text: "the monitor was restarted" });
+    }
+    if (now.members != null && before.members != null && now.members !== before.members)
+      found.push({ at: now.at, kind: "members", text: `members ${before.members} → ${now.members}` });
+    if ((WORSE[now.status] ?? 0) > (WORSE[before.status] ?? 0)) found.push({ at: now.at, kind: "status", text: `status ${now.status}` });
+  }
+  return found;
+}
+
+// Times, lags and seconds behind; a point holds until the next, but an unread message ages.
+export function series(past, until) {
+  const [times, lags, seconds] = [[], [], []];
+  const add = (at, point) => {
+    if (times.length && at <= times[times.length - 1]) return;
+    times.push(at);
+    lags.push(point.lag);
+    seconds.push(point.behind_since == null ? point.lag_seconds : Math.max(0, at - point.behind_since));
+  };
+  past.forEach((point, i) => {
+    if (i) add(point.at - 0.001, past[i - 1]);
+    add(point.at, point);
+  });
+  if (past.length) add(until, past[past.length - 1]);
+  return [times, lags, seconds];
+}
+
+// A canvas wants the colour itself, and not what to choose it by.
+function colour(name) {
+  const probe = document.createElement("span");
+  probe.style.color = `var(${name})`;
+  document.body.append(probe);
+  const found = getComputedStyle(probe).color;
+  probe.remove();
+  return found;
+}
+
+function options(width, marks) {
+  const axis = { stroke: colour("--dim"), grid: { stroke: colour("--line") }, ticks: { stroke: colour("--line") } };
+  return {
+    width,
+    height: 260,
+    scales: { x: { time: true }, lag: { range: (_, low, high) => [0, Math.max(1, high ?? 1)] }, s: { range: (_, low, high) => [0, Math.max(1, high ?? 1)] } },
+    series: [
+      {},
+      { label: "lag", scale: "lag", stroke: colour("--ok"), width: 2, points: { show: false }, value: (_, value) => number(value) },
+      { label: "behind", scale: "s", stroke: colour("--warn"), width: 2, dash: [6, 4], points: { show: false }, value: (_, value) => duration(value) },
+    ],
+    axes: [
+      axis,
+      { ...axis, scale: "lag", size: 70, values: (_, ticks) => ticks.map((tick) => number(tick)) },
+      { ...axis, scale: "s", side: 1, size: 60, grid: { show: false }, values: (_, ticks) => ticks.map((tick) => duration(tick)) },
+    ],
+    hooks: {
+      draw: [
+        (plot) => {
+          const { ctx, bbox } = plot;
+          ctx.save();
+          ctx.strokeStyle = ctx.fillStyle = colour("--dim");
+          ctx.setLineDash([2, 3]);
+          marks.current.forEach((mark, i) => {
+            const x = plot.valToPos(mark.at, "x", true);
+            if (x < bbox.left || x > bbox.left + bbox.width) return;
+            ctx.beginPath();
+            ctx.moveTo(x, bbox.top);
+            ctx.lineTo(x, bbox.top + bbox.height);
+            ctx.stroke();
+            ctx.fillText({ rebalance: "R", restart: "M", members: "±", status: "!" }[mark.kind], x + 3, bbox.top + 10 + 12 * (i % 3));
+          });
+          ctx.restore();
+        },
+      ],
+    },
+  };
+}
+
+export function Chart({ past, until, label }) {
+  const box = useRef(null);
+  const plot = useRef(null);
+  const marks = useRef([]);
+  const found = events(past);
+  marks.current = found;
+  const data = series(past, until);
+  useEffect(() => {
+    const make = () => {
+      plot.current?.destroy();
+      plot.current = new window.uPlot(options(box.current.clientWidth, marks), data, box.current);
+    };
+    make();
+    const dark = matchMedia("(prefers-color-scheme: dark)");
+    const resize = () => plot.current.setSize({ width: box.current.clientWidth, height: 260 });
+    dark.addEventListener("change", make);
+    addEventListener("resize", resize);
+    return () => {
+      dark.removeEventListener("change", make);
+      removeEventListener("resize", resize);
+      plot.current.destroy();
+    };
+  }, []);
+  useEffect(() => plot.current.setData(data));
+  return html`<figure>
+    <div ref=${box} class="chart" role="img" aria-label=${label}></div>
+    <figcaption class="dim">
+      Lag in messages (line) and seconds behind (dashed). ${found.length ? "Marked: " : "Nothing happened to the group in this time."}
+      ${found.length > 0 && html`<ul class="events">${found.slice(-12).map((each) => html`<li key=${`${each.at} ${each.text}`}>${clock(each.at)} ${each.text}</li>`)}</ul>`}
+    </figcaption>
+  </figure>`;
+}
