@@ -65,6 +65,9 @@ bench: $(VENV)/dev.stamp ## measure what we claim; BENCH="order_crash --quick" r
 	for file in benchmarks/monitor_poll.py benchmarks/monitor_large.py benchmarks/monitor_scrape.py benchmarks/monitor_api.py benchmarks/monitor_page.py benchmarks/monitor_time_lag.py benchmarks/scaling_simulation.py benchmarks/order_*.py; do \
 	  name=$$(basename $$file .py); echo "==> make bench BENCH=$$name"; $(BIN)/python -m benchmarks.$$name; done
 
+kubernetes: $(VENV)/dev.stamp ## rebuild what the manifests and the chart have from alerts, dashboards and roles
+	@$(BIN)/python -m scripts.kubernetes
+
 docs: $(VENV)/dev.stamp ## write docs/{metrics,alerts,api,configuration,states,versions}.md from the declarations
 	@$(BIN)/python -m monitor.exposition.docs > docs/metrics.md
 	@$(BIN)/python -m tests.support.alert_table > docs/alerts.md
@@ -80,4 +83,4 @@ pictures: $(VENV)/dev.stamp ## draw the pictures of the README from a running sy
 clean-data: ## forget the topics, orders and logs of `make run`
 	rm -rf .local/data .local/logs
 
-.PHONY: help run test test-heavy check format dashboards requirements bench docs pictures clean-data
+.PHONY: help run test test-heavy check format dashboards kubernetes requirements bench docs pictures clean-data

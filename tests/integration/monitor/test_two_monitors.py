@@ -13,7 +13,7 @@ from confluent_kafka.admin import NewTopic
 from prometheus_client.parser import text_string_to_metric_families
 
 from monitor.analysis.status import DEFAULT_RULES
-from monitor.exposition.blocks import Level
+from monitor.exposition.series import Level
 from monitor.kafka.brokers import Brokers
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.questions import Ask

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
 
 from monitor.commands import main
-from monitor.exposition.blocks import Level
+from monitor.exposition.series import Level
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.transport import KafkaWire
 from monitor.poller import Poller

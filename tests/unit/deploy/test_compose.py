@@ -114,7 +114,7 @@ def test_what_is_built_is_a_stage_of_the_dockerfile_and_the_rest_has_a_fixed_ver
 # -- settings, ports, commands ------------------------------------------------------------------
 
 
-def _variables(*models: type[BaseSettings]) -> set[str]:
+def variables_of(*models: type[BaseSettings]) -> set[str]:
     names = set()
     for model in models:
         prefix = model.model_config.get("env_prefix", "")
@@ -134,7 +134,7 @@ def test_a_service_gets_only_variables_that_it_reads_and_they_are_valid(
         **dockerfile.environment("order-services"),
         **compose.environment(compose.services(name)[service]),
     }
-    read = _variables(SETTINGS[service])
+    read = variables_of(SETTINGS[service])
     given = {key for key in variables if key not in dockerfile.SYSTEM_VARIABLES}
     assert given - read - {"MONITOR_HOST"} == set()
     for key in read:
@@ -173,7 +173,7 @@ def test_the_monitor_gets_only_variables_that_it_reads_and_they_are_valid(
     }
     models = (KafkaSettings, MonitorSettings, DatabaseSettings)
     given = {key for key in variables if key not in dockerfile.SYSTEM_VARIABLES}
-    assert given - _variables(*models) - {"HOST"} == set()
+    assert given - variables_of(*models) - {"HOST"} == set()
     for key, value in variables.items():
         monkeypatch.setenv(key, value)
     kafka, monitor = read_configuration().one()
@@ -236,7 +236,7 @@ def test_addresses_name_a_service_of_the_file_and_a_port_that_it_listens_on(name
     assert found > len(SETTINGS)
 
 
-def _resolve(command: click.Command, arguments: list[str]) -> click.Command:
+def resolve(command: click.Command, arguments: list[str]) -> click.Command:
     """Find the command that the words name and parse its options; raises UsageError."""
     context = command.make_context("test", list(arguments))
     while isinstance(command, click.Group):
@@ -256,13 +256,13 @@ def test_every_command_line_parses(name: str) -> None:
             continue
         entrypoint = dockerfile.stages()[definition["build"]["target"]].words("ENTRYPOINT")
         cli = {"monitor": monitor_cli, "order-services": services_cli}[entrypoint[-1]]
-        _resolve(cli, compose.words(definition["command"]))
+        resolve(cli, compose.words(definition["command"]))
 
 
 def test_a_wrong_command_line_would_be_noticed() -> None:
     for wrong in (["run", "payments"], ["topics", "make"], ["topics", "create", "--fast"]):
         with pytest.raises(click.UsageError):
-            _resolve(services_cli, wrong)
+            resolve(services_cli, wrong)
 
 
 @both_files

@@ -366,7 +366,6 @@ def test_the_document_is_valid_and_complete(watched: WatchedCluster) -> None:
         "/scaling/{group}",
         "/sd",
         "/explain/{group}",
-        "/scaling/{group}",
     }
     parameters = document["paths"]["/api/v1/groups"]["get"]["parameters"]
     assert all(parameter["description"] for parameter in parameters)
