@@ -6,7 +6,7 @@ import html
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from monitor.analysis.causes.ranking import INNOCENT
 from tests.states.model import GROUP_PREFIX, Answer, Evidence, State, matches, value_of
@@ -123,11 +123,17 @@ def _ready(state: State, evidence: Evidence) -> Iterator[str]:
         yield f"does not say {state.right.ready_says!r} but {reason!r}"
 
 
+# ours are files, and have nothing in them
+OTHERS_SCRIPT: Final = re.compile(
+    r'<script(?! src="/static/[\w/.]+" (?:defer|type="module")></script>)'
+)
+
+
 def _page(state: State, evidence: Evidence) -> Iterator[str]:
     page = html.unescape(evidence.html)
     yield from _texts(page, state.right.page_says, state.right.page_never)
-    if "<script" in evidence.html:
-        yield "has a script"
+    if OTHERS_SCRIPT.search(evidence.html):
+        yield "has a script that is none of ours"
 
 
 def _lag(state: State, evidence: Evidence) -> Iterator[str]:

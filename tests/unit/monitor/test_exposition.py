@@ -342,7 +342,8 @@ def test_a_page_rendered_poll_by_poll_is_the_same_as_one_rendered_from_nothing(
         assert {name: replace(found, group=groups[name]) for name, found in measured.items()} == {
             name: replace(found, group=groups[name]) for name, found in anew.items()
         }
-        assert analyst.findings == thorough.findings
+        # courses are of what happened, and to the other one something happens at each poll
+        assert replace(analyst.findings, courses={}) == replace(thorough.findings, courses={})
         assert analyst.findings.failures == {}
         page = renderer.render(blocks(seen, choice))
         assert page.plain == Renderer().render(blocks(seen, choice)).plain

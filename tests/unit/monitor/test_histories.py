@@ -444,15 +444,12 @@ def _bounded(examples: int) -> settings:
     )
 
 
-# made by the library at run time
-Case: Final[Any] = History.TestCase
-
-
-class TestHistories(Case):  # type: ignore[misc]
+# their base is made by the library at run time
+class TestHistories(History.TestCase):  # type: ignore[misc, valid-type]
     settings = _bounded(25)
 
 
 @pytest.mark.heavy
 @pytest.mark.timeout(1200)
-class TestManyHistories(Case):  # type: ignore[misc]
+class TestManyHistories(History.TestCase):  # type: ignore[misc, valid-type]
     settings = _bounded(150)
