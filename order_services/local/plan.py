@@ -161,6 +161,7 @@ class Plan:
             "DB_USER": database.user,
             "DB_PASSWORD": database.password,
             **{f"{service.upper()}_URL": self._urls(service) for service in SERVICES},
+            "MONITOR_URL": self.monitor_url,
         }
 
     def monitor_settings(self, brokers: str, database: DatabaseAddress) -> dict[str, Any]:

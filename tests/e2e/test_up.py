@@ -85,7 +85,7 @@ def test_an_order_can_be_placed_and_followed_until_it_is_delivered(system: Runni
     wait_for("shipped order", shipped)
 
 
-def test_the_monitor_reports_the_lag_of_every_group(system: RunningSystem) -> None:
+def wait_for_lag_of_every_group(system: RunningSystem) -> None:
     def groups() -> set[str]:
         text = get_text(f"{system.monitor_url}/metrics")
         return set(
@@ -99,6 +99,10 @@ def test_the_monitor_reports_the_lag_of_every_group(system: RunningSystem) -> No
     wait_for("lag of every group", lambda: expected <= groups())
 
 
+def test_the_monitor_reports_the_lag_of_every_group(system: RunningSystem) -> None:
+    wait_for_lag_of_every_group(system)
+
+
 def commands_of_the_readme() -> list[str]:
     lines = (REPOSITORY / "README.md").read_text().splitlines()
     return [line.split(" #")[0].rstrip() for line in lines if line.startswith(".venv/bin/")]
@@ -110,6 +114,7 @@ def commands_of_the_readme() -> list[str]:
 )
 def test_the_commands_of_the_readme_find_what_runs(system: RunningSystem, command: str) -> None:
     """As they stand there; this run has its own ports, which is what services.env is for."""
+    wait_for_lag_of_every_group(system)  # what a minute after the start is there
     programs = Path(sys.executable).parent
     prefix = "env $(cat .local/services.env) " if "order-services" in command else ""
     line = f"{prefix}{command}".replace(".local", str(system.data_dir))
@@ -119,6 +124,8 @@ def test_the_commands_of_the_readme_find_what_runs(system: RunningSystem, comman
     )  # fmt: skip
     # a service under load may be behind, which `check` says by its code
     allowed = {0, 1, 2} if " check " in command and "KAFKA LAG" in ended.stdout else {0}
+    # and `doctor` that nobody tried a failover
+    allowed |= {3} if command.endswith("doctor") else set()
     assert ended.returncode in allowed, ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr
     assert ended.stdout.strip() or "list" in command
