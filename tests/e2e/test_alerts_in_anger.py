@@ -17,6 +17,9 @@ from tests.support.faults import Scene, scene
 
 # A day of the rules is 24 minutes here; a scrape that a busy machine delays is no outage yet, and a
 # window outlasts the time that it takes to inflict a whole round of faults.
+# a system, Prometheus and Alertmanager; what they tell of a target of ours: test_alerting
+pytestmark = pytest.mark.heavy
+
 PACE = Pace(factor=60, shortest_wait_seconds=3.0, shortest_window_seconds=24.0)
 ORDERS_PER_SECOND = 10.0
 HEALTHY_SECONDS = 15.0
@@ -39,19 +42,6 @@ def test_a_healthy_system_alerts_nobody(running: Scene) -> None:
     assert not fired, running.alerting.describe()
 
 
-# the round of most faults at every change, the others with the long tests
-@pytest.mark.parametrize(
-    "faults",
-    [
-        pytest.param(
-            faults,
-            id=f"{len(faults.told)}-alerts",
-            marks=()
-            if faults is max(ROUNDS, key=lambda each: len(each.told))
-            else pytest.mark.heavy,
-        )
-        for faults in ROUNDS
-    ],
-)
+@pytest.mark.parametrize("faults", ROUNDS, ids=lambda faults: f"{len(faults.told)}-alerts")
 def test_faults_are_told_alone_and_clear_after_their_repair(running: Scene, faults: Fault) -> None:
     print(faults.title, check(running, faults, tolerated=BUSY_MACHINE))

@@ -215,6 +215,7 @@ def test_an_interrupted_start_leaves_nothing_half_started(
         assert probe.connect_ex((LOOPBACK, system.kafka_port)) != 0
 
 
+@pytest.mark.heavy
 def test_make_and_timeout_pass_a_stop_on_twice_and_everything_ends_in_order(
     tmp_path: Path,
 ) -> None:

@@ -165,6 +165,7 @@ def test_a_dead_broker_pages_once_and_not_for_each_of_forty_groups(
     assert len(pages) == 1
 
 
+@pytest.mark.heavy  # the routes without a real Prometheus: test_inhibitions
 def test_a_dead_broker_of_one_cluster_mutes_nothing_of_the_other(
     alerting: Alerting, target: FakeTarget
 ) -> None:

@@ -81,7 +81,7 @@ def test_of_a_pair_of_monitors_the_one_that_is_ill_is_told(tmp_path: Path) -> No
     assert rule_tests.failures(tests, tmp_path) == ""
 
 
-@pytest.mark.parametrize("monitors", [1, 2])
+@pytest.mark.parametrize("monitors", [pytest.param(1, marks=pytest.mark.heavy), 2])
 def test_a_named_cluster_is_told_by_its_name_and_the_healthy_one_beside_it_not(
     tmp_path: Path, monitors: int
 ) -> None:
@@ -156,7 +156,7 @@ def test_half_a_fault_in_each_of_two_clusters_is_none(tmp_path: Path) -> None:
     assert rule_tests.failures(tests, tmp_path) == ""
 
 
-@pytest.mark.parametrize("level", [Level.TOPIC, Level.GROUP])
+@pytest.mark.parametrize("level", [pytest.param(Level.TOPIC, marks=pytest.mark.heavy), Level.GROUP])
 def test_each_rule_works_at_each_level_of_detail(tmp_path: Path, level: Level) -> None:
     tests = []
     for test in ALL:

@@ -151,8 +151,16 @@ def until(seconds: float, act: Callable[[], None], every: float) -> None:
         time.sleep(every)
 
 
-@pytest.mark.parametrize("count", [8, 300])
-@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize(
+    ("count", "tls"),
+    [
+        (300, True),
+        *(
+            pytest.param(*one, marks=pytest.mark.heavy)
+            for one in ((8, True), (8, False), (300, False))
+        ),
+    ],
+)
 def test_connections_that_say_nothing(count: int, *, tls: bool) -> None:
     with serving(tls=tls) as served, contextlib.ExitStack() as stack:
         hold(stack, count, served.connect)
@@ -222,8 +230,10 @@ def test_bodies_are_refused(head: bytes) -> None:
         is_well_again(served)
 
 
-@pytest.mark.parametrize("head", [b"", b"Accept-Encoding: gzip\r\n"])
-@pytest.mark.parametrize("path", [b"/metrics", b"/"])
+@pytest.mark.parametrize(
+    "head", [b"", pytest.param(b"Accept-Encoding: gzip\r\n", marks=pytest.mark.heavy)]
+)
+@pytest.mark.parametrize("path", [b"/metrics", pytest.param(b"/", marks=pytest.mark.heavy)])
 def test_readers_that_take_nothing_of_the_big_page(head: bytes, path: bytes) -> None:
     def connect() -> socket.socket:
         client = socket.socket()
@@ -307,6 +317,7 @@ def test_nonsense(sent: bytes) -> None:
         is_well_again(served)
 
 
+@pytest.mark.heavy
 def test_a_scraper_may_keep_its_connection_as_long_as_it_scrapes() -> None:
     with serving(hurry=1) as served:
         connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=5)
