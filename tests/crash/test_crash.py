@@ -9,7 +9,7 @@ from tests.crash.run import crash_run
 from tests.crash.sabotage import SABOTAGES, sabotaged_command
 
 SHORT_RUN_KILLS = 10
-LONG_RUN_KILLS = 40
+LONG_RUN_KILLS = 20
 SABOTAGE_KILLS = 4  # each of two services, before and after its transaction
 
 

@@ -63,7 +63,7 @@ class History(RuleBasedStateMachine):
         self.last_commit: dict[tuple[str, str, int], int] = {}
         self.had_members: dict[str, int] = {}
         self.deleted_at: dict[tuple[str, int], float] = {}
-        # created anew as long as before: offsets don't tell it, and ids with the next metadata only
+        # created anew with no log seen to be shorter: offsets don't tell it, and ids with the next metadata only
         self.replaced_until: dict[str, float] = {}
         self.is_foreign = False  # whether a record ever carried a time that is not its own
         self.unpolled = 0
@@ -163,8 +163,11 @@ class History(RuleBasedStateMachine):
         self.cluster.create(topic, partitions)
         self.cluster.append(topic, count)
         now = [log.end for log in self.cluster.topics[topic].logs]
-        has_shrunk = any(end < last for end, last in zip(now, before, strict=False))
-        if before and not has_shrunk:
+        is_told = any(
+            end < last and self.ends_are_told(topic, partition)
+            for partition, (end, last) in enumerate(zip(now, before, strict=False))
+        )
+        if before and not is_told:
             seen_after = METADATA_S if self.cluster.tells_ids else inf
             self.replaced_until[topic] = self.clock.passed + seen_after
         for group in self.cluster.groups.values():
@@ -359,15 +362,20 @@ class History(RuleBasedStateMachine):
 
     def answers(self, group: str, topic: str, partition: int) -> bool:
         """Say whether all that a lag is made of was told just now."""
-        up = {1, 2} - self.cluster.silent - self.cluster.fenced - self.cluster.starting
         known = self.cluster.groups.get(group)
         return (
             known is not None
-            and self.cluster.coordinator(group) in up
-            and partition % 2 + 1 in up
+            and self.cluster.coordinator(group) in self.up()
             and not (known.refused or known.loading or known.unlisted or known.ghost)
-            and (topic, partition) not in self.cluster.errors
+            and self.ends_are_told(topic, partition)
         )
+
+    def ends_are_told(self, topic: str, partition: int) -> bool:
+        """Say whether a partition's leader answers for it."""
+        return partition % 2 + 1 in self.up() and (topic, partition) not in self.cluster.errors
+
+    def up(self) -> set[int]:
+        return {1, 2} - self.cluster.silent - self.cluster.fenced - self.cluster.starting
 
     def lags_are_true(self, page: Samples) -> None:
         for group in GROUPS:
