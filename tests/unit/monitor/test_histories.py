@@ -256,6 +256,7 @@ class History(RuleBasedStateMachine):
         for troubled in (self.cluster.silent, self.cluster.starting, self.cluster.fenced):
             troubled.discard(broker)
         self.cluster.slow.pop(broker, None)
+        self.answered_again()
 
     @rule(
         topic=TOPIC,
@@ -266,6 +267,11 @@ class History(RuleBasedStateMachine):
         self.cluster.errors.pop((topic, partition), None)
         if error:
             self.cluster.errors[topic, partition] = error
+        self.answered_again()
+
+    def answered_again(self) -> None:
+        """Where logs start is asked once a minute, and so told a minute after the trouble at the latest."""
+        self.deleted_at = dict.fromkeys(self.deleted_at, self.clock.passed)
 
     @rule(by=st.sampled_from((-600.0, 600.0, -86_400.0)))
     def set_clock(self, by: float) -> None:
@@ -400,6 +406,8 @@ class History(RuleBasedStateMachine):
                 if log is None or self.is_foreign or not self.answers(group, topic, partition):
                     continue
                 commit = self.cluster.groups[group].commits[topic][partition]
+                if log.stable_end <= commit < log.end:
+                    continue  # who has passed an open transaction reads what is not committed
                 unread = log.readable(commit)
                 slack = TOLERANCE_S + self.clock.moved
                 since_deletion = now - self.deleted_at.get((topic, partition), -1e9)
