@@ -12,7 +12,6 @@ from collections import defaultdict
 from math import inf
 from typing import Any, Final
 
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -448,9 +447,10 @@ class History(RuleBasedStateMachine):
         assert anew.page.plain == plain
 
 
-def _bounded(examples: int) -> settings:
-    return settings(
-        max_examples=HISTORIES or examples,
+# its base is made by the library at run time
+class TestHistories(History.TestCase):  # type: ignore[misc, valid-type]
+    settings = settings(
+        max_examples=HISTORIES or 25,
         stateful_step_count=30,
         derandomize=not HISTORIES,
         database=None,
@@ -458,14 +458,3 @@ def _bounded(examples: int) -> settings:
         suppress_health_check=list(HealthCheck),
         print_blob=False,
     )
-
-
-# their base is made by the library at run time
-class TestHistories(History.TestCase):  # type: ignore[misc, valid-type]
-    settings = _bounded(25)
-
-
-@pytest.mark.heavy
-@pytest.mark.timeout(1200)
-class TestManyHistories(History.TestCase):  # type: ignore[misc, valid-type]
-    settings = _bounded(150)
