@@ -29,7 +29,7 @@ run: $(VENV)/run.stamp ## start everything: Kafka, PostgreSQL, five services, th
 	@exec $(BIN)/order-services up $(UP)
 
 test: $(VENV)/dev.stamp ## run all tests, fast ones first
-	@exec $(BIN)/pytest --numprocesses=3 $(PYTEST)
+	@exec $(BIN)/pytest --numprocesses=2 $(PYTEST)
 
 test-heavy: $(VENV)/dev.stamp ## run the tests that take minutes each and that make test leaves out
 	@exec $(BIN)/pytest -m heavy $(PYTEST)
