@@ -142,7 +142,7 @@ def test_among_all_that_is_innocent_each_fault_is_told_and_nothing_else(tmp_path
     [
         ("console-consumer-[0-9]+", "never", "console-consumer-40000"),
         ("changes(kafka_monitor_last_poll_timestamp_seconds[3m]) > 0", "up > 1", "DataStale"),
-        ("kafka_consumergroup_commit_patience_seconds) > 300", "up) > 300", "sink-60"),
+        ("              > 300\n", "              > 1e9\n", "sink-60"),  # nobody has patience
         ('kafka_consumergroup_active{by="members"}', "kafka_consumergroup_active", "mirrored"),
         ("kafka_consumergroup_not_consumed) > 0", "up) > 1", "moved-on"),
         ("kafka_consumergroup_readable_lag", "kafka_consumergroup_lag_sum", "emptied"),
@@ -153,8 +153,11 @@ def test_each_thing_that_keeps_a_rule_quiet_is_needed(
 ) -> None:
     rules = tmp_path / "rules"
     rules.mkdir()
-    for name in rule_tests.ABOUT_KAFKA:
-        text = (rule_tests.RULES / f"{name}.yml").read_text()
+    texts = {
+        name: (rule_tests.RULES / f"{name}.yml").read_text() for name in rule_tests.ABOUT_KAFKA
+    }
+    assert any(kept in text for text in texts.values())
+    for name, text in texts.items():
         (rules / f"{name}.yml").write_text(text.replace(kept, dropped))
     minutes = 13 * 60
     monitors = [

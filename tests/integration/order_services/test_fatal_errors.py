@@ -89,10 +89,7 @@ def left_behind() -> float:
     return float(instrumentation.CLIENTS_LEFT_BEHIND._value.get())
 
 
-@pytest.mark.parametrize(
-    "protocol",
-    [GroupProtocol.CLASSIC, pytest.param(GroupProtocol.CONSUMER, marks=pytest.mark.heavy)],
-)
+@pytest.mark.parametrize("protocol", list(GroupProtocol))
 def test_a_fatal_consumer_is_left_behind_for_another(
     lab: Lab, protocol: GroupProtocol, request: pytest.FixtureRequest
 ) -> None:
@@ -116,7 +113,6 @@ def test_a_fatal_consumer_is_left_behind_for_another(
     assert consumer.not_alive() is None
 
 
-@pytest.mark.heavy
 def test_a_fatal_error_ends_the_wait_for_the_database_too(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
