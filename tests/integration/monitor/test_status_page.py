@@ -21,6 +21,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from monitor.history.summary import Summary
 from monitor.web.server import WebServer
 from tests.support.browser import PATIENCE_MS, chromium, path_of_chromium
+from tests.support.programs import program
 from tests.support.shown_cluster import HOSTILE, ShownCluster, large, serve, shop
 from tests.support.waiting import wait_for
 
@@ -67,7 +68,7 @@ class Site:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if path_of_chromium() is None:
-        pytest.skip("needs your system's package `chromium`")
+        program("chromium", "chromium")
     with chromium() as started:
         yield started
 
