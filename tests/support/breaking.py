@@ -39,7 +39,8 @@ class Functions:
         return {
             each.__qualname__: each
             for each in gc.get_objects()
-            if isinstance(each, FunctionType)
+            # isinstance() would ask a weak proxy for the class of what it stands for, which may be gone
+            if type(each) is FunctionType
             and each.__code__ in self._run
             and "<locals>" not in each.__qualname__
             and not each.__code__.co_freevars
