@@ -101,12 +101,12 @@ class ManagedProcess:
         if self._popen is not None:
             self._popen.wait()
 
-    def request_stop(self) -> None:
-        """Ask the program itself, not its children, to stop."""
+    def request_stop(self, number: int | None = None) -> None:
+        """Ask the program itself, not its children, to stop; by another signal than usual, if so said."""
         if self.running:
             # a paused program would take the signal only when resumed
             self.resume()
-            self._require().send_signal(self.stop_signal)
+            self._require().send_signal(self.stop_signal if number is None else number)
 
     def stop(self, timeout_s: float = 20.0) -> bool:
         """Stop in good order; kill after the time limit. Return whether it ended by itself."""

@@ -19,6 +19,7 @@ import psutil
 
 from order_services.local.process import ManagedProcess, ProcessIdentity, StartError
 from order_services.process.settings import KILL_AFTER_SECONDS
+from order_services.process.signals import FOR_GOOD
 
 # A service that is asked to end has its budget, and the margin for leaving Python; what is slower
 # hangs. Kafka, PostgreSQL and the monitor have no more to do.
@@ -90,11 +91,11 @@ class Supervisor:
         self.adopt(process)
 
     def dismiss(self, name: str) -> None:
-        """Have a program end in good order, without waiting for it, and not start it again."""
+        """Have a service end in good order, without waiting for it, and not start it again."""
         with self._mutex:
             for process in [each for each in self._processes if each.name == name]:
                 self._processes.remove(process)
-                process.request_stop()
+                process.request_stop(FOR_GOOD)
                 self._leaving.append((process, time.monotonic() + STOP_TIMEOUT_S))
         self._restarts.pop(name, None)
         self._given_up.discard(name)

@@ -47,6 +47,8 @@ POLL_SECONDS: Final = 0.25
 LAST_LOOK_SECONDS: Final = 0.06
 # While it waits for a retry the consumer must keep polling, or it would lose its partitions.
 PAUSED_POLL_SECONDS: Final = 0.1
+# The broker is not waited for longer by a member that leaves for good.
+LEAVE_SECONDS: Final = 5.0
 
 _log = structlog.get_logger(__name__)
 
@@ -104,6 +106,7 @@ class Consumer(Threaded):
         self._commits = OffsetCommits(math.inf)
         self._log_starts = LogStarts(group.group_id)
         self._half_way = HalfWayRebalances(group, settings)
+        self._leaves = False
         self._stopped_because: str | None = None
         self._last_error: str | None = None
         self._renewals = self._new_backoff()
@@ -135,6 +138,13 @@ class Consumer(Threaded):
             return f"consumer: no progress for {silent_seconds:.0f} s"
         return self._fatal_errors.too_many()
 
+    def leave_at_stop(self) -> None:
+        """Give the partitions to others at the end, at once.
+
+        A static member that only stops keeps them for the session timeout: it may be restarting.
+        """
+        self._leaves = True
+
     def _run(self) -> None:
         instrumentation.CONSUMER_STOPPED.set(0)
         try:
@@ -158,7 +168,16 @@ class Consumer(Threaded):
             _log.exception("consumer ended", group=self._group.group_id)
         finally:
             if self._kafka is not None:
+                if self._leaves:
+                    self._leave(self._kafka)
                 self._kafka.close()
+
+    def _leave(self, kafka: KafkaConsumer) -> None:
+        kafka.unsubscribe()
+        # a client that is closed before its partitions are revoked stays a member
+        until = time.monotonic() + LEAVE_SECONDS
+        while self._assigned and time.monotonic() < until:
+            kafka.poll(PAUSED_POLL_SECONDS)
 
     def _consume(self) -> None:
         """Consume until we are stopped.

@@ -1,4 +1,4 @@
-"""What SIGTERM and SIGINT ask of a program: to end, and when somebody insists, at once."""
+"""What signals ask of a program: to end, and when somebody insists, at once; or to end for good."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from typing import Final
 
 # Whoever stops a group of processes signals some of them twice at once: that is no second wish.
 INSIST_AFTER_SECONDS: Final = 1.0
+# Ends a replica that nobody will start again, where SIGTERM may be the first half of a restart.
+FOR_GOOD: Final = signal.SIGUSR1
 # Signals wake the main thread; others look.
 OTHERS_POLL_SECONDS: Final = 0.05
 
@@ -33,6 +35,7 @@ class StopSignals(threading.Event):
         self._asked = False
         self._interrupted_at: float | None = None
         self._insisted = False
+        self._for_good = False
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
@@ -52,6 +55,8 @@ class StopSignals(threading.Event):
                 self._interrupted_at = now
             elif now - self._interrupted_at >= INSIST_AFTER_SECONDS:
                 self._insisted = True
+        elif number == FOR_GOOD:
+            self._for_good = True
         self._asked = True
 
     def set(self) -> None:
@@ -79,13 +84,18 @@ class StopSignals(threading.Event):
         """Say whether there was a second Ctrl-C, a second or more after the first."""
         return self._insisted
 
+    def for_good(self) -> bool:
+        """Say whether nobody will start this program again."""
+        return self._for_good
+
 
 @contextmanager
 def stop_signals() -> Iterator[StopSignals]:
-    """Have SIGTERM and SIGINT set the event inside the block, instead of ending the program."""
+    """Have SIGTERM, SIGINT and FOR_GOOD set the event inside the block, instead of ending the program."""
     stop = StopSignals()
     before = {
-        number: signal.signal(number, stop.handle) for number in (signal.SIGINT, signal.SIGTERM)
+        number: signal.signal(number, stop.handle)
+        for number in (signal.SIGINT, signal.SIGTERM, FOR_GOOD)
     }
     try:
         yield stop

@@ -52,14 +52,19 @@ def main(source: str, model: type[S], build: Callable[[S], Service]) -> int:
     logs.configure(settings.log_level, service=source, client_id=settings.kafka_client_id)
     try:
         with stop_signals() as stop:
-            return run_until(stop, build(settings))
+            return run_until(stop, build(settings), stop.for_good)
     except PortTakenError as error:
         print(error, file=sys.stderr)  # noqa: T201  # for whoever started it
         return EXIT_BAD_SETTING
 
 
-def run_until(stop: threading.Event, service: Service) -> int:
-    """Run until `stop` is set, see `main`; raises `PortTakenError` before all else."""
+def run_until(
+    stop: threading.Event, service: Service, for_good: Callable[[], bool] = lambda: False
+) -> int:
+    """Run until `stop` is set, see `main`; raises `PortTakenError` before all else.
+
+    When it ends `for_good`, its consumer leaves the group.
+    """
     runtime = service.runtime
     settings = runtime.settings
     consumer = _consumer(service)
@@ -99,6 +104,8 @@ def run_until(stop: threading.Event, service: Service) -> int:
                 return EXIT_BROKEN
         return 0
     finally:
+        if for_good():
+            consumer.leave_at_stop()
         _stop(service, web, [consumer, *workers])
 
 

@@ -9,6 +9,7 @@ never again to a number that gained nothing.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import Final
 
 from monitor.analysis.scaling.figures import Figures
@@ -21,6 +22,8 @@ from monitor.words import duration
 # A step down that is taken back within this time came too early: the next one waits twice as long.
 REGRET_SECONDS: Final = 600.0
 MAX_HOLD_SECONDS: Final = 3_600.0
+# A member that ended without leaving is one until its session times out, 45 s unless set otherwise.
+CHANGE_SECONDS: Final = 120.0
 
 
 class Scaler:
@@ -37,6 +40,9 @@ class Scaler:
         self._steps = StepsUp()
         # when a step up was first asked for, and to how many
         self._asked: tuple[float, int] | None = None
+        # the last change that was advised, and when
+        self._advised: tuple[float, int] | None = None
+        self._needed = 0
 
     def decide(
         self,
@@ -47,6 +53,31 @@ class Scaler:
         budget_of: str = "the pools' budget",
     ) -> Decision:
         """Return what to run after this poll; `budget` is the most that databases have connections for."""
+        decision = self._decide(sight, assignor, budget, budget_of)
+        if decision.verdict in (Verdict.UP, Verdict.DOWN):
+            self._advised = (sight.at, decision.replicas)
+            return decision
+        return self._still_advised(decision, sight)
+
+    def _still_advised(self, decision: Decision, sight: Sight) -> Decision:
+        """Return what was advised until the members are as many, and not those that there are meanwhile.
+
+        Who follows the answer would start again what is ending, or end what is starting.
+        """
+        if self._advised is None:
+            return decision
+        at, advised = self._advised
+        if sight.members == advised or sight.at - at > CHANGE_SECONDS:
+            self._advised = None
+            return decision
+        if decision.verdict is Verdict.KEEP and advised < sight.members:
+            advised = max(advised, min(self._needed, sight.members))
+        reason = f"{decision.reason} {advised} were asked for, {sight.members} are there yet."
+        return replace(decision, replicas=advised, reason=reason)
+
+    def _decide(
+        self, sight: Sight, assignor: str | None, budget: int | None, budget_of: str
+    ) -> Decision:
         if not sight.ends:
             replicas = max(sight.members, self.rules.least)
             why = "Not known: no offsets could be read."
@@ -119,7 +150,8 @@ class Scaler:
             )
         if figures.capacity is None:
             return self._without_capacity(figures, members)
-        if (up := figures.needed_now()) > members:
+        self._needed = up = figures.needed_now()
+        if up > members:
             return self._upwards(figures, up)
         down = self._lowest_in_hold(sight.at, figures)
         if down < members:

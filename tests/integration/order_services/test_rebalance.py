@@ -428,6 +428,26 @@ def test_a_partition_that_a_half_way_rebalance_left_to_nobody_is_found_and_read(
     assert lab.noted() == noted(lab, events) == 6
 
 
+def test_a_static_member_that_ends_for_good_leaves_its_partitions_to_others_at_once(
+    lab: Lab, start: Start
+) -> None:
+    group = lab.group(2)
+
+    def member(instance_id: str) -> Watched:
+        # nobody here waits for as long
+        return start(group, Notebook(), instance_id=instance_id, session_timeout_seconds=250)
+
+    members = [member("0"), member("1")]
+    wait_for("a shared topic", lambda: all(each.owns(1) for each in members))
+    events = [*send(lab, group, 0, 3), *send(lab, group, 1, 3)]
+    wait_for("the events", lambda: noted(lab, events) == 6)
+    members[1].leave_at_stop()
+    assert members[1].stop(20)
+    wait_for("all partitions", lambda: members[0].owns(2))
+    # it has committed before it left: none came twice
+    assert offset(lab, group, 0) + offset(lab, group, 1) == 6
+
+
 def test_what_waits_behind_a_parked_partition_keeps_its_order(lab: Lab, start: Start) -> None:
     group = lab.group(1)
     handled: list[str] = []

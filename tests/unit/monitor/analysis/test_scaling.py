@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.analysis.scaling.decision import Scaler
+from monitor.analysis.scaling.decision import CHANGE_SECONDS, Scaler
 from monitor.analysis.scaling.measuring import Sight
 from monitor.analysis.scaling.rules import Decision, ScalingRules, Verdict
 from monitor.analysis.scaling.shares import (
@@ -251,6 +251,51 @@ def test_a_step_down_that_was_taken_back_waits_longer_the_next_time() -> None:
         group.members = group.asked[-1].replicas
         group.run(30)
     assert waited[0] < waited[1] < waited[2]
+
+
+def idle_group_of_six() -> Group:
+    """Return a group that was busy and is told to go down, and whose members are not fewer yet."""
+    group = Group([40.0] * 12, members=2)
+    group.run(60)
+    group.members = 6
+    group.run(240)
+    group.rates = [3.0] * 12
+    while group.run(POLL).replicas != 1:
+        assert group.now < 10_000
+    return group
+
+
+def test_what_was_advised_stands_until_the_members_are_as_many() -> None:
+    group = idle_group_of_six()
+    # somebody leaves: a rebalance, and five that keep up
+    during = replace(group.sight(), at=group.now + 1, is_rebalancing=True)
+    assert group.scaler.decide(during).replicas == 1
+    group.members = 5
+    decision = group.run(POLL)
+    assert (decision.verdict, decision.replicas, decision.members) == (Verdict.KEEP, 1, 5)
+    assert decision.reason.endswith("1 were asked for, 5 are there yet.")
+    # nobody follows: they are as they are
+    group.members = 6
+    group.run(CHANGE_SECONDS)
+    group.rates = [40.0] * 12
+    assert group.run(60).replicas == 6
+
+
+def test_more_than_was_advised_is_told_as_soon_as_it_is_needed() -> None:
+    group = idle_group_of_six()
+    group.members = 5
+    group.run(POLL)
+    group.rates = [30.0] * 12
+    assert group.run(30).replicas >= 4
+
+
+def test_what_was_advised_stands_while_replicas_start() -> None:
+    group = Group([40.0] * 12, members=2)
+    asked = group.run(60).replicas
+    assert asked > 2
+    group.members = 4
+    during = replace(group.sight(), at=group.now + 1, is_rebalancing=True)
+    assert group.scaler.decide(during).replicas == asked
 
 
 def test_what_is_not_known_changes_nothing() -> None:
