@@ -18,7 +18,7 @@ from order_services.local.plan import REPLICA_STEP
 from order_services.local.ports import LOOPBACK, free_base_port, free_port
 from tests.support.waiting import wait_for
 
-MAX_TEST_REPLICAS = 3
+MAX_TEST_REPLICAS = 6
 START_TIMEOUT_S = 120.0
 
 

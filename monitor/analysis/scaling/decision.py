@@ -42,6 +42,7 @@ class Scaler:
         self._asked: tuple[float, int] | None = None
         # the last change that was advised, and when
         self._advised: tuple[float, int] | None = None
+        # by what came at the last poll that told it
         self._needed = 0
 
     def decide(
@@ -70,9 +71,12 @@ class Scaler:
         if sight.members == advised or sight.at - at > CHANGE_SECONDS:
             self._advised = None
             return decision
-        if decision.verdict is Verdict.KEEP and advised < sight.members:
-            advised = max(advised, min(self._needed, sight.members))
-        reason = f"{decision.reason} {advised} were asked for, {sight.members} are there yet."
+        if decision.verdict is Verdict.KEEP:
+            # those that are there are enough without what still starts; what ends may be needed again
+            advised = min(max(advised, self._needed), sight.members)
+        if advised == decision.replicas:
+            return decision
+        reason = f"{decision.reason} {advised} were advised, and members are still {sight.members}."
         return replace(decision, replicas=advised, reason=reason)
 
     def _decide(
@@ -150,8 +154,8 @@ class Scaler:
             )
         if figures.capacity is None:
             return self._without_capacity(figures, members)
-        self._needed = up = figures.needed_now()
-        if up > members:
+        self._needed = figures.needed_for_arrivals()
+        if (up := figures.needed_now()) > members:
             return self._upwards(figures, up)
         down = self._lowest_in_hold(sight.at, figures)
         if down < members:

@@ -273,7 +273,7 @@ def test_what_was_advised_stands_until_the_members_are_as_many() -> None:
     group.members = 5
     decision = group.run(POLL)
     assert (decision.verdict, decision.replicas, decision.members) == (Verdict.KEEP, 1, 5)
-    assert decision.reason.endswith("1 were asked for, 5 are there yet.")
+    assert decision.reason.endswith("1 were advised, and members are still 5.")
     # nobody follows: they are as they are
     group.members = 6
     group.run(CHANGE_SECONDS)
