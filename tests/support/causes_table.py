@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from monitor.analysis.causes.finding import Cause
-from monitor.pools.analysis import BouncerQueue, Budget, OneMore, Outcome, PoolReport, ServiceUse
+from monitor.pools.report import BouncerQueue, Budget, OneMore, Outcome, PoolReport, ServiceUse
 from tests.support.lagging import CALM, GROUP, TOPIC, Consumer, Shop
 
 

@@ -5,15 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from monitor.pools.analysis import (
-    OneMore,
-    Outcome,
-    PoolReport,
-    ServiceUse,
-    Via,
-    analyse,
-    service_of,
-)
+from monitor.pools.analysis import analyse
 from monitor.pools.model import (
     Activity,
     Blocked,
@@ -27,6 +19,8 @@ from monitor.pools.model import (
     Reading,
     ServicePool,
 )
+from monitor.pools.report import OneMore, Outcome, PoolReport, ServiceUse, Via
+from monitor.pools.service_pools import service_of
 
 
 def postgres(
