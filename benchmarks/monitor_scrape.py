@@ -28,7 +28,7 @@ from typing import Any, Final
 import psutil
 
 from benchmarks.support import median, percentile, run, say, table
-from monitor.analysis.analyst import TimeReplies, Times
+from monitor.analysis.time_questions import TimeReplies, Times
 from monitor.model import Broker, Group, LogLook, Member, Offsets, Partition, Snapshot, Topic
 from monitor.poller import Poller
 from monitor.web.app import create_app

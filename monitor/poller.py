@@ -16,10 +16,11 @@ from typing import Final, Protocol
 
 import structlog
 
-from monitor.analysis.analyst import Analyst, TimeReplies, Times
+from monitor.analysis.analyst import Analyst
 from monitor.analysis.kept import Kept, why_not
 from monitor.analysis.scaling.advisor import Advisor
 from monitor.analysis.status import DEFAULT_RULES, StatusRules
+from monitor.analysis.time_questions import TimeReplies, Times
 from monitor.analysis.windows import CommitWindow
 from monitor.changes import changes
 from monitor.configuration import Watched

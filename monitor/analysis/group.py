@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from monitor.analysis.advice import Advice
-    from monitor.analysis.readable import OpenTransaction, Readable
+    from monitor.analysis.open_transactions import OpenTransaction
+    from monitor.analysis.readable import Readable
     from monitor.analysis.retention import RetentionRisk
     from monitor.analysis.timelag import TimeLag
     from monitor.analysis.topic import TopicLog

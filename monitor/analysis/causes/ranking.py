@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from monitor.analysis.causes.symptoms import Pools
-    from monitor.analysis.measures import Findings, GroupMeasures
+    from monitor.analysis.findings import Findings
+    from monitor.analysis.measures import GroupMeasures
     from monitor.model import Snapshot
 
 # While a coordinator is silent for less, another may be about to take over.
