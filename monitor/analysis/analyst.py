@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from monitor.analysis.causes.course import Courses
 from monitor.analysis.changed import Changes
 from monitor.analysis.findings import Findings
-from monitor.analysis.group import GroupHistory, GroupMeter, Poll
+from monitor.analysis.group import GroupMeter, Poll
+from monitor.analysis.group_history import GroupHistory
 from monitor.analysis.kept import Kept, KeptGroup, KeptPolls, KeptTopic
 from monitor.analysis.measures import GroupMeasures
 from monitor.analysis.open_transactions import OpenTransactions

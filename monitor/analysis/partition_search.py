@@ -63,6 +63,10 @@ class PartitionSearch:
         self._searches = {offset: before.get(offset) or Search() for offset in offsets}
         self._log.want(self._searches.keys())
 
+    def start_anew(self) -> None:
+        """Search for nothing until told again: the log's records were replaced."""
+        self._searches = nothing()
+
     def add_to(self, kept: KeptLog) -> KeptLog:
         """Return what is kept of the log with what was found in it, for a restart."""
         searches = self._searches.items()
@@ -93,13 +97,12 @@ class PartitionSearch:
 
     def is_in_doubt(self, *, compacted: bool, dated: bool) -> bool:
         """Tell whether the next poll may know more, without anything happening to the log."""
-        return (
+        return any(
             compacted
             or self.is_distrusted
-            or any(
-                not self._is_found(search) or (dated and not search.dated and search.stamp is None)
-                for search in self._searches.values()
-            )
+            or not self._is_found(search)
+            or (dated and not search.dated and search.stamp is None)
+            for search in self._searches.values()
         )
 
     # -- what to ask ------------------------------------------------------------------------------

@@ -117,7 +117,8 @@ class TimeLag:
         if known is None:
             known = self._topics[topic] = TopicLog()
         for partition in known.appends.see(ends, self._clock.now):
-            self._drop_search((topic, partition))  # its records were replaced
+            if (search := self._search((topic, partition))) is not None:
+                search.start_anew()
 
     def want(self, wanted: Mapping[str, Mapping[int, Collection[int]]]) -> None:
         """Say which committed offsets with unread records there are: topic -> partition -> offsets.

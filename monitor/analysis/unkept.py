@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from monitor.analysis.changed import Changes
-    from monitor.analysis.group import GroupHistory
+    from monitor.analysis.group_history import GroupHistory
     from monitor.analysis.measures import GroupMeasures
     from monitor.analysis.readers import Readers
 

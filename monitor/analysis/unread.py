@@ -54,7 +54,7 @@ class Unread:
             stands: list[Position] | None = None
             if lag is not None and (lag.total or snapshot.stable_offsets.values):
                 stands = self._guard.attempt(
-                    "positions", group.id, _positions,
+                    "positions", group.id, positions,
                     snapshot, group, lag, ends=ends, before=before, windows=windows,
                 )  # fmt: skip
             self._readers.stand(group.id, stands or ())
@@ -105,16 +105,3 @@ class Unread:
     def forget(self, topic: str) -> None:
         """Drop a topic that was deleted, or created anew under its name."""
         self._logs.forget(topic)
-
-
-def _positions(
-    snapshot: Snapshot,
-    group: Group,
-    lag: GroupLag,
-    *,
-    ends: PartitionOffsets,
-    before: PartitionOffsets,
-    windows: CommitWindows,
-) -> list[Position]:
-    """Return all of them: a fault among them is one of the group."""
-    return list(positions(snapshot, group, lag, ends=ends, before=before, windows=windows))

@@ -366,6 +366,11 @@ def idle_members() -> Shop:
     return calm(partitions=2, members=3)
 
 
+NO_FAULT: Final = frozenset(
+    {Cause.HEALTHY, Cause.NEVER_ACTIVE, Cause.NOT_CONSUMED, Cause.SELDOM_COMMITS, Cause.CANNOT_TELL}
+)
+"""Causes that are no fault of anybody, or not known to be."""
+
 INNOCENT: Final[tuple[tuple[str, Callable[[], Shop]], ...]] = (
     ("load", calm),
     ("much load", lambda: calm(rate=4.0, pace=9.0)),

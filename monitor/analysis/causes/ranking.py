@@ -55,11 +55,6 @@ FAULTS: Final[tuple[Callable[[Symptoms], Verdict], ...]] = (
 )
 """The order in which causes are asked: each explains away those after it."""
 
-INNOCENT: Final = frozenset(
-    {Cause.HEALTHY, Cause.NEVER_ACTIVE, Cause.NOT_CONSUMED, Cause.SELDOM_COMMITS, Cause.CANNOT_TELL}
-)
-"""What is no fault of anybody, or not known to be."""
-
 # Whatever holds at the same time is another cause only if the first does not bring it about.
 INDEPENDENT: Final[Mapping[Cause, frozenset[Cause]]] = {
     Cause.MESSAGES_LOST: frozenset(Cause),

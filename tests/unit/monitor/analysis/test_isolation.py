@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from monitor.analysis import group, unread
 from monitor.analysis.activity import GroupActivity
 from monitor.analysis.analyst import Analyst
+from monitor.analysis.group_history import GroupHistory
 from monitor.analysis.losses import Losses
 from monitor.analysis.measures import GroupMeasures
 from monitor.analysis.readable import ReadableLogs
@@ -92,7 +93,7 @@ FAULTS: list[tuple[str, str, object, str]] = [
     ("positions", "bad", unread, "positions"),
     ("looks", "bad", unread, "unread_of"),
     ("looks", "bad-1", ReadableLogs, "_learn"),
-    ("commit_windows", "bad", group.GroupHistory, "observe_commits"),
+    ("commit_windows", "bad", GroupHistory, "observe_commits"),
     ("end_windows", "bad", EndWindow, "_next"),
     ("times", "bad", TimeLag, "_see"),
     ("times", "bad-0", TimeLag, "_want_of"),
