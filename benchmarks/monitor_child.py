@@ -75,7 +75,7 @@ class _ToldPoller(Poller):
         began = time.perf_counter()
         state, cpu = _timed(self.poll)
         wall = time.perf_counter() - began
-        page = self.latest.page
+        page = self.page()
         figures = {
             "error": state.error,
             "cpu_s": cpu,
