@@ -215,7 +215,7 @@ def _measure(kind: str, topics: int, polls: int, folder: Path | None) -> list[ob
             spent.append((time.process_time() - began - source.own_s) * 1000)
     if recorder:
         recorder.stop()
-    page: Any = poller.latest.page
+    page: Any = poller.page()
     lines = page.plain.splitlines()
     return [
         kind,

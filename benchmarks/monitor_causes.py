@@ -18,11 +18,10 @@ from typing import Any, Final
 from benchmarks.support import table
 from monitor import logs
 from monitor.analysis.causes.finding import Cause
-from monitor.analysis.causes.ranking import INNOCENT as NO_FAULT
 from monitor.analysis.measures import GroupMeasures
 from monitor.model import Snapshot
 from monitor.state import State
-from tests.support.causes_table import INNOCENT, SCENES, Scene
+from tests.support.causes_table import INNOCENT, NO_FAULT, SCENES, Scene
 from tests.support.lagging import GROUP
 from tests.support.lagging_on_broker import MORE_SCENES
 from tests.support.lagging_on_broker import SCENES as FAST_SCENES

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import monitor.poller
-from monitor.analysis.analyst import TimeReplies, Times
+from monitor.analysis.time_questions import TimeReplies, Times
 from monitor.commands import main
 from monitor.exposition.render import Page
 from monitor.model import LogLook, Snapshot
@@ -75,7 +75,7 @@ class _ToldPoller(Poller):
         began = time.perf_counter()
         state, cpu = _timed(self.poll)
         wall = time.perf_counter() - began
-        page = self.latest.page
+        page = self.page()
         figures = {
             "error": state.error,
             "cpu_s": cpu,

@@ -28,7 +28,7 @@ from typing import Any, Final
 import psutil
 
 from benchmarks.support import median, percentile, run, say, table
-from monitor.analysis.analyst import TimeReplies, Times
+from monitor.analysis.time_questions import TimeReplies, Times
 from monitor.model import Broker, Group, LogLook, Member, Offsets, Partition, Snapshot, Topic
 from monitor.poller import Poller
 from monitor.web.app import create_app
@@ -120,7 +120,7 @@ def fitting(samples: int) -> Poller:
 
 
 def _samples(poller: Poller) -> int:
-    page = poller.latest.page.plain
+    page = poller.page().plain
     return page.count(b"\n") - page.count(b"\n#") - 1
 
 
@@ -128,7 +128,7 @@ def serve_page(pipe: Pipe, samples: int) -> None:
     """Serve a page as `monitor serve` does, and send its port and sizes."""
     poller = fitting(samples)
     server = WebServer(create_app(poller), "127.0.0.1", 0)
-    page = poller.latest.page
+    page = poller.page()
     port = server.bind()
     poller.start(POLL_INTERVAL_S)
     pipe.send((port, _samples(poller), page.length, len(page.gzipped)))

@@ -352,11 +352,6 @@ class Snapshot:
                     found.setdefault(name, {})[index] = size
         return found
 
-    @property
-    def request_count(self) -> int:
-        """Return how many requests the poll sent."""
-        return sum(self.requests.values())
-
     def without_older_than(self, moment: float) -> Snapshot:
         """Return what was seen since a moment (monotonic seconds); itself where all was.
 

@@ -12,14 +12,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final, Protocol
 
 import structlog
 
-from monitor.analysis.analyst import Analyst, TimeReplies, Times
+from monitor.analysis.analyst import Analyst
 from monitor.analysis.kept import Kept, why_not
 from monitor.analysis.scaling.advisor import Advisor
 from monitor.analysis.status import DEFAULT_RULES, StatusRules
+from monitor.analysis.time_questions import TimeReplies, Times
 from monitor.analysis.windows import CommitWindow
 from monitor.changes import changes
 from monitor.configuration import Watched
@@ -67,21 +69,29 @@ class Keeper(Protocol):
         """Keep what is new; the first of a process is all. Waits for nothing."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Published:
-    """What readers see: a state and the page rendered from it, of which `parts` are the lines.
+    """What readers see: a state, and the lines rendered from it.
 
     `succeeded_at` is when a poll last reached a broker, in seconds of the monotonic clock: the wall
-    clock may be set back or forth. `oldest_at` is when the oldest that the page shows was seen, None
-    where it shows nothing. Both are swapped in with the page, so that nobody is told "ready" and then
-    served the page before it.
+    clock may be set back or forth. `oldest_at` is when the oldest that is shown was seen, None where
+    nothing is. Both are swapped in with the lines, so that nobody is told "ready" and then served the
+    page before it.
     """
 
     state: State
-    page: Page
     parts: Parts
     succeeded_at: float | None = None
     oldest_at: float | None = None
+
+    @cached_property
+    def page(self) -> Page:
+        """Return the page of these lines, without the age of what it shows.
+
+        Made when it is first asked for: a fleet joins the lines of all its clusters at each poll, and
+        few ask for one cluster's page.
+        """
+        return page_of(self.parts)
 
 
 class Poller:
@@ -147,7 +157,12 @@ class Poller:
     def page(self) -> Page:
         """Return the page with the age of what it shows as of now, not as of its poll."""
         latest = self.latest
-        return self._with_age(latest.page, latest.state.cluster, latest.oldest_at)
+        if latest.oldest_at is None:
+            return latest.page
+        age = self._age_of(latest.oldest_at)
+        return latest.page.ending_with(
+            self._renderer.lines(DATA_AGE, {(latest.state.cluster,): age})
+        )
 
     @property
     def pollers(self) -> Mapping[str, Poller]:
@@ -166,7 +181,10 @@ class Poller:
     def data_age(self) -> float | None:
         """Return how many seconds ago the oldest that is shown was seen, None where nothing is."""
         oldest_at = self.latest.oldest_at
-        return None if oldest_at is None else round(max(0.0, self._monotonic() - oldest_at), 3)
+        return None if oldest_at is None else self._age_of(oldest_at)
+
+    def _age_of(self, oldest_at: float) -> float:
+        return round(max(0.0, self._monotonic() - oldest_at), 3)
 
     def current(self) -> State:
         """Return the last state without what is too old by now."""
@@ -330,15 +348,7 @@ class Poller:
             state = replace(state, error=cause, snapshot=None, groups={})
             parts = self._renderer.parts(blocks(state, self._choice))
         oldest_at = state.without_older_than(self._stale_after_s).oldest_at
-        page = self._with_age(page_of(parts), state.cluster, oldest_at)
-        return Published(state, page, parts, succeeded_at, oldest_at)
-
-    def _with_age(self, page: Page, cluster: str, oldest_at: float | None) -> Page:
-        """Return the page ending with the age of its oldest figure as of now."""
-        if oldest_at is None:
-            return page
-        age = round(max(0.0, self._monotonic() - oldest_at), 3)
-        return page.ending_with(self._renderer.lines(DATA_AGE, {(cluster,): age}))
+        return Published(state, parts, succeeded_at, oldest_at)
 
 
 def _tell(before: State, now: State) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from monitor.analysis.measures import Findings, GroupMeasures
+from monitor.analysis.findings import Findings
+from monitor.analysis.measures import GroupMeasures
 from monitor.analysis.withdrawn import withdraw
 from monitor.model import Offsets, Snapshot
 

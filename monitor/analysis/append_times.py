@@ -1,34 +1,33 @@
-"""What is known of when a partition's records were appended, as facts of two kinds.
+"""What is known of when a partition's records were appended, whoever asked for it.
 
-- *lower*: records at or after offset ``x`` were appended at ``t`` or later;
-- *upper*: records before offset ``x`` were appended at ``t`` or earlier.
-
-A poll that sees the log end at ``x`` at time ``t`` is both. A ListOffsets-by-timestamp question
-``q`` whose reply is (offset ``o``, timestamp ``r``) adds: lower (o, r), upper (o, q), upper
-(o + 1, r). Facts last, but compaction removes records: the first that is left at or after an offset
-may be much later than the one that was there. So of what is left, each poll asks anew.
+A poll that sees the log end at ``x`` at time ``t`` is a lower and an upper fact (`append_facts`). A
+ListOffsets-by-timestamp question ``q`` whose reply is (offset ``o``, timestamp ``r``) adds: lower
+(o, r), upper (o, q), upper (o + 1, r). Facts last, but compaction removes records: the first that is
+left at or after an offset may be much later than the one that was there. So of what is left, each
+poll asks anew.
 """
 
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from math import inf
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
+from monitor.analysis.append_facts import POINTS_KEPT, Facts, thinned
 from monitor.analysis.kept import KeptLog
-from monitor.analysis.time_search import Point, Search
 from monitor.model import nothing
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
+
+    from monitor.analysis.append_facts import Point
 
 _time = itemgetter(1)
 
 POINTS_EXPORTED = 16
-POINTS_KEPT = 48  # polls remembered of a partition that somebody lags on: 1.2 kB
-IDLE_POINTS_KEPT = 6  # and of one that nobody does
+IDLE_POINTS_KEPT = 6  # polls remembered of a partition that nobody lags on
 CLOCK_SKEW_SECONDS = (
     2.0  # record timestamps this far outside the polls' bracket are not append times
 )
@@ -45,91 +44,11 @@ class Reply(NamedTuple):
     time: float
 
 
-class Facts:
-    """Monotone (offset, time) steps: of facts that say the same, only the strongest is kept."""
-
-    __slots__ = ("offsets", "times")
-
-    def __init__(self) -> None:
-        self.offsets: list[int] = []
-        self.times: list[float] = []
-
-    def add_lower(self, offset: int, time: float) -> None:
-        """Note that records at or after the offset came then or later."""
-        offsets, times = self.offsets, self.times
-        at = bisect_right(offsets, offset)
-        if at and times[at - 1] >= time:
-            return
-        end = bisect_right(times, time, at)
-        start = at - 1 if at and offsets[at - 1] == offset else at
-        offsets[start:end] = [offset]
-        times[start:end] = [time]
-
-    def add_upper(self, offset: int, time: float) -> None:
-        """Note that records before the offset came then or earlier."""
-        offsets, times = self.offsets, self.times
-        at = bisect_left(offsets, offset)
-        if at < len(offsets) and times[at] <= time:
-            return
-        start = bisect_left(times, time, 0, at)
-        end = at + 1 if at < len(offsets) and offsets[at] == offset else at
-        offsets[start:end] = [offset]
-        times[start:end] = [time]
-
-    def points(self) -> list[Point]:
-        """Return all of them."""
-        return list(zip(self.offsets, self.times, strict=True))
-
-    def lower(self, offset: int) -> Point:
-        """Return the last point at or below the offset."""
-        at = bisect_right(self.offsets, offset)
-        return (self.offsets[at - 1], self.times[at - 1]) if at else (-1, -inf)
-
-    def upper(self, offset: int) -> Point:
-        """Return the first point above the offset."""
-        at = bisect_right(self.offsets, offset)
-        return (self.offsets[at], self.times[at]) if at < len(self.offsets) else (-1, inf)
-
-    def before(self, offset: int) -> list[Point]:
-        """Return the two last points at or below the offset."""
-        at = bisect_right(self.offsets, offset)
-        first = at - 2 if at > 1 else 0
-        return list(zip(self.offsets[first:at], self.times[first:at], strict=True))
-
-    def after(self, offset: int) -> list[Point]:
-        """Return the two first points above the offset."""
-        at = bisect_right(self.offsets, offset)
-        return list(zip(self.offsets[at : at + 2], self.times[at : at + 2], strict=True))
-
-    def truncate(self, end: int) -> None:
-        """Forget the points past a log end."""
-        at = bisect_right(self.offsets, end)
-        del self.offsets[at:], self.times[at:]
-
-    def prune(self, offsets: Collection[int]) -> None:
-        """Keep what lies from just below the lowest of the offsets on, and thin that out."""
-        first = max(0, bisect_right(self.offsets, min(offsets)) - 1)
-        del self.offsets[:first], self.times[:first]
-        if len(self.offsets) > POINTS_KEPT:
-            keep = _thinned(self.offsets, offsets)
-            self.offsets = [self.offsets[i] for i in keep]
-            self.times = [self.times[i] for i in keep]
-
-
-def _thinned(points: list[int] | array[int], wanted: Collection[int]) -> list[int]:
-    """Return the indices to keep: around the wanted offsets, the newest half, every second older one."""
-    kept = set(range(len(points) // 2, len(points))) | set(range(0, len(points) // 2, 2))
-    for offset in wanted:
-        at = bisect_right(points, offset)
-        kept.update(i for i in (at - 1, at) if 0 <= i < len(points))
-    return sorted(kept)
-
-
 class PartitionLog:
-    """What is known about one partition's log."""
+    """What is known about one partition's log; `wanted` are the offsets of which it must tell much."""
 
     __slots__ = (
-        "distrusted_until", "ends", "first", "last", "lower", "replies", "searches", "skips", "upper",
+        "distrusted_until", "ends", "first", "last", "lower", "replies", "skips", "upper", "wanted",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -140,26 +59,23 @@ class PartitionLog:
         self.upper: Facts | None = None
         # of this poll, where compaction may remove records
         self.replies: tuple[Reply, ...] = ()
-        # committed offset -> none is left between it and this one
+        self.wanted: Collection[int] = ()
+        # wanted offset -> none is left between it and this one
         self.skips: Mapping[int, int] = nothing()
-        self.searches: Mapping[int, Search] = nothing()  # by committed offset
         self.distrusted_until = -inf
 
     def export(self) -> KeptLog:
-        """Return what a restart takes up: some ends, and what was found of who lags."""
+        """Return what a restart takes up: some ends, and what replies said."""
         points = [*zip(self.ends, self.first, self.last, strict=True)]
         step = -max(1, len(points) // POINTS_EXPORTED)
-        searches = self.searches.items()
         return KeptLog(
             points[::step][::-1],
-            {offset: search.found[0] for offset, search in searches if search.found},
-            {offset: search.stamp for offset, search in searches if search.stamp is not None},
-            [] if self.lower is None else self.lower.points(),
-            [] if self.upper is None else self.upper.points(),
+            lower=[] if self.lower is None else self.lower.points(),
+            upper=[] if self.upper is None else self.upper.points(),
         )
 
     @classmethod
-    def restored(cls, kept: KeptLog, shift: float, wall_offset: float) -> PartitionLog:
+    def restored(cls, kept: KeptLog, shift: float) -> PartitionLog:
         """Return what was kept; raises ValueError where it can't be."""
         log = cls()
         for end, first, last in kept.points:
@@ -168,12 +84,6 @@ class PartitionLog:
             log.ends.append(end)
             log.first.append(first + shift)
             log.last.append(last + shift)
-        searches = {offset: Search() for offset in {**kept.found, **kept.stamps}}
-        for offset, moment in kept.found.items():
-            searches[offset].find(moment + shift, wall_offset)
-        for offset, stamp in kept.stamps.items():
-            searches[offset].stamp = stamp
-        log.searches = searches or nothing()
         if kept.lower or kept.upper:
             lower, upper = log._facts()
             for offset, time in kept.lower:
@@ -182,24 +92,26 @@ class PartitionLog:
                 upper.add_upper(offset, time)
         return log
 
-    def see_end(self, end: int, now: float) -> None:
-        """Take in the log end of a poll."""
-        ends = self.ends
+    def see_end(self, end: int, now: float) -> bool:
+        """Take in the log end of a poll; tell whether it moved back: nothing is wanted then."""
+        ends, is_back = self.ends, False
         if ends:
             newest = ends[-1]
             if end == newest:
                 self.last[-1] = now
-                return
+                return False
             if end < newest:
+                is_back = True
                 self.truncate(end)
                 if ends and ends[-1] == end:  # seen before the truncated records came
                     self.last[-1] = now
-                    return
+                    return True
         ends.append(end)
         self.first.append(now)
         self.last.append(now)
-        if len(ends) > (POINTS_KEPT if self.searches else IDLE_POINTS_KEPT):
-            self.thin(self.searches)
+        if len(ends) > (POINTS_KEPT if self.wanted else IDLE_POINTS_KEPT):
+            self.thin(self.wanted)
+        return is_back
 
     def truncate(self, end: int) -> None:
         """Forget what was known of records that were replaced: the log end moved back."""
@@ -208,7 +120,7 @@ class PartitionLog:
         if self.lower and self.upper:
             self.lower.truncate(end - 1)
             self.upper.truncate(end)
-        self.skips = self.searches = nothing()
+        self.skips, self.wanted = nothing(), ()
 
     def thin(self, wanted: Collection[int]) -> None:
         """Drop points that tell little about the wanted offsets."""
@@ -216,7 +128,7 @@ class PartitionLog:
             spare = len(self.ends) // 2
             del self.ends[:spare], self.first[:spare], self.last[:spare]
             return
-        keep = _thinned(self.ends, wanted)
+        keep = thinned(self.ends, wanted)
         if len(keep) == len(self.ends):  # every point is next to somebody's committed offset
             keep = keep[-2 * POINTS_KEPT :]
         self.ends = array("q", [self.ends[i] for i in keep])
@@ -224,16 +136,13 @@ class PartitionLog:
         self.last = array("d", [self.last[i] for i in keep])
 
     def want(self, offsets: Collection[int]) -> None:
-        """Keep the bookkeeping of these committed offsets and what replies said of their records."""
+        """Keep what replies said of the records at these offsets, and nothing of others."""
         self.replies = ()
+        self.wanted = offsets
         if not offsets:
             self.lower = self.upper = None
-            self.skips = self.searches = nothing()
+            self.skips = nothing()
             return
-        searches = self.searches
-        if searches.keys() == offsets:
-            return
-        self.searches = {offset: searches.get(offset) or Search() for offset in offsets}
         if self.skips:
             gone = self.skips.items()  # none of these comes back, whoever reads on
             left = {x: max((o for c, o in gone if c <= x < o), default=x) for x in offsets}
@@ -329,7 +238,7 @@ class PartitionLog:
         self.replies = (*self.replies, reply)
         if reply.offset == self.ends[-1]:
             return
-        for committed in self.searches:
+        for committed in self.wanted:
             offset = self.left(committed)
             if (
                 offset < reply.offset
@@ -347,8 +256,6 @@ class PartitionLog:
         self.lower = self.upper = None
         self.replies = ()
         self.skips = nothing()
-        for search in self.searches.values():
-            search.found = None
         self.distrusted_until = until
 
 
@@ -366,15 +273,16 @@ class Appends:
         self._first_seen = self._last_seen = 0.0  # monotonic seconds
         self._logs: dict[int, PartitionLog] | None = None
 
-    def see(self, ends: Mapping[int, int], now: float) -> None:
-        """Take in the log ends of a poll."""
+    def see(self, ends: Mapping[int, int], now: float) -> Iterable[int]:
+        """Take in the log ends of a poll; return the partitions whose end moved back."""
         if self._logs is None:
             if self._ends is None:
                 self._ends, self._first_seen = ends, now
             if self._ends == ends:
                 self._last_seen = now
-                return
+                return ()
         logs = self.logs()
+        shorter = []
         for partition, end in ends.items():
             log = logs.get(partition)
             if log is None:
@@ -382,17 +290,19 @@ class Appends:
             elif log.ends and log.ends[-1] == end:  # most partitions of most clusters are idle
                 log.last[-1] = now
                 continue
-            log.see_end(end, now)
+            if log.see_end(end, now):
+                shorter.append(partition)
+        return shorter
 
     def export(self) -> dict[int, KeptLog]:
-        """Return what a restart takes up: the newest ends, and what was found of who lags."""
+        """Return what a restart takes up: the newest ends, and what replies said."""
         if self._logs is None:
             ends = self._ends or {}
             moments = self._first_seen, self._last_seen
             return {p: KeptLog([(end, *moments)]) for p, end in ends.items()}
         return {p: log.export() for p, log in self._logs.items() if log.ends}
 
-    def restore(self, kept: Mapping[int, KeptLog], shift: float, wall_offset: float) -> None:
+    def restore(self, kept: Mapping[int, KeptLog], shift: float) -> None:
         """Go on from what was kept; raises ValueError where that can't be."""
         moments = {(first, last) for of in kept.values() for _, first, last in of.points}
         if len(moments) == 1 and not any(of.found or of.stamps for of in kept.values()):
@@ -400,9 +310,7 @@ class Appends:
             self._ends = {p: end for p, of in kept.items() for end, _, _ in of.points}
             self._first_seen, self._last_seen = first + shift, last + shift
         else:
-            self._logs = {
-                p: PartitionLog.restored(of, shift, wall_offset) for p, of in kept.items()
-            }
+            self._logs = {p: PartitionLog.restored(of, shift) for p, of in kept.items()}
 
     def logs(self) -> dict[int, PartitionLog]:
         """Return what is known of each partition, one by one from now on."""

@@ -6,7 +6,7 @@ commits were seen within the window. What fails is absent, and costs nobody else
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,27 +14,27 @@ from monitor.analysis.activity import Activity, GroupActivity, topics_not_consum
 from monitor.analysis.advice import advise, turns_at
 from monitor.analysis.balance import imbalance_of
 from monitor.analysis.groups import GroupFacts, group_facts, uncommitted_partitions
-from monitor.analysis.kept import KeptGroup
 from monitor.analysis.lag import GroupLag
 from monitor.analysis.losses import Losses, unread_deleted
 from monitor.analysis.measures import NOTHING_UNREAD, GroupMeasures
 from monitor.analysis.picture import Beside, picture_of
 from monitor.analysis.rates import TopicRates, group_rates, produce_rates, produced_messages
 from monitor.analysis.rebalances import KEPT_SECONDS as REBALANCES_KEPT_SECONDS
-from monitor.analysis.rebalances import Rebalances
 from monitor.analysis.retention import retention_of, retention_risks
 from monitor.analysis.status import NOT_FOUND, GroupStatus, StatusRules, group_status
-from monitor.analysis.windows import CommitWindows
 from monitor.model import nothing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from monitor.analysis.advice import Advice
-    from monitor.analysis.readable import OpenTransaction, Readable
+    from monitor.analysis.group_history import GroupHistory
+    from monitor.analysis.open_transactions import OpenTransaction
+    from monitor.analysis.readable import Readable
     from monitor.analysis.retention import RetentionRisk
     from monitor.analysis.timelag import TimeLag
     from monitor.analysis.topic import TopicLog
+    from monitor.analysis.windows import CommitWindows
     from monitor.guard import Guard
     from monitor.model import Group, PartitionOffsets, Snapshot
 
@@ -62,65 +62,6 @@ class Poll(NamedTuple):
     open_transactions: Mapping[str, Mapping[int, OpenTransaction]]
     produced: dict[str, dict[int, float]]
     messages: dict[str, dict[int, int]]
-
-
-@dataclass(slots=True)
-class GroupHistory:
-    """What is remembered of a group from one poll to the next.
-
-    `changed_in` is the number of the last poll in which anything was new about it, or about a topic
-    that it reads; `due_at` is when time alone changes what is said of it (monotonic seconds).
-    """
-
-    commits: CommitWindows
-    activity: GroupActivity = field(default_factory=GroupActivity)
-    losses: Losses = field(default_factory=Losses)
-    rebalances: Rebalances = field(default_factory=Rebalances)
-    measures: GroupMeasures | None = None
-    not_consumed: frozenset[str] = frozenset()
-    changed_in: int = 0
-    due_at: float = -inf
-
-    @classmethod
-    def begin(cls, rules: StatusRules) -> GroupHistory:
-        """Return the history of a group of which nothing is known yet."""
-        return cls(CommitWindows(window=rules.intervals))
-
-    def observe_commits(
-        self, commits: PartitionOffsets, ends: PartitionOffsets, now: float, poll: int
-    ) -> None:
-        """Take in what a poll saw to be committed, and the log ends of that poll."""
-        for topic in self.activity.leaves_old_log(commits):
-            self.commits.forget(topic)
-        self.commits.observe(commits, ends, now, poll)
-
-    def export(self) -> KeptGroup:
-        """Return what a restart takes up."""
-        self.losses.is_kept = True
-        return KeptGroup(
-            self.commits.export(), self.activity.export(), self.losses.export(),
-            self.rebalances.export(), sorted(self.not_consumed),
-        )  # fmt: skip
-
-    @classmethod
-    def restored(
-        cls, kept: KeptGroup, rules: StatusRules, shift: float, away_until: float | None
-    ) -> GroupHistory:
-        """Return what was kept, see `GroupActivity.restored`; raises ValueError where it can't be."""
-        commits = CommitWindows(window=rules.intervals)
-        commits.restore(kept.commits, shift)
-        return cls(
-            commits,
-            GroupActivity.restored(kept.activity, commits.last(), shift, away_until),
-            Losses.restored(kept.losses, shift),
-            Rebalances.restored(kept.rebalances, shift),
-            not_consumed=frozenset(kept.not_consumed),
-        )
-
-    def replace_topic(self, topic: str) -> None:
-        """Note that a topic was deleted, or created anew under its name."""
-        self.losses.forget(topic)
-        self.activity.replace_topic(topic)
 
 
 class GroupMeter:

@@ -74,7 +74,7 @@ class KeptRebalances:
 
 @dataclass(frozen=True, slots=True)
 class KeptGroup:
-    """Of one group: `group.GroupHistory`."""
+    """Of one group: `group_history.GroupHistory`."""
 
     commits: dict[str, KeptCommits]
     activity: KeptActivity

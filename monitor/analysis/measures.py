@@ -7,7 +7,7 @@ anything made of them is kept.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Final
 
@@ -19,14 +19,11 @@ if TYPE_CHECKING:
 
     from monitor.analysis.activity import Activity
     from monitor.analysis.advice import Advice
-    from monitor.analysis.causes.course import Course
     from monitor.analysis.groups import GroupFacts
     from monitor.analysis.lag import GroupLag
     from monitor.analysis.rates import TopicRates
-    from monitor.analysis.readable import OpenTransaction
     from monitor.analysis.retention import RetentionRisk
-    from monitor.guard import Failure
-    from monitor.model import Group, PartitionOffsets
+    from monitor.model import Group
 
 NOTHING_UNREAD: Final = inf
 """When the oldest unread record was appended where there is none: its age is 0."""
@@ -92,27 +89,3 @@ class GroupMeasures:
             return self.lag.partitions.get(topic, nothing())
         now = self.as_of(now)
         return {partition: age(moment, now) for partition, moment in moments.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """What a poll found that is of no single group.
-
-    `open_transactions` (topic -> partition) hold readers back; `failures` has the steps that failed,
-    with the group, topic or partition on which they did, and why. Measures of before
-    `resting_since` (monotonic seconds) have been the same for some polls. `courses` has what was
-    seen of each group over the last hour, by its id.
-    """
-
-    open_transactions: Mapping[str, Mapping[int, OpenTransaction]] = field(default_factory=nothing)
-    failures: Mapping[Failure, str] = field(default_factory=nothing)
-    resting_since: float = -inf
-    courses: Mapping[str, Course] = field(default_factory=nothing)
-
-    def within(self, ends: PartitionOffsets) -> Findings:
-        """Return what was found of partitions of which the log end is known."""
-        held = {
-            topic: {p: each for p, each in of.items() if p in ends.get(topic, ())}
-            for topic, of in self.open_transactions.items()
-        }
-        return replace(self, open_transactions={topic: of for topic, of in held.items() if of})

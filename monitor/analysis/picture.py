@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from monitor.analysis.measures import GroupMeasures
-    from monitor.analysis.readable import OpenTransaction, Readable
+    from monitor.analysis.open_transactions import OpenTransaction
+    from monitor.analysis.readable import Readable
     from monitor.model import Snapshot
 
 

@@ -8,7 +8,7 @@ from monitor.analysis.readable import Position
 from monitor.model import nothing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from monitor.analysis.lag import GroupLag
     from monitor.analysis.readable import Readable
@@ -27,13 +27,14 @@ def positions(
     ends: PartitionOffsets,
     before: PartitionOffsets,
     windows: CommitWindows,
-) -> Iterator[Position]:
-    """Yield where a group stands, on the partitions that answered and have records after that.
+) -> list[Position]:
+    """Return where a group stands, on the partitions that answered and have records after that.
 
     `before` has its commits at the last poll. A share group's coordinator knows better what is
     unread than its start offsets.
     """
     stable = snapshot.stable_offsets.values
+    found: list[Position] = []
     for topic, commits in group.commits.items():
         if not (lag.topics.get(topic) or topic in stable) or topic not in ends:
             continue
@@ -52,14 +53,15 @@ def positions(
             if offset >= end:
                 continue
             if readable_ends.get(partition, end) <= offset or partition in told:
-                yield Position(topic, partition, offset, end, stands=False)
+                found.append(Position(topic, partition, offset, end, stands=False))
             elif last.get(partition, committed) == committed:
-                yield Position(topic, partition, offset, end, stands=True)
+                found.append(Position(topic, partition, offset, end, stands=True))
             else:
                 is_never_at_end = end - offset <= FEW_MARKERS and windows.was_never_read_up(
                     topic, partition
                 )
-                yield Position(topic, partition, offset, end, False, is_never_at_end)
+                found.append(Position(topic, partition, offset, end, False, is_never_at_end))
+    return found
 
 
 def with_readable_ends(

@@ -67,13 +67,6 @@ class _Look(NamedTuple):
     stable_end: int
 
 
-class OpenTransaction(NamedTuple):
-    """How many records an open transaction holds back, and since when (monotonic seconds)."""
-
-    records: int
-    since: float
-
-
 NOTHING: Final = Readable(0, None)
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 from math import inf
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-
-Point: TypeAlias = tuple[int, float]
-"""Offset and time in seconds."""
+    from monitor.analysis.append_facts import Point
 
 # Two clocks are read one after the other: what differs by less is the same moment, and stays it.
 SAME_MOMENT_SECONDS = 0.001

@@ -1,29 +1,14 @@
 """Lag in seconds: now minus the time at which the oldest unread record was appended.
 
 No record is read and nothing is extrapolated. What is known about a partition's log is kept as
-facts, from our own polls and from replies to ListOffsets-by-timestamp questions (`append_times`).
-The committed offset's bracket is its best lower and best upper fact, whoever's question
-brought them, so all groups of a partition share them, and a reply with the committed offset itself
-is exact. The estimate is the middle of the bracket, and `None` while the bracket is too wide to be
-an answer. Which timestamp to ask next is an interpolation in the bracket (`time_search`).
+facts, from our own polls and from replies to ListOffsets-by-timestamp questions (`append_times`); what
+is asked next is a search for each committed offset that lags (`partition_search`), with a bracket
+between its best facts. The estimate is the middle of the bracket, and `None` while the bracket is too
+wide to be an answer. Topics whose cleanup.policy is not known are treated as compacted.
 
-Compaction: the oldest unread record is the first that is left at or after the committed offset,
-and until a reply of this very poll has brought a record from there, it may be any later one. The
-bracket reaches to that record. Where that record is much newer than the question, some may be
-missing in between: then the question is the newest before which no unread record can be, and a
-reply from beyond the committed offset is exact. What is gone stays gone, whoever reads on. (Where
-records of the last read one's millisecond are left, and then a gap, they pass for gone: ListOffsets
-can't tell.) Topics whose cleanup.policy is not known are treated as compacted.
-
-Whose clock: a poll's facts are measured by our own monotonic clock, so a wall clock that jumps does
-not move them. A reply's are record timestamps: the broker's clock under
-``message.timestamp.type=LogAppendTime``, the producer's under ``CreateTime``, where they may be
-old (mirrored, replayed), in the future, or out of order. Where the two disagree, the polls win,
-since lag is about the append, and the partition's timestamps are left alone for a while. Only
-offsets from before the first poll rest on record timestamps alone: where those can't be append times
-(in the future, or from before there was Kafka), the time since the first poll is what is surely
-waited for, and no more is told. A wall clock of ours that is set changes no age: that of the first
-poll is gone by, until a reply makes sense by the new one only.
+Only offsets from before the first poll rest on record timestamps alone: where those can't be append
+times (in the future, or from before there was Kafka), the time since the first poll is what is surely
+waited for, and no more is told. A wall clock of ours that is set changes no age (`record_clock`).
 
 Retention goes by the record's own timestamp, whoever stamped it (`record_time`).
 
@@ -37,7 +22,9 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, TypeAlias
 
-from monitor.analysis.append_times import CLOCK_SKEW_SECONDS, Appends, Reply
+from monitor.analysis.append_times import Appends
+from monitor.analysis.partition_search import PartitionSearch
+from monitor.analysis.record_clock import RecordClock
 from monitor.analysis.topic import TopicLog
 from monitor.guard import Guard
 from monitor.model import nothing
@@ -47,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from monitor.analysis.append_times import PartitionLog
-    from monitor.analysis.time_search import Search
+    from monitor.analysis.kept import KeptLog
 
 TopicPartition: TypeAlias = tuple[str, int]
 
@@ -56,10 +43,7 @@ MAX_ERROR_SECONDS = 1.0  # a wider uncertainty than this, and than this share of
 MAX_ERROR_RATIO = 0.001  # answer while there is more to ask: the next poll goes on with the search
 UNASKED_ERROR_SECONDS = 30.0  # the same where timestamps can't be asked or can't be believed:
 UNASKED_ERROR_RATIO = 0.1  # the polls alone must do
-CLOCK_SET_SECONDS = 0.05  # wall and monotonic clock apart by this much more: somebody set the clock
 NO_PARTITION = -1  # the topic as a whole
-DISTRUST_SECONDS = 600.0  # how long such a partition's record timestamps are left alone
-FIRST_APPEND = 1_293_840_000.0  # 2011-01-01: no record was appended before there was Kafka
 
 
 class TimeLag:
@@ -81,20 +65,16 @@ class TimeLag:
         self._topics = {} if topics is None else topics
         self._tolerance = tolerance_seconds
         self._guard = guard or Guard()
-        # committed offsets with unread records, by topic and partition
-        self._wanted: dict[str, Mapping[int, Collection[int]]] = {}
+        # of partitions on which somebody lags, by topic
+        self._searches: dict[str, dict[int, PartitionSearch]] = {}
         self._in_doubt: set[TopicPartition] = set()  # that may have something to ask
         self._asking: AbstractSet[TopicPartition] = frozenset()  # of them, still in this poll
         self._silent: set[TopicPartition] = set()
         self._failed: set[TopicPartition] = set()
-        self._asked: dict[TopicPartition, set[int]] = {}  # in this poll
         self._uncompacted: Collection[str] = ()
         self._dated: Collection[str] = ()
         self._starts: Mapping[str, Mapping[int, int]] = nothing()
-        self._now = 0.0
-        # what the brokers' clock is taken to be ahead of the monotonic one, and what ours is now
-        self._wall_offset: float = 0.0
-        self._told_offset: float | None = None
+        self._clock = RecordClock()
 
     def observe(
         self,
@@ -109,23 +89,17 @@ class TimeLag:
         """Take in one poll.
 
         `log_ends` (topic -> partition -> offset) holds the partitions that answered in this poll;
-        `now` monotonic and
-        `wall` epoch seconds of the ListOffsets reply; `uncompacted` the topics whose
-        cleanup.policy is known to be without compact, `dated` those of which `record_time` will be
-        asked, and `starts` their log starts. Of a partition that did not answer, what is known is
+        `now` monotonic and `wall` epoch seconds of the ListOffsets reply; `uncompacted` the topics
+        whose cleanup.policy is known to be without compact, `dated` those of which `record_time` will
+        be asked, and `starts` their log starts. Of a partition that did not answer, what is known is
         kept; of a topic that is gone, or has a new id, it must be forgotten: `forget`.
         """
-        self._now = now
-        told_offset = wall - now
-        if self._told_offset is None or abs(told_offset - self._wall_offset) < CLOCK_SET_SECONDS:
-            self._wall_offset = told_offset
-        self._told_offset = told_offset
+        self._clock.observe(now, wall)
         self._uncompacted = uncompacted
         self._dated = dated
         self._starts = nothing() if starts is None else starts
         self._silent.clear()
         self._failed.clear()
-        self._asked = {}
         for topic, ends in log_ends.items():
             try:
                 self._see(topic, ends)
@@ -135,16 +109,16 @@ class TimeLag:
                 self._failed.add((topic, NO_PARTITION))
                 self._in_doubt.add((topic, NO_PARTITION))
         for key in self._in_doubt:
-            if (log := self._log(key)) is not None:
-                self._begin(key[0], log)
+            if (search := self._search(key)) is not None:
+                search.begin(compacted=self._is_compacted(key))
 
-    def _begin(self, topic: str, log: PartitionLog) -> None:
-        """Begin a poll's search in a log."""
-        log.replies = ()
-        for search in log.searches.values():
-            search.stuck = search.gap_tried = False
-            if topic not in self._uncompacted:
-                search.found = None  # the record may be gone by now
+    def _see(self, topic: str, ends: Mapping[int, int]) -> None:
+        known = self._topics.get(topic)
+        if known is None:
+            known = self._topics[topic] = TopicLog()
+        for partition in known.appends.see(ends, self._clock.now):
+            if (search := self._search((topic, partition))) is not None:
+                search.start_anew()
 
     def want(self, wanted: Mapping[str, Mapping[int, Collection[int]]]) -> None:
         """Say which committed offsets with unread records there are: topic -> partition -> offsets.
@@ -152,14 +126,8 @@ class TimeLag:
         All of a topic that is named; those of others stay as they are.
         """
         for topic, partitions in wanted.items():
-            for partition in self._wanted.get(topic, nothing()).keys() - partitions.keys():
-                self._in_doubt.discard((topic, partition))
-                if (log := self._log((topic, partition))) is not None:
-                    log.want(())
-            if partitions:
-                self._wanted[topic] = partitions
-            else:
-                self._wanted.pop(topic, None)
+            for partition in self._searches.get(topic, nothing()).keys() - partitions.keys():
+                self._end_search((topic, partition))
             for partition, offsets in partitions.items():
                 try:
                     self._want_of((topic, partition), offsets)
@@ -167,21 +135,51 @@ class TimeLag:
                     self._fail((topic, partition), error)
         self._asking = self._in_doubt
 
-    def _see(self, topic: str, ends: Mapping[int, int]) -> None:
-        known = self._topics.get(topic)
-        if known is None:
-            known = self._topics[topic] = TopicLog()
-        known.appends.see(ends, self._now)
-
     def _want_of(self, key: TopicPartition, offsets: Collection[int]) -> None:
         log = self._log(key)
         if log is None:
             return
         # at the newest end, and past it (the log is another one now), there is nothing to search
-        log.want({offset for offset in offsets if log.ends and offset < log.ends[-1]})
-        self._begin(key[0], log)
-        if log.searches:
-            self._in_doubt.add(key)
+        behind = {offset for offset in offsets if log.ends and offset < log.ends[-1]}
+        if not behind:
+            self._end_search(key)
+            return
+        search = self._search(key)
+        if search is None:
+            search = self._begin_search(key, log)
+        search.search_for(behind)
+        search.begin(compacted=self._is_compacted(key))
+        self._in_doubt.add(key)
+
+    def _begin_search(self, key: TopicPartition, log: PartitionLog) -> PartitionSearch:
+        search = PartitionSearch(log, self._clock, self._tolerance)
+        self._searches.setdefault(key[0], {})[key[1]] = search
+        return search
+
+    def _end_search(self, key: TopicPartition) -> None:
+        """Nobody lags there any more."""
+        self._in_doubt.discard(key)
+        self._drop_search(key)
+        if (log := self._log(key)) is not None:
+            log.want(())
+
+    def _drop_search(self, key: TopicPartition) -> None:
+        of_topic = self._searches.get(key[0])
+        if of_topic is not None:
+            of_topic.pop(key[1], None)
+            if not of_topic:
+                del self._searches[key[0]]
+
+    def _search(self, key: TopicPartition) -> PartitionSearch | None:
+        of_topic = self._searches.get(key[0])
+        return None if of_topic is None else of_topic.get(key[1])
+
+    def _log(self, key: TopicPartition) -> PartitionLog | None:
+        known = self._topics.get(key[0])
+        return None if known is None else known.appends.logs().get(key[1])
+
+    def _is_compacted(self, key: TopicPartition) -> bool:
+        return key[0] not in self._uncompacted
 
     def topics_in_doubt(self) -> set[str]:
         """Return the topics of which the next poll may know more, without anything happening there.
@@ -194,43 +192,50 @@ class TimeLag:
     def _is_in_doubt(self, key: TopicPartition) -> bool:
         if key in self._failed:
             return True
-        log = self._log(key)
-        if log is None or not log.searches:
-            return False
-        return (
-            key[0] not in self._uncompacted
-            or log.distrusted_until > self._now
-            or any(
-                not self._is_found(search)
-                or (key[0] in self._dated and not search.dated and search.stamp is None)
-                for search in log.searches.values()
-            )
+        search = self._search(key)
+        return search is not None and search.is_in_doubt(
+            compacted=self._is_compacted(key), dated=key[0] in self._dated
         )
 
     def _fail(self, key: TopicPartition, error: Exception) -> None:
         """Do without a partition in this poll, and start it anew in the next one."""
         self._guard.failed("times", f"{key[0]}-{key[1]}", error)
-        self._silent.add(key)
         self._failed.add(key)
         self._in_doubt.add(key)
+        self._drop_search(key)
         if key[0] in self._topics:
             self._topics[key[0]].appends.logs().pop(key[1], None)
-
-    def _log(self, key: TopicPartition) -> PartitionLog | None:
-        known = self._topics.get(key[0])
-        return None if known is None else known.appends.logs().get(key[1])
 
     @property
     def wall(self) -> float:
         """Return the time at `observe` by the clock that records are stamped with, epoch seconds."""
-        return self._now + self._wall_offset
+        return self._clock.wall
 
     def forget(self, topic: str) -> None:
         """Drop all that is known about a topic: it was deleted, or re-created under its name."""
         if topic in self._topics:
             self._topics[topic].appends = Appends()
-        self._wanted.pop(topic, None)
+        self._searches.pop(topic, None)
         self._in_doubt = {key for key in self._in_doubt if key[0] != topic}
+
+    # -- what a restart takes up ------------------------------------------------------------------
+
+    def export(self, topic: str, kept: dict[int, KeptLog]) -> None:
+        """Add what was found in a topic's logs to what is kept of them."""
+        for partition, search in self._searches.get(topic, nothing()).items():
+            if partition in kept:
+                kept[partition] = search.add_to(kept[partition])
+
+    def restore(
+        self, topic: str, kept: Mapping[int, KeptLog], shift: float, wall_offset: float
+    ) -> None:
+        """Go on with what was found in a topic's logs, once those are restored."""
+        for partition, of in kept.items():
+            log = self._log((topic, partition)) if of.found or of.stamps else None
+            if log is not None:
+                self._begin_search((topic, partition), log).restore(of, shift, wall_offset)
+
+    # -- questions and answers --------------------------------------------------------------------
 
     def questions(self) -> dict[TopicPartition, int]:
         """Return the timestamp in epoch milliseconds to ask next, for each partition in doubt.
@@ -239,132 +244,27 @@ class TimeLag:
         several committed offsets in doubt the widest bracket is asked about.
         """
         asked = {}
-        for partition in list(self._asking):
-            log = self._log(partition)
-            if log is None or partition in self._silent:
+        for key in list(self._asking):
+            search = self._search(key)
+            if search is None or key in self._silent:
                 continue
             try:
-                question = self._any_question(partition, log)
+                question = self._question(key, search)
             except Exception as error:  # noqa: BLE001  # one partition's fault
-                self._fail(partition, error)
+                self._fail(key, error)
                 continue
             if question is not None:
-                asked[partition] = question
+                asked[key] = question
         self._asking = asked.keys()
         return asked
 
-    def _any_question(self, partition: TopicPartition, log: PartitionLog) -> int | None:
-        question = None
-        if log.distrusted_until <= self._now:
-            question = self._next_question(partition, log)
-        if question is None and partition[0] in self._dated:
-            question = self._date_question(partition, log)
-        return question
-
-    def _date_question(self, partition: TopicPartition, log: PartitionLog) -> int | None:
-        """Return what may bring a wanted record's own timestamp, once for each; None if nothing."""
-        start = self._starts.get(partition[0], {}).get(partition[1])
-        for committed, search in log.searches.items():
-            if search.dated or self.record_time(partition, committed) is not None:
-                continue
-            search.dated = True
-            low, _ = log.bounds(committed, self._wall_offset)
-            if committed == start:
-                question = 0  # the first record of all
-            elif log.distrusted_until > self._now or low == -inf:
-                continue
-            else:  # it may have been stamped a moment before it was appended
-                question = int((low - CLOCK_SKEW_SECONDS) * 1000)
-            asked = self._asked.setdefault(partition, set())
-            if question not in asked:
-                asked.add(question)
-                return question
-        return None
-
-    def _next_question(self, partition: TopicPartition, log: PartitionLog) -> int | None:
-        compacted = partition[0] not in self._uncompacted
-        asked = self._asked.setdefault(partition, set())
-        while (found := self._widest(log, compacted=compacted)) is not None:
-            committed, low, high = found
-            question = self._question(log, committed, low, high, compacted=compacted)
-            if question not in asked:
-                asked.add(question)
-                return question
-            log.searches[committed].stuck = True  # its reply taught nothing: on with the others
-        return None
-
-    def _bounds(self, log: PartitionLog, committed: int, *, compacted: bool) -> tuple[float, float]:
-        if compacted:
-            return log.bounds_of_left(committed, self._wall_offset)
-        return log.bounds(committed, self._wall_offset)
-
-    def _widest(self, log: PartitionLog, *, compacted: bool) -> tuple[int, float, float] | None:
-        """Return the committed offset with the widest bracket, None when all are narrow enough."""
-        widest, width = None, self._tolerance
-        for offset, search in log.searches.items():
-            if search.stuck or (search.found and self._is_found(search)):
-                continue
-            low, high = self._bounds(log, offset, compacted=compacted)
-            if high - low <= self._tolerance:
-                search.find((low + high) / 2 - self._wall_offset, self._wall_offset)
-            elif high - low > width:
-                widest, width = (offset, low, high), high - low
-        return widest
-
-    def _is_found(self, search: Search) -> bool:
-        """Tell whether the answer is known; a wall clock that was set since makes it unknown."""
-        found = search.found
-        return found is not None and abs(found[1] - self._wall_offset) < CLOCK_SET_SECONDS
-
-    def _question(
-        self, log: PartitionLog, committed: int, low: float, high: float, *, compacted: bool
-    ) -> int:
-        search, target = log.searches[committed], committed
-        if compacted:
-            target = log.left(committed)
-            low, high = log.bounds(target, self._wall_offset)
-            question = self._what_is_left(log, search, target, low, high)
-            if question is not None:
-                return question
-        below, above = log.around(target, self._wall_offset)
-        if low == -inf:
-            wall = self._now + self._wall_offset
-            return int(search.first(above, target=target, end=log.ends[-1], wall=wall) * 1000)
-        is_first, search.began = not search.began, True
-        last_read = below[0][0]
-        if last_read == target and is_first:
-            return int(low * 1000)  # what came after this moment is what is unread
-        if last_read == target - 1 and log.is_record(last_read, low) and search.after != last_read:
-            search.after = last_read
-            return round(low * 1000) + 1  # what came after the last read record is what is unread
-        if compacted and (reply := log.after(target)) is not None:
-            high = max(low, min(high, reply.question))
-        return int(
-            search.next(
-                low, high, below=below, above=above, target=target, tolerance=self._tolerance
-            )
-            * 1000
+    def _question(self, key: TopicPartition, search: PartitionSearch) -> int | None:
+        topic, partition = key
+        return search.question(
+            compacted=self._is_compacted(key),
+            dated=topic in self._dated,
+            start=self._starts.get(topic, nothing()).get(partition),
         )
-
-    def _what_is_left(
-        self, log: PartitionLog, search: Search, target: int, low: float, high: float
-    ) -> int | None:
-        """Return what to ask to learn whether compaction removed records; None to search on."""
-        reply = log.after(target)
-        if reply is None:  # known before, and still there?
-            return round(high * 1000) if high - low <= self._tolerance else None
-        if reply.time - reply.question <= min(self._tolerance, reply.question - low):
-            return None
-        # next to a record this may lead on by one record only: try it once, then narrow first
-        if reply.question - low > self._tolerance:
-            if search.gap_tried:
-                return None
-            search.gap_tried = True
-        else:
-            search.narrowed = not search.narrowed
-            if search.narrowed:
-                return None
-        return int(log.decisive(target, self._wall_offset) * 1000 + 0.1)
 
     def answers(
         self,
@@ -377,75 +277,20 @@ class TimeLag:
         partition that answered, (-1, -1) where no record is as new. A partition without a reply
         (error, broker away) is not asked again in this poll.
         """
-        for partition, milliseconds in asked.items():
-            reply = replies.get(partition)
-            log = self._log(partition)
-            if reply is None or log is None or not log.ends:
-                self._silent.add(partition)
+        offset = self._clock.offset
+        for key, milliseconds in asked.items():
+            reply, search = replies.get(key), self._search(key)
+            if reply is None or search is None:
+                self._silent.add(key)
                 continue
-            compacted = partition[0] not in self._uncompacted
             try:
-                self._take(log, milliseconds / 1000, *reply, compacted=compacted)
+                search.answer(milliseconds / 1000, *reply, compacted=self._is_compacted(key))
             except Exception as error:  # noqa: BLE001  # one partition's fault
-                self._fail(partition, error)
+                self._fail(key, error)
+        if self._clock.offset != offset:  # what was found by another clock is to be found anew
+            self._in_doubt.update((topic, p) for topic, of in self._searches.items() for p in of)
 
-    def _take(
-        self, log: PartitionLog, question: float, offset: int, timestamp: int, *, compacted: bool
-    ) -> None:
-        newest = log.ends[-1]
-        offset, time = (newest, inf) if offset < 0 else (offset, timestamp / 1000)
-        if (search := log.searches.get(offset)) is not None:
-            search.stamp = time
-        if self._contradicts(log, question, offset, time, compacted=compacted) and not (
-            self._follows_clock(log, question, offset, time, compacted=compacted)
-        ):
-            log.distrust(self._now + DISTRUST_SECONDS)
-            return
-        if offset < newest:
-            log.add_reply(question, offset, time)
-            if compacted:
-                _, time = log.bounds(offset, self._wall_offset)
-        else:  # of records that came after the poll it says nothing
-            offset, time = newest, question  # compaction leaves the newest record
-            log.add_older(question, newest)
-        if compacted:
-            log.add_left(Reply(question, offset, time), self._wall_offset)
-
-    def _follows_clock(
-        self, log: PartitionLog, question: float, offset: int, time: float, *, compacted: bool
-    ) -> bool:
-        """Go by our wall clock as it was set since, if that makes sense of a reply."""
-        if self._told_offset is None or self._told_offset == self._wall_offset:
-            return False
-        before, self._wall_offset = self._wall_offset, self._told_offset
-        if not self._contradicts(log, question, offset, time, compacted=compacted):
-            self._doubt_all()
-            return True
-        self._wall_offset = before
-        return False
-
-    def _doubt_all(self) -> None:
-        """Have what was found by another clock be found anew."""
-        for topic, partitions in self._wanted.items():
-            self._in_doubt.update((topic, partition) for partition in partitions)
-
-    def _contradicts(
-        self, log: PartitionLog, question: float, offset: int, time: float, *, compacted: bool
-    ) -> bool:
-        """Tell whether the reply's timestamps can't be append times, by what the polls saw."""
-        newest = log.ends[-1]
-        is_clock_set = self._now + self._wall_offset > FIRST_APPEND  # ours, at that
-        asked_for_all = offset >= newest and question < FIRST_APPEND
-        if is_clock_set and (time < FIRST_APPEND or asked_for_all):
-            return True  # nobody's clock, or records without a time
-        if offset < newest:
-            low, high = log.polled(offset, self._wall_offset)
-            if not low - CLOCK_SKEW_SECONDS <= time <= high + CLOCK_SKEW_SECONDS:
-                return True
-            if compacted:  # those before it that are as new as the question may be gone
-                return False
-        low, _ = log.polled(min(offset, newest) - 1, self._wall_offset)
-        return low > question + CLOCK_SKEW_SECONDS
+    # -- what a group makes of it -----------------------------------------------------------------
 
     def oldest_at(self, partition: TopicPartition, committed: int) -> float | None:
         """Return when the oldest unread record of a group at a committed offset was appended.
@@ -459,23 +304,21 @@ class TimeLag:
             return None
         if committed >= log.ends[-1]:
             return inf
-        search = log.searches.get(committed)
-        if search is not None and search.found is not None and self._is_found(search):
-            return search.found[0]
-        low, high = self._bounds(log, committed, compacted=partition[0] not in self._uncompacted)
-        wall = self._now + self._wall_offset
-        is_distrusted = log.distrusted_until > self._now
+        search = self._search(partition) or PartitionSearch(log, self._clock, self._tolerance)
+        found = search.found_at(committed)
+        if found is not None:
+            return found
+        low, high = search.bracket(committed, compacted=self._is_compacted(partition))
         if high - low == inf:
-            known = is_distrusted and high < wall
-            return _told(search, high - self._wall_offset) if known else None
-        lag = wall - (low + high) / 2
-        if partition in self._silent or is_distrusted:
+            is_seen = search.is_distrusted and high < self.wall
+            return search.tell(committed, high) if is_seen else None
+        middle = (low + high) / 2
+        lag = self.wall - middle
+        if partition in self._silent or search.is_distrusted:
             allowed = max(UNASKED_ERROR_SECONDS, UNASKED_ERROR_RATIO * lag)
         else:
             allowed = max(MAX_ERROR_SECONDS, MAX_ERROR_RATIO * lag)
-        if (high - low) / 2 > allowed:
-            return None
-        return _told(search, (low + high) / 2 - self._wall_offset)
+        return search.tell(committed, middle) if (high - low) / 2 <= allowed else None
 
     def expires_at(
         self, partition: TopicPartition, committed: int, retention_seconds: float
@@ -485,42 +328,15 @@ class TimeLag:
         In monotonic seconds, by its own timestamp, or its append where that was earlier; None where
         no reply told.
         """
-        stamp = self.record_time(partition, committed)
-        log = self._log(partition)
-        search = None if log is None else log.searches.get(committed)
-        if stamp is None or search is None:
+        search = self._search(partition)
+        stamped = None if search is None else search.dated_at(committed)
+        if stamped is None:
             return None
-        if search.dated_at is None or abs(search.dated_at[1] - self._wall_offset) >= (
-            CLOCK_SET_SECONDS
-        ):
-            search.dated_at = stamp - self._wall_offset, self._wall_offset
         appended = self.oldest_at(partition, committed)
-        first = search.dated_at[0] if appended is None else min(search.dated_at[0], appended)
+        first = stamped if appended is None else min(stamped, appended)
         return first + retention_seconds
 
     def record_time(self, partition: TopicPartition, committed: int) -> float | None:
-        """Return the timestamp that the record at an offset carries, in wall-clock seconds.
-
-        Or a little less, by a record before it of which the same is known as of when it was
-        appended. None where no reply told.
-        """
-        log = self._log(partition)
-        search = None if log is None else log.searches.get(committed)
-        if log is None or search is None:
-            return None
-        if search.stamp is not None:
-            return search.stamp
-        if log.lower is None or log.distrusted_until > self._now:
-            return None
-        _, before = log.lower.lower(committed)
-        if (
-            before == -inf
-            or before < log.bounds(committed, self._wall_offset)[0] - CLOCK_SKEW_SECONDS
-        ):
-            return None
-        search.stamp = before  # it is not to be found out anew at each poll
-        return before
-
-
-def _told(search: Search | None, moment: float) -> float:
-    return moment if search is None else search.tell(moment)
+        """Return the timestamp that the record at an offset carries, see `PartitionSearch`."""
+        search = self._search(partition)
+        return None if search is None else search.record_time(committed)

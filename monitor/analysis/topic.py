@@ -136,9 +136,7 @@ class TopicLog:
         return KeptTopic(topic_id, poll, times, seen, is_seen, self.appends.export())
 
     @classmethod
-    def restored(
-        cls, kept: KeptTopic, later: list[int], shift: float, wall_offset: float
-    ) -> TopicLog:
+    def restored(cls, kept: KeptTopic, later: list[int], shift: float) -> TopicLog:
         """Return what was kept; `later` are the times (ms) of the polls since, by the clock of now.
 
         Raises ValueError where it can't be.
@@ -147,5 +145,5 @@ class TopicLog:
         shift_ms = round(shift * 1000)
         times = [time + shift_ms for time in kept.times]
         log.ends.restore(times, kept.seen, later if kept.is_seen and times else [])
-        log.appends.restore(kept.logs, shift, wall_offset)
+        log.appends.restore(kept.logs, shift)
         return log

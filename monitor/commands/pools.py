@@ -16,9 +16,10 @@ import orjson
 
 from monitor.commands import options
 from monitor.configuration import read_configuration
-from monitor.pools.analysis import OneMore, Outcome, PoolReport, ServiceUse, analyse
+from monitor.pools.analysis import analyse
 from monitor.pools.collector import DatabaseCollector
 from monitor.pools.model import DatabaseSnapshot
+from monitor.pools.report import OneMore, Outcome, PoolReport, ServiceUse
 from monitor.settings import SettingsError
 from monitor.words import columns, safe, shorten
 

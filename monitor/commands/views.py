@@ -17,8 +17,6 @@ from monitor.model import Group, Snapshot
 from monitor.ranking import status_word, urgency
 from monitor.words import UNKNOWN, duration, plural, safe, shorten
 
-# Narrower terminals show lines that are cut.
-MIN_WIDTH: Final = 80
 TREND_POLLS: Final = 8
 MAX_FAULTS: Final = 3
 

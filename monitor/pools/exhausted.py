@@ -9,7 +9,7 @@ from monitor.analysis.causes.symptoms import Pool, Pools
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from monitor.pools.analysis import PoolReport
+    from monitor.pools.report import PoolReport
 
 
 def pools_of(report: PoolReport, group: str) -> Pools:

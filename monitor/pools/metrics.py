@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from monitor.exposition.families.family import Family
 from monitor.exposition.metric import Metric
-from monitor.pools.analysis import PoolReport
 from monitor.pools.model import DatabaseSnapshot, PgBouncer, Postgres, Reading
+from monitor.pools.report import PoolReport
 
 HIDDEN: Final = "hidden"
 """The state of a session that the monitor's role may not look into."""

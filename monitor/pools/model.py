@@ -61,7 +61,6 @@ class Blocker:
     pid: int
     application: str | None = None
     state: str | None = None
-    transaction_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +204,6 @@ class ServicePool:
 
     service: str
     maximum: int
-    minimum: int | None = None
     in_use: int | None = None
     idle: int | None = None
     waiting: int | None = None

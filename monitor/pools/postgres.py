@@ -54,8 +54,7 @@ WITH waits AS (
   ORDER BY w.since NULLS LAST LIMIT {MAX_BLOCKED_SESSIONS}
 )
 SELECT waiting.*, blocking.pid AS blocker, b.application_name AS blocker_application,
-       b.state AS blocker_state,
-       extract(epoch FROM clock_timestamp() - b.xact_start)::float8 AS blocker_transaction
+       b.state AS blocker_state
 FROM waiting
 LEFT JOIN LATERAL unnest(pg_blocking_pids(waiting.pid)) AS blocking(pid) ON true
 LEFT JOIN pg_stat_activity b ON b.pid = blocking.pid
@@ -110,7 +109,6 @@ def _blocked(rows: list[Row]) -> tuple[Blocked, ...]:
                 pid=row["blocker"],
                 application=row["blocker_application"],
                 state=row["blocker_state"],
-                transaction_seconds=row["blocker_transaction"],
             )
             for row in found
             if row["blocker"] is not None

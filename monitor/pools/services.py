@@ -86,7 +86,6 @@ def read_service(target: ServiceTarget, deadline: float) -> ServicePool:
     return ServicePool(
         service=target.service(deadline),
         maximum=maximum,
-        minimum=values.get("min_connections"),
         in_use=values.get("in_use_connections"),
         idle=values.get("idle_connections"),
         waiting=values.get("waiting"),

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 from monitor.every import Every
 from monitor.exposition.series import Block, Samples
 from monitor.guard import Failure
-from monitor.pools.analysis import PoolReport, analyse, replicas_within
+from monitor.pools.analysis import analyse, replicas_within
 from monitor.pools.metrics import LAST_LOOK, samples
+from monitor.pools.report import PoolReport
 from monitor.pools.settings import DatabaseSettings
 
 if TYPE_CHECKING:

@@ -39,8 +39,8 @@ from monitor.guard import Guard
 from monitor.history.summary import Summary
 from monitor.model import Snapshot, Topic
 from monitor.poller import Published
-from monitor.pools.analysis import PoolReport
 from monitor.pools.exhausted import pools_of
+from monitor.pools.report import PoolReport
 from monitor.pools.services import ServiceTarget
 from monitor.ranking import urgency
 from monitor.selection import Amount, Selection

@@ -27,7 +27,7 @@ from monitor.answers.topics import topic_detail
 from monitor.history.summary import Summary
 from monitor.model import Group, Refused, Silent, Snapshot
 from monitor.poller import Poller
-from monitor.pools.analysis import PoolReport
+from monitor.pools.report import PoolReport
 from monitor.ranking import status_word, urgency
 from monitor.state import State
 from monitor.web.tool_commands import tool_commands

@@ -16,7 +16,7 @@ from monitor.answers.topics import topic_detail
 from monitor.configuration import Watched
 from monitor.exposition.render import Page
 from monitor.poller import Poller, Published
-from monitor.pools.analysis import PoolReport
+from monitor.pools.report import PoolReport
 from monitor.pools.services import ServiceTarget
 from monitor.state import State
 from monitor.web.api import Api, ReadHistory

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from monitor.analysis.causes.ranking import INNOCENT
 from tests.states.model import GROUP_PREFIX, Answer, Evidence, State, matches, value_of
+from tests.support.causes_table import NO_FAULT
 
 
 def violations(state: State, evidence: Evidence) -> list[str]:
@@ -111,7 +111,7 @@ def _causes(state: State, evidence: Evidence) -> Iterator[str]:
     if state.where != "fake":
         return  # of states on a broker `causes` is not told yet
     told = {causes[state.group_id] for causes in evidence.causes if state.group_id in causes}
-    for cause in sorted(told - set(INNOCENT) - set(state.right.causes)):
+    for cause in sorted(told - NO_FAULT - set(state.right.causes)):
         yield f"{cause} is named as the cause of its lag"
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from monitor.analysis.causes.finding import Cause
-from monitor.pools.analysis import BouncerQueue, Budget, OneMore, Outcome, PoolReport, ServiceUse
+from monitor.pools.report import BouncerQueue, Budget, OneMore, Outcome, PoolReport, ServiceUse
 from tests.support.lagging import CALM, GROUP, TOPIC, Consumer, Shop
 
 
@@ -365,6 +365,11 @@ def idle_members() -> Shop:
     """A spare member is no fault where nothing waits."""
     return calm(partitions=2, members=3)
 
+
+NO_FAULT: Final = frozenset(
+    {Cause.HEALTHY, Cause.NEVER_ACTIVE, Cause.NOT_CONSUMED, Cause.SELDOM_COMMITS, Cause.CANNOT_TELL}
+)
+"""Causes that are no fault of anybody, or not known to be."""
 
 INNOCENT: Final[tuple[tuple[str, Callable[[], Shop]], ...]] = (
     ("load", calm),

@@ -22,7 +22,7 @@ from monitor.model import (
     TopicConfig,
 )
 from monitor.poller import Poller
-from monitor.pools.analysis import Budget, OneMore, Outcome, PoolReport, ServiceUse, Via
+from monitor.pools.report import Budget, OneMore, Outcome, PoolReport, ServiceUse, Via
 from monitor.web.app import create_app
 from monitor.web.server import WebServer
 from monitor.web.trends import Trends

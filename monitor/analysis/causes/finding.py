@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -133,13 +133,3 @@ class Finding:
     def word(self) -> str:
         """Return the cause in a word or two, for the row of a table."""
         return WORDS[self.cause]
-
-    def with_context(
-        self,
-        *,
-        checked: tuple[Checked, ...],
-        unchecked: tuple[Unchecked, ...],
-        also: tuple[Finding, ...],
-    ) -> Finding:
-        """Return it with what was found of the other causes."""
-        return replace(self, checked=checked, unchecked=unchecked, also=also)

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from monitor.analysis.causes.symptoms import Pools
-    from monitor.analysis.measures import Findings, GroupMeasures
+    from monitor.analysis.findings import Findings
+    from monitor.analysis.measures import GroupMeasures
     from monitor.model import Snapshot
 
 # While a coordinator is silent for less, another may be about to take over.
@@ -53,11 +54,6 @@ FAULTS: Final[tuple[Callable[[Symptoms], Verdict], ...]] = (
     pace.catching_up,
 )
 """The order in which causes are asked: each explains away those after it."""
-
-INNOCENT: Final = frozenset(
-    {Cause.HEALTHY, Cause.NEVER_ACTIVE, Cause.NOT_CONSUMED, Cause.SELDOM_COMMITS, Cause.CANNOT_TELL}
-)
-"""What is no fault of anybody, or not known to be."""
 
 # Whatever holds at the same time is another cause only if the first does not bring it about.
 INDEPENDENT: Final[Mapping[Cause, frozenset[Cause]]] = {

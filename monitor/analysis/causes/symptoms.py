@@ -15,7 +15,8 @@ from monitor.model import nothing
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from monitor.analysis.measures import Findings, GroupMeasures
+    from monitor.analysis.findings import Findings
+    from monitor.analysis.measures import GroupMeasures
     from monitor.model import Snapshot
 
 # What one commits within is in flight: twice the minute in which ordinary consumers commit.

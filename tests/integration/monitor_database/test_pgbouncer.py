@@ -8,7 +8,7 @@ import pytest
 from psycopg2.extensions import connection
 
 from monitor.configuration import read_configuration
-from monitor.pools.analysis import Outcome, Via, analyse
+from monitor.pools.analysis import analyse
 from monitor.pools.collector import DatabaseCollector
 from monitor.pools.metrics import (
     BOUNCER_MAX_CLIENTS,
@@ -18,6 +18,7 @@ from monitor.pools.metrics import (
     samples,
 )
 from monitor.pools.model import DatabaseSnapshot, PgBouncer
+from monitor.pools.report import Outcome, Via
 from order_services.local.pgbouncer import EmbeddedPgBouncer
 from tests.support.waiting import wait_for
 

@@ -60,7 +60,7 @@ def test_a_poll_sends_one_request_per_api_and_broker_and_describes_only_groups_w
         [(1, "FetchCommits"), (2, "FetchCommits"), (2, "DescribeClassicGroups")],
         [(1, "ListOffsets"), (2, "ListOffsets")],
     ]
-    assert snapshot.request_count == 7
+    assert sum(snapshot.requests.values()) == 7
     assert snapshot.groups["a"].members == ()
     assert snapshot.groups["b"].members == (Member("m", "c", "/h", {"t": (1,)}),)
     assert snapshot.end_offsets.values == {"t": {0: 10, 1: 20}}

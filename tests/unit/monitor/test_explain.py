@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from monitor.analysis.causes.ranking import INNOCENT as NO_FAULT
-from tests.support.causes_table import INNOCENT, SCENES, Scene
+from tests.support.causes_table import INNOCENT, NO_FAULT, SCENES, Scene
 from tests.support.lagging import GROUP, Shop
 
 

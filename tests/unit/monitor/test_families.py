@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitor.analysis.analyst import Analyst, TimeReplies, Times
+from monitor.analysis.analyst import Analyst
+from monitor.analysis.time_questions import TimeReplies, Times
 from monitor.exposition.blocks import Choice, blocks
 from monitor.exposition.docs import document
 from monitor.exposition.families import ALL_METRICS, CHOICES, DEFAULT_FAMILIES, FAMILIES, measures

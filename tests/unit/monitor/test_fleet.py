@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from monitor.configuration import Configuration, Watched, read_configuration
 from monitor.exposition.families import process
+from monitor.exposition.render import Page, Parts, page_of
 from monitor.exposition.series import Block
 from monitor.fleet import Fleet, Watch
 from monitor.kafka.apis.list_groups import ListedGroup
@@ -104,6 +105,31 @@ def test_one_page_has_each_metric_once_and_the_series_of_all(
         assert labelled(series, name) == {EAST, WEST}
     assert labelled(series, "process_open_fds") == {""}
     assert labelled(series, "kafka_monitor_config_last_reload_successful") == {""}
+
+
+def test_a_poll_joins_the_page_of_all_and_one_cluster_s_only_who_asks_for_it(
+    clusters: Clusters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = Fleet(configured(tmp_path, EAST, WEST), clusters.open)
+    joined = []
+
+    def joining(*parts: Parts) -> Page:
+        joined.append(len(parts))
+        return page_of(*parts)
+
+    monkeypatch.setattr("monitor.fleet.page_of", joining)
+    monkeypatch.setattr("monitor.poller.page_of", joining)
+    for poller in fleet.pollers.values():
+        poller.poll()
+    assert joined == [3, 3]  # of both, and of the process
+    fleet.page()
+    assert len(joined) == 2  # a scrape joins nothing
+    first, second = fleet.page_of(EAST), fleet.page_of(EAST)
+    assert first is not None
+    assert second is not None
+    assert first.body is second.body
+    assert joined == [3, 3, 1]
+    assert labelled(found(first.plain), "kafka_monitor_up") == {EAST}
 
 
 def test_a_cluster_that_is_away_costs_only_itself(clusters: Clusters, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from monitor.model import Broker, Group, Member, Offsets, Partition, Snapshot
+from monitor.model import Broker, Group, Member, Offsets, Partition
 
 
 def test_an_offset_that_was_never_seen_is_none_not_zero() -> None:
@@ -42,8 +42,3 @@ def test_a_group_lists_who_holds_what() -> None:
 def test_an_ipv6_address_is_bracketed() -> None:
     assert Broker(1, "::1", 9092).address == "[::1]:9092"
     assert Broker(1, "kafka", 9092).address == "kafka:9092"
-
-
-def test_a_poll_counts_its_requests() -> None:
-    snapshot = Snapshot(None, taken_at=1.0, monotonic_at=1.0, requests={"Metadata": 1, "X": 2})
-    assert snapshot.request_count == 3

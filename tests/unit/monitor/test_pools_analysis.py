@@ -5,15 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from monitor.pools.analysis import (
-    OneMore,
-    Outcome,
-    PoolReport,
-    ServiceUse,
-    Via,
-    analyse,
-    service_of,
-)
+from monitor.pools.analysis import analyse
 from monitor.pools.model import (
     Activity,
     Blocked,
@@ -27,6 +19,8 @@ from monitor.pools.model import (
     Reading,
     ServicePool,
 )
+from monitor.pools.report import OneMore, Outcome, PoolReport, ServiceUse, Via
+from monitor.pools.service_pools import service_of
 
 
 def postgres(
@@ -311,7 +305,7 @@ def test_a_healthy_system_gets_no_advice() -> None:
 def test_advice_names_idle_transactions_and_long_lock_waits() -> None:
     idle = Activity("shop", "a-1", "idle in transaction", (7,), 90.0, 61.0, 0)
     short = replace(idle, application="b-1", longest_state_seconds=59.0)
-    waits = Blocked(8, "shop", "c-1", 12.0, (Blocker(7, "a-1", "idle in transaction", 90.0),))
+    waits = Blocked(8, "shop", "c-1", 12.0, (Blocker(7, "a-1", "idle in transaction"),))
     brief = replace(waits, pid=9, application="d-1", waiting_seconds=1.0)
     told = postgres({}).value
     assert told is not None

@@ -153,8 +153,16 @@ def test_every_metric_is_declared_once_with_help_in_one_manner() -> None:
 
 
 def test_analysis_and_model_do_no_io(repository: Path) -> None:
-    for file in ("monitor/pools/analysis.py", "monitor/pools/model.py"):
-        text = (repository / file).read_text()
+    for file in (
+        "advice",
+        "analysis",
+        "bouncer_pools",
+        "limits",
+        "model",
+        "report",
+        "service_pools",
+    ):
+        text = (repository / "monitor" / "pools" / f"{file}.py").read_text()
         for module in ("psycopg2", "http", "socket", "monitor.pools.session", "click"):
             assert f"import {module}" not in text
             assert f"from {module}" not in text

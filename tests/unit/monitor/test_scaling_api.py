@@ -8,7 +8,8 @@ from monitor.analysis.measures import GroupMeasures
 from monitor.analysis.scaling import advisor
 from monitor.analysis.scaling.measuring import Sight
 from monitor.model import Group, Snapshot
-from monitor.pools.analysis import OneMore, Outcome, ServiceUse, replicas_within
+from monitor.pools.analysis import replicas_within
+from monitor.pools.report import OneMore, Outcome, ServiceUse
 from tests.unit.monitor.watched_cluster import WatchedCluster
 
 

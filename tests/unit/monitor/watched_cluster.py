@@ -7,7 +7,7 @@ from typing import Any
 
 from monitor.kafka.collector import Collector, Intervals
 from monitor.poller import Poller
-from monitor.pools.analysis import PoolReport
+from monitor.pools.report import PoolReport
 from monitor.web.app import App, create_app
 from tests.support.asgi import Client
 from tests.unit.monitor.model_cluster import Clock, ModelCluster

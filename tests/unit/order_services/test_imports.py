@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator, Mapping
-from graphlib import CycleError, TopologicalSorter
+from collections.abc import Mapping
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 import order_services
+from tests.support.imports import circle_in, imports_below
 
 ROOT: Final = Path(order_services.__file__).parent
 
@@ -42,27 +42,7 @@ IO_LIBRARIES: Final = frozenset(
 )
 
 
-def _modules() -> dict[str, ast.Module]:
-    modules = {}
-    for path in sorted(ROOT.rglob("*.py")):
-        parts = path.relative_to(ROOT.parent).with_suffix("").parts
-        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        modules[name] = ast.parse(path.read_text())
-    return modules
-
-
-def _imports(tree: ast.Module) -> Iterator[str]:
-    """Yield the full name of whatever is imported, also within functions and for types only."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (each.name for each in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports are absolute"
-            yield from (f"{node.module}.{each.name}" for each in node.names)
-
-
-MODULES: Final = _modules()
-IMPORTS: Final = {name: set(_imports(tree)) for name, tree in MODULES.items()}
+IMPORTS: Final = imports_below(ROOT)
 
 
 def _folder(name: str) -> str:
@@ -70,7 +50,7 @@ def _folder(name: str) -> str:
 
 
 def test_every_folder_has_its_place() -> None:
-    assert {_folder(name) for name in MODULES if "." in name} == MAY_IMPORT.keys()
+    assert {_folder(name) for name in IMPORTS if "." in name} == MAY_IMPORT.keys()
 
 
 @pytest.mark.parametrize("folder", MAY_IMPORT)
@@ -92,15 +72,7 @@ def test_the_floors_are_in_no_circle() -> None:
 
 
 def test_modules_are_in_no_circle_either() -> None:
-    graph = {}
-    for name, imported in IMPORTS.items():
-        # `from package import module` and `from module import thing`
-        found = {each if each in MODULES else each.rpartition(".")[0] for each in imported}
-        graph[name] = {each for each in found if each in MODULES and each != name}
-    try:
-        TopologicalSorter(graph).prepare()
-    except CycleError as error:
-        pytest.fail(" -> ".join(error.args[1]))
+    assert circle_in(IMPORTS) == ""
 
 
 def test_the_domain_does_no_io() -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from monitor.analysis import analyst as poll
-from monitor.analysis import group
+from monitor.analysis import group, unread
 from monitor.analysis.activity import GroupActivity
 from monitor.analysis.analyst import Analyst
+from monitor.analysis.group_history import GroupHistory
 from monitor.analysis.losses import Losses
 from monitor.analysis.measures import GroupMeasures
 from monitor.analysis.readable import ReadableLogs
@@ -89,15 +89,15 @@ def is_bad(*given: object) -> bool:
 
 # step, subject, where it is done
 FAULTS: list[tuple[str, str, object, str]] = [
-    ("lag", "bad", poll, "lag_of_group"),
-    ("positions", "bad", poll, "positions"),
-    ("looks", "bad", poll, "unread_of"),
+    ("lag", "bad", unread, "lag_of_group"),
+    ("positions", "bad", unread, "positions"),
+    ("looks", "bad", unread, "unread_of"),
     ("looks", "bad-1", ReadableLogs, "_learn"),
-    ("commit_windows", "bad", group.GroupHistory, "observe_commits"),
+    ("commit_windows", "bad", GroupHistory, "observe_commits"),
     ("end_windows", "bad", EndWindow, "_next"),
     ("times", "bad", TimeLag, "_see"),
     ("times", "bad-0", TimeLag, "_want_of"),
-    ("times", "bad-0", TimeLag, "_any_question"),
+    ("times", "bad-0", TimeLag, "_question"),
     ("times", "bad", TimeLag, "oldest_at"),
     ("retention", "bad", TimeLag, "expires_at"),
     ("retention", "bad", group, "retention_risks"),

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from monitor.analysis.analyst import Analyst, AskTimes
+from monitor.analysis.analyst import Analyst
 from monitor.analysis.measures import NOTHING_UNREAD, GroupMeasures
 from monitor.analysis.rates import NEVER
 from monitor.analysis.status import Status
+from monitor.analysis.time_questions import AskTimes
 from monitor.model import (
     Group,
     LogLook,

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.analysis.analyst import MAX_FIRST_TIME_QUESTIONS, MAX_TIME_QUESTIONS
 from monitor.analysis.measures import age as age_of
+from monitor.analysis.time_questions import MAX_FIRST_TIME_QUESTIONS, MAX_TIME_QUESTIONS
 from monitor.analysis.timelag import TimeLag, TopicPartition
 
 if TYPE_CHECKING:
@@ -88,13 +88,13 @@ def observe(
 
 def seconds_of(lag: TimeLag, partition: TopicPartition, committed: int) -> float | None:
     moment = lag.oldest_at(partition, committed)
-    return None if moment is None else age_of(moment, lag.wall - lag._wall_offset)
+    return None if moment is None else age_of(moment, lag._clock.now)
 
 
 def bracket_of(lag: TimeLag, partition: TopicPartition, committed: int) -> tuple[float, float]:
     log = lag._log(partition)
     assert log is not None
-    return lag._bounds(log, committed, compacted=partition[0] not in lag._uncompacted)
+    return log.bounds(committed, lag._clock.offset)
 
 
 def poll(
