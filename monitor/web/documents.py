@@ -6,7 +6,7 @@ import gzip
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 import orjson
@@ -32,6 +32,9 @@ class Document:
         return cls(plain, gzip.compress(plain, _GZIP_LEVEL, mtime=0))
 
 
+Found = TypeVar("Found", bound=Document | None)
+
+
 @dataclass(slots=True)
 class _Entry:
     making: threading.Lock = field(default_factory=threading.Lock)
@@ -53,8 +56,8 @@ class Documents:
         self._made: WeakKeyDictionary[Poller, _OfPoll] = WeakKeyDictionary()
 
     def get(
-        self, poller: Poller, what: tuple[str, ...], make: Callable[[], Document | None]
-    ) -> Document | None:
+        self, poller: Poller, what: tuple[str, ...], make: Callable[[], Found]
+    ) -> Document | Found:
         """Return a document; several who ask for it at once wait for the one that is made.
 
         `make` returns None where there is nothing to tell of: that is not remembered.
