@@ -34,8 +34,8 @@ from monitor.web.tool_commands import tool_commands
 from monitor.web.trends import Trends
 from monitor.words import duration, safe
 
-# More rows than these a page without scripts does not show.
-MAX_ROWS = 500
+# More rows than these a page without scripts does not show: they are in sight before its scripts run.
+MAX_ROWS = 100
 
 
 class Watching(Protocol):

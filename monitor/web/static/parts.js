@@ -120,7 +120,7 @@ export function CopyableCommand({ why, command }) {
 
 // A table in which a row can be of any number: only those in sight are in the document.
 const NARROW = window.matchMedia("(max-width: 48rem)");
-const MARGIN_ROWS = 12;
+const MARGIN_ROWS = 6;
 
 // Drawn anew only where something of it changed: a search or a scroll leaves most rows as they are.
 class Row extends Component {
