@@ -62,14 +62,19 @@ function drawAlerts(plot, alerts) {
   const lanes = [...new Set(alerts.map((alert) => alert.name))];
   ctx.save();
   ctx.textBaseline = "middle";
+  ctx.textAlign = "left";
+  ctx.setLineDash([]);
   for (const alert of alerts) {
     const [shape, tone] = SEVERITY[alert.severity];
     const from = Math.max(bbox.left, plot.valToPos(alert.since, "x", true));
     const to = alert.until == null ? end : Math.min(end, plot.valToPos(alert.until, "x", true));
     if (to <= bbox.left || from >= end) continue;
     const y = bbox.top + bbox.height - (lanes.indexOf(alert.name) + 1) * height;
+    // neither the grid nor a curve runs through its name
+    ctx.fillStyle = colour("--back");
+    ctx.fillRect(from, y, to - from, height - 2);
     ctx.fillStyle = ctx.strokeStyle = colour(tone);
-    ctx.globalAlpha = 0.25;
+    ctx.globalAlpha = 0.15;
     ctx.fillRect(from, y, to - from, height - 2);
     ctx.globalAlpha = 1;
     ctx.strokeRect(from, y, to - from, height - 2);
