@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import sys
 import uuid
-from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from statistics import mean, pstdev
+from typing import Final
 
 from benchmarks.support import table
 from monitor import logs
@@ -22,21 +24,25 @@ from monitor.analysis.measures import GroupMeasures
 from monitor.model import Snapshot
 from monitor.state import State
 from tests.support.causes_table import INNOCENT, NO_FAULT, SCENES, Scene
-from tests.support.lagging import GROUP
+from tests.support.lagging import GROUP, Shop
 from tests.support.lagging_on_broker import MORE_SCENES
 from tests.support.lagging_on_broker import SCENES as FAST_SCENES
 
 GOAL: Final = 0.95
-# klag's Diagnoser.java at fc080c7
+# klag's Diagnoser.java, HotPartitionConfig.java and ConsumerGroupStateTracker.java at fc080c7
 STALE_SECONDS: Final = 300.0
-HOT_Z_SCORE: Final = 3.0
-REBALANCES: Final = 3
+NOTABLE_LAG: Final = 100
+SIGMAS: Final = 2.0
+LEAST_PARTITIONS: Final = 3
+STATE_CHANGES: Final = 3
+LOST_SHARE: Final = 1.0
+NEARLY_LOST_SHARE: Final = 0.8
 # Which of its findings says which cause, where it says one and not "this or that".
 SAID_BY_KLAG: Final = {
-    Cause.NO_MEMBERS: "no active members",
-    Cause.REBALANCING: "rebalance storm",
-    Cause.MESSAGES_LOST: "retention exceeded",
-    Cause.CATCHING_UP: "catching up",
+    Cause.NO_MEMBERS: ("no active members",),
+    Cause.REBALANCING: ("frequent state changes", "rebalancing"),
+    Cause.MESSAGES_LOST: ("data loss risk",),
+    Cause.CATCHING_UP: ("catching up",),
 }
 
 
@@ -61,7 +67,10 @@ def main() -> None:
     print(
         f"\n{named} of {len(rows)} causes named, {false} named of {len(well)} groups that are well"
     )
-    klag = sum(SAID_BY_KLAG.get(Cause(row[0].split("+")[0]), "-") in row[4] for row in rows)
+    klag = sum(
+        any(said in row[4] for said in SAID_BY_KLAG.get(Cause(row[0].split("+")[0]), ()))
+        for row in rows
+    )
     alarmed = sum(row[3] != "nothing" for row in well)
     print(
         f"klag's rules: {klag} of {len(rows)} said as one cause; findings of {alarmed} that are well"
@@ -77,7 +86,7 @@ def _told(scene: Scene) -> Iterator[tuple[str, ...]]:
     is_right = causes[0] in truths and truths <= set(causes)
     yield (
         "+".join([scene.truth, *([scene.also] if scene.also else [])]), scene.variant,
-        "+".join(causes), "yes" if is_right else "NO", _klag(shop.watched.poller.latest.state, GROUP),
+        "+".join(causes), "yes" if is_right else "NO", _klag_of(shop),
     )  # fmt: skip
 
 
@@ -85,8 +94,7 @@ def _told_of_the_well() -> Iterator[tuple[str, ...]]:
     for name, do in INNOCENT:
         shop = do()
         cause = shop.explain()["cause"]
-        klag = _klag(shop.watched.poller.latest.state, GROUP)
-        yield name, cause, "yes" if cause in NO_FAULT else "NO", klag
+        yield name, cause, "yes" if cause in NO_FAULT else "NO", _klag_of(shop)
 
 
 def _told_on_a_broker() -> Iterator[tuple[str, ...]]:
@@ -110,46 +118,62 @@ def _told_on_a_broker() -> Iterator[tuple[str, ...]]:
             )  # fmt: skip
 
 
-def _klag(state: State, group: str) -> str:
-    """Return what klag's published rules find of the same figures, all of it: it ranks nothing."""
+def _klag_of(shop: Shop) -> str:
+    return _klag(shop.watched.poller.latest.state, GROUP, shop.states)
+
+
+def _klag(state: State, group: str, states: Sequence[str] = ()) -> str:
+    """Return what klag's published rules find of the same figures, all of it: it ranks nothing.
+
+    `states` are those that polls saw of the group.
+    """
     assert state.snapshot is not None
-    found = list(_findings(state.snapshot, state.groups[group]))
+    found = list(_findings(state.snapshot, state.groups[group], states))
     return "; ".join(found) or "nothing"
 
 
-def _findings(snapshot: Snapshot, measures: GroupMeasures) -> Iterable[str]:
+def _findings(snapshot: Snapshot, measures: GroupMeasures, states: Sequence[str]) -> Iterable[str]:
     lag, now = measures.lag, snapshot.monotonic_at
-    velocity = sum(rates.lag_velocity or 0.0 for rates in measures.rates.values())
     group_state = (measures.facts.state or "").lower()
+    if group_state == "dead":
+        yield "dead"
     if group_state == "empty":
         yield "no active members"
     if group_state in ("preparingrebalance", "completingrebalance"):
         yield "rebalancing"
-    if (measures.rebalances or 0) >= REBALANCES:
-        yield "rebalance storm"
-    if any(amount for amount in measures.unread_deleted.values()):
-        yield "retention exceeded"
-    if velocity > 0 and lag.total:
-        yield "lag growing: add consumers or partitions, or speed up"
-    if velocity < 0 and lag.total > 100:  # klag's
-        yield "catching up"
+    if sum(before != after for before, after in pairwise(states)) >= STATE_CHANGES:
+        yield "frequent state changes"
+    unread = max(
+        (_unread_share(snapshot, topic, of) for topic, of in lag.topics.items()), default=0
+    )
+    if unread >= LOST_SHARE:
+        yield "data loss risk"
+    elif unread >= NEARLY_LOST_SHARE:
+        yield "approaching retention limit"
+    for rates in measures.rates.values():
+        velocity = rates.lag_velocity or 0.0
+        if velocity > 0 and lag.total:
+            yield "lag growing: add consumers or partitions, or speed up"
+        if velocity < 0 and lag.total > NOTABLE_LAG:
+            yield "catching up"
     if any(_is_hot(lags) for lags in lag.partitions.values()):
         yield "key skew, or a slow or stuck consumer"
-    unchanged: list[Any] = [
-        at
-        for topic, of in measures.committed_at.items()
-        for partition, at in of.items()
-        if lag.get(topic, partition)
-    ]
-    if unchanged and now - min(unchanged) >= STALE_SECONDS:
+    if lag.total and any(now - at >= STALE_SECONDS for at in measures.changed_at.values()):
         yield "hung, deadlocked, or poison"
 
 
-def _is_hot(lags: Any) -> bool:
+def _unread_share(snapshot: Snapshot, topic: str, lag: int) -> float:
+    starts = snapshot.start_offsets.values.get(topic, {})
+    ends = snapshot.end_offsets.values.get(topic, {})
+    kept = sum(end - starts.get(partition, end) for partition, end in ends.items())
+    return lag / kept if kept else 0.0
+
+
+def _is_hot(lags: Mapping[int, int]) -> bool:
     values = list(lags.values())
-    mean = sum(values) / len(values)
-    deviation = (sum((value - mean) ** 2 for value in values) / len(values)) ** 0.5
-    return bool(deviation) and max(values) - mean > HOT_Z_SCORE * deviation
+    if len(values) < LEAST_PARTITIONS:
+        return False
+    return max(values) > mean(values) + SIGMAS * pstdev(values)
 
 
 if __name__ == "__main__":

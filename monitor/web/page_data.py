@@ -1,28 +1,22 @@
-"""What the page's scripts show: one document a cluster and poll, made and compressed once for all.
+"""What the page's scripts show, as documents of one cluster and poll.
 
 Null is what is not known. Moments are Unix seconds, seconds are as of `seen_at`.
 """
 
 from __future__ import annotations
 
-import gzip
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Final
-from weakref import WeakKeyDictionary
-
-import orjson
 
 from monitor.analysis.causes.finding import Cause, Finding
 from monitor.analysis.measures import GroupMeasures, age
 from monitor.analysis.rates import NEVER
 from monitor.answers.clusters import NOT_IN_METADATA, why_incomplete
 from monitor.answers.explanation import explanation
-from monitor.answers.groups import group_detail
+from monitor.answers.groups import group_detail, partition_rows
 from monitor.answers.history import past_point
-from monitor.answers.models import PartitionOfGroup
 from monitor.answers.topics import topic_detail
 from monitor.history.summary import Summary
 from monitor.model import Group, Refused, Silent, Snapshot
@@ -30,13 +24,13 @@ from monitor.poller import Poller
 from monitor.pools.report import PoolReport
 from monitor.ranking import status_word, urgency
 from monitor.state import State
+from monitor.web.documents import Document
+from monitor.web.past_alerts import past_alerts
 from monitor.web.tool_commands import tool_commands
 from monitor.web.trends import Trends
 from monitor.words import with_remedy
 
 HISTORY_SECONDS: Final = 3_600.0
-# Of 1 MB a tenth is left at a hundredth of a second.
-_GZIP_LEVEL: Final = 1
 # What a partition's row has, in this order: names in each of 20,000 rows would be most of the text.
 PARTITION_COLUMNS: Final = (
     "topic",
@@ -52,52 +46,16 @@ PARTITION_COLUMNS: Final = (
     "past_end",
     "topic_is_gone",
     "retention_remaining_seconds",
-    "consumer_id",
-    "client_id",
-    "host",
+    # its number in the list of members
+    "owner",
 )
+
+# what a member holds is told by the rows
+_ASSIGNMENT: Final = {"__all__": {"assignment"}}
 
 ReadHistory = Callable[[str, str, float, float], Sequence[Summary] | None]
 CausesOf = Callable[[State], Callable[[str], Finding | None]]
 """Returns what finds the cause of a group's lag in a state; None where that failed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """JSON, plain and compressed."""
-
-    plain: bytes
-    gzipped: bytes
-
-    @classmethod
-    def of(cls, told: Any) -> Document:
-        """Make one."""
-        plain = orjson.dumps(told)
-        return cls(plain, gzip.compress(plain, _GZIP_LEVEL, mtime=0))
-
-
-class Overviews:
-    """The document of all groups of each cluster: made when somebody asks, once a poll."""
-
-    def __init__(self, trends: Trends, causes_of: CausesOf) -> None:
-        self._trends = trends
-        self._causes_of = causes_of
-        self._making = threading.Lock()
-        # by the poller: the document of one that is watched no more goes with it
-        self._made: WeakKeyDictionary[Poller, tuple[float, Document]] = WeakKeyDictionary()
-
-    def get(self, poller: Poller, name: str) -> Document:
-        """Return a cluster's document; several who ask at once wait for the one that is made."""
-        with self._making:
-            latest = poller.latest.state
-            found = self._made.get(poller)
-            if found is not None and found[0] == latest.monotonic_at:
-                return found[1]
-            document = Document.of(_overview(poller, name, self._trends, self._causes_of))
-            # what has become too old is left out as time goes by, without a poll
-            if poller.current().snapshot is latest.snapshot:
-                self._made[poller] = (latest.monotonic_at, document)
-            return document
 
 
 def header(poller: Poller, state: State, name: str) -> dict[str, Any]:
@@ -131,29 +89,32 @@ def header(poller: Poller, state: State, name: str) -> dict[str, Any]:
     }
 
 
-def _overview(poller: Poller, name: str, trends: Trends, causes_of: CausesOf) -> dict[str, Any]:
+def overview_document(poller: Poller, name: str, trends: Trends, causes_of: CausesOf) -> Document:
+    """Return all groups of a cluster."""
     state = poller.shown()
     snapshot = state.snapshot
     told = header(poller, state, name)
     if snapshot is None:
-        return {**told, "hidden": 0, "groups": []}
+        return Document.of({**told, "hidden": 0, "groups": []})
     cause_of = causes_of(state)
     ranked = sorted(state.groups, key=lambda group: urgency(state.groups[group]), reverse=True)
-    return {
-        **told,
-        "hidden": len(poller.current().groups) - len(state.groups),
-        # the worst first: who needs help is decided here, in one place with `monitor groups`
-        "groups": [
-            _row(
-                snapshot,
-                snapshot.groups[group],
-                state.groups[group],
-                trends.of(state.cluster, group),
-                cause_of(group),
-            )
-            for group in ranked
-        ],
-    }
+    return Document.of(
+        {
+            **told,
+            "hidden": len(poller.current().groups) - len(state.groups),
+            # the worst first: who needs help is decided here, in one place with `monitor groups`
+            "groups": [
+                _row(
+                    snapshot,
+                    snapshot.groups[group],
+                    state.groups[group],
+                    trends.of(state.cluster, group),
+                    cause_of(group),
+                )
+                for group in ranked
+            ],
+        }
+    )
 
 
 def _row(
@@ -243,39 +204,50 @@ def group_document(
         return None
     group, measures = snapshot.groups[group_id], state.groups[group_id]
     why = causes_of(state)(group_id)
-    detail = group_detail(state.cluster, snapshot, group, measures, why=why)
+    # its partitions are rows of their own below: an object for each of 19,000 takes a second
+    detail = group_detail(state.cluster, snapshot, group, measures, max_partitions=0, why=why)
     explained = None if why is None else explanation(state.cluster, snapshot, group_id, why)
     return Document.of(
         {
             **header(poller, state, name),
-            **detail.model_dump(exclude={"partitions", "cluster"}),
+            **detail.model_dump(
+                exclude={"partitions": True, "cluster": True, "member_list": _ASSIGNMENT}
+            ),
             "lag_is": lag_is(snapshot, group, measures),
             "explanation": None if explained is None else explained.model_dump(),
             "group_seen_at": detail.seen_at,
             "seen_at": snapshot.taken_at,
             "trend": trends.of(state.cluster, group_id),
-            "past": None if history is None else _past(history, state.cluster, group_id),
+            **_past(history, state.cluster, group_id, measures),
             "commands": [asdict(each) for each in tool_commands(bootstrap_servers, detail)],
             "columns": PARTITION_COLUMNS,
-            "rows": list(_partitions(detail.partitions, snapshot)),
+            "rows": list(_partitions(snapshot, group, measures)),
         }
     )
 
 
-def _past(history: ReadHistory, cluster: str, group: str) -> list[dict[str, Any]] | None:
+def _past(
+    history: ReadHistory | None, cluster: str, group: str, measures: GroupMeasures
+) -> dict[str, Any]:
     until = time.time()
-    found = history(cluster, group, until - HISTORY_SECONDS, until)
-    return None if found is None else [past_point(each).model_dump() for each in found]
+    found = None if history is None else history(cluster, group, until - HISTORY_SECONDS, until)
+    if found is None:
+        return {"past": None, "alerts": []}
+    return {
+        "past": [past_point(each).model_dump() for each in found],
+        "alerts": [asdict(each) for each in past_alerts(found, until, measures.activity)],
+    }
 
 
-def _partitions(rows: Sequence[PartitionOfGroup], snapshot: Snapshot) -> Iterator[list[Any]]:
+def _partitions(snapshot: Snapshot, group: Group, measures: GroupMeasures) -> Iterator[list[Any]]:
     stable, ends = snapshot.stable_offsets, snapshot.end_offsets
-    for row in rows:
-        end = ends.get(row.topic, row.partition)
+    owners = {member.id: number for number, member in enumerate(group.members or ())}
+    for told in partition_rows(snapshot, group, measures):
+        topic, partition = told["topic"], told["partition"]
         # where no transaction holds records back, all is readable
-        readable = stable.get(row.topic, row.partition)
-        told = dict(row)
-        told["readable_end"] = end if readable is None else readable
+        readable = stable.get(topic, partition)
+        told["owner"] = owners.get(told["consumer_id"])
+        told["readable_end"] = ends.get(topic, partition) if readable is None else readable
         yield [told[column] for column in PARTITION_COLUMNS]
 
 

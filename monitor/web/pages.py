@@ -22,11 +22,11 @@ from monitor.state import State
 from monitor.web.api import Api, ReadHistory
 from monitor.web.api_routes import RestOfPath, api_routes
 from monitor.web.burrow import Burrow, burrow_routes
+from monitor.web.documents import Document, Documents
 from monitor.web.overview import overview
 from monitor.web.page_data import (
-    Document,
-    Overviews,
     group_document,
+    overview_document,
     pools_document,
     topic_document,
 )
@@ -34,8 +34,8 @@ from monitor.web.tool_commands import tool_commands
 from monitor.web.trends import Trends
 from monitor.words import duration, safe
 
-# More rows than these a page without scripts does not show.
-MAX_ROWS = 500
+# More rows than these a page without scripts does not show: they are in sight before its scripts run.
+MAX_ROWS = 100
 
 
 class Watching(Protocol):
@@ -143,7 +143,7 @@ class _StatusPages:
         self._history = history
         self._trends = trends
         self._read_pools = pools
-        self._overviews = Overviews(trends, api.causes_of)
+        self._documents = Documents()
         # a page holds no poller: one that is watched no more would stay, with all that it remembers
         self._made: WeakKeyDictionary[Poller, StatusPage] = WeakKeyDictionary()
 
@@ -215,19 +215,29 @@ class _StatusPages:
 
     def _groups_data(self) -> Response:
         name, poller = self._cluster(request.args.get("cluster"))
-        return _answer(self._overviews.get(poller, name))
+        return _answer(
+            self._documents.get(
+                poller,
+                ("groups",),
+                lambda: overview_document(poller, name, self._trends, self._api.causes_of),
+            )
+        )
 
     def _group_data(self) -> Response:
         name, poller, state = self._asked()
         group_id = self._name("group")
-        document = group_document(
+        document = self._documents.get(
             poller,
-            name,
-            group_id,
-            trends=self._trends,
-            causes_of=self._api.causes_of,
-            bootstrap_servers=self._servers(name),
-            history=self._history,
+            ("group", group_id),
+            lambda: group_document(
+                poller,
+                name,
+                group_id,
+                trends=self._trends,
+                causes_of=self._api.causes_of,
+                bootstrap_servers=self._servers(name),
+                history=self._history,
+            ),
         )
         if document is None:
             abort(404, _missing("group", group_id, state))
@@ -236,7 +246,9 @@ class _StatusPages:
     def _topic_data(self) -> Response:
         name, poller, state = self._asked()
         topic = self._name("topic")
-        document = topic_document(poller, name, topic)
+        document = self._documents.get(
+            poller, ("topic", topic), lambda: topic_document(poller, name, topic)
+        )
         if document is None:
             abort(404, _missing("topic", topic, state))
         return _answer(document)
@@ -278,7 +290,14 @@ class _StatusPages:
         return of[name].kafka.bootstrap_servers if name in of else ()
 
     def _shared(self) -> dict[str, Any]:
-        return {"has_pools": self._read_pools is not None}
+        return {
+            "has_pools": self._read_pools is not None,
+            # the scripts fetch their documents at once, not when the first event has come
+            "watched": [
+                {"name": name, "cluster": poller.latest.state.cluster}
+                for name, poller in self._watching.pollers.items()
+            ],
+        }
 
 
 def _missing(kind: str, name: str, state: State) -> str:

@@ -124,13 +124,13 @@ def killed(scene: Scene) -> Iterator[None]:
 
 @contextmanager
 def slow(scene: Scene) -> Iterator[None]:
-    with _service_faults(scene, "inventory", batchDelaySeconds=SLOW_BATCH_S):
+    with service_faults(scene.system, "inventory", batchDelaySeconds=SLOW_BATCH_S):
         yield
 
 
 @contextmanager
 def bad_release(scene: Scene) -> Iterator[None]:
-    with _service_faults(scene, "analytics", poisonRate=1):
+    with service_faults(scene.system, "analytics", poisonRate=1):
         yield
     # the runbook asks for it: a consumer that has stopped does not go on by itself
     scene.system.replica("analytics").stop()
@@ -582,8 +582,9 @@ def _configure(scene: Scene, topic: str, entry: ConfigEntry) -> None:
 
 
 @contextmanager
-def _service_faults(scene: Scene, service: str, **faults: float) -> Iterator[None]:
-    url = f"{scene.system.url(service)}/admin/faults"
+def service_faults(system: WatchedSystem, service: str, **faults: float) -> Iterator[None]:
+    """Have a service do something badly inside the block: see its `PUT /admin/faults`."""
+    url = f"{system.url(service)}/admin/faults"
     headers = {"Authorization": f"Bearer {ADMIN_TOKEN}", "Content-Type": "application/json"}
 
     def ask(method: str, body: Mapping[str, float] | None) -> None:

@@ -66,6 +66,7 @@ class Shop:
         self.kinds: dict[tuple[str, int], str] = {}
         self.each_poll: list[Callable[[int], None]] = []
         self.polls = 0
+        self.states: list[str] = []  # of the group that is asked about, poll by poll
         self.add_group(GROUP, TOPIC, members, pace)
 
     @property
@@ -138,6 +139,9 @@ class Shop:
             for readers in self.groups.values():
                 self._consume(readers)
             self.watched.poll()
+            snapshot = self.watched.poller.latest.state.snapshot
+            if snapshot is not None:
+                self.states.append(snapshot.groups[GROUP].state or "Unknown")
         return self
 
     def _produce(self) -> None:

@@ -47,15 +47,22 @@ MONITOR_PACE: Final = {
 }
 
 
+# Whose patience is shortened as that of the rules is, and the monitor as it is.
+PACED_MONITOR: Final = "tests.support.paced_monitor"
+MONITOR: Final = "monitor"
+
+
 class Monitor(ManagedProcess):
     """A lag monitor on a free port; `settings` are its environment."""
 
-    def __init__(self, directory: Path, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self, directory: Path, settings: Mapping[str, str], program: str = PACED_MONITOR
+    ) -> None:
         port = free_port()
         self.url = f"http://{LOOPBACK}:{port}"
         super().__init__(
             "monitor",
-            [sys.executable, "-m", "tests.support.paced_monitor", "serve"],
+            [sys.executable, "-m", program, "serve"],
             directory / "monitor.log",
             {
                 **os.environ,
@@ -164,6 +171,7 @@ def watched(
     replicas: Mapping[str, int] = ONE_OF_EACH,
     settings: Mapping[str, str] | None = None,
     cancel_share: float = 0.0,
+    monitor_program: str = PACED_MONITOR,
 ) -> Iterator[WatchedSystem]:
     """Have everything running, with demo orders, inside the block; `settings` are the services'."""
     program("pgbouncer", "pgbouncer")
@@ -196,6 +204,7 @@ def watched(
                 "MONITOR_CLUSTER": CLUSTER,
                 "MONITOR_PGBOUNCER_URL": pgbouncer.url(),
             },
+            monitor_program,
         )
         stack.callback(monitor.stop)
         monitor.start()

@@ -18,7 +18,10 @@ from monitor.model import nothing
 from monitor.words import duration, plural, safe
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from monitor.analysis.causes.symptoms import Symptoms
+    from monitor.model import Partition
 
 Verdict: TypeAlias = Finding | Checked | Unchecked
 """The cause, or that it is not there, or that nobody can say."""
@@ -56,11 +59,7 @@ def messages_lost(s: Symptoms) -> Verdict:
 def broker_trouble(s: Symptoms) -> Verdict:
     """Ask whether a leader is silent or missing, or all that one broker leads is behind."""
     ends = s.snapshot.end_offsets
-    away = {
-        partition: why
-        for partition in s.measures.group.commits.get(s.topic, nothing())
-        if (why := _why_away(s, partition)) is not None
-    }
+    away = _away(s)
     if away:
         partitions = tuple(sorted(away))
         since = [ends.time_of(s.topic, p) for p in partitions if ends.is_silent(s.topic, p)]
@@ -80,7 +79,7 @@ def broker_trouble(s: Symptoms) -> Verdict:
         (leader,) = leaders
         witnesses = [
             group
-            for group, topics in s.around.behind.items()
+            for group, topics in s.around.behind().items()
             if group != s.group
             and all(found == {leader} for found in topics.values())
             # a witness of a topic that all its leaders serve is one that could be behind elsewhere
@@ -112,21 +111,27 @@ def _has_other_leaders(s: Symptoms, topic: str, leader: int | None) -> bool:
     return known is not None and any(p.leader != leader for p in known.partitions.values())
 
 
-def _why_away(s: Symptoms, partition: int) -> str | None:
+def _away(s: Symptoms) -> dict[int, str]:
+    """Return partition -> why its log end can't be read now."""
     ends = s.snapshot.end_offsets
-    if (refused := ends.refused.get(s.topic, nothing()).get(partition)) is not None:
-        # what the monitor may not ask, consumers may
-        return None if "AUTHORIZATION" in refused else f"its leader refuses ({refused})"
+    refused, silent = ends.refused.get(s.topic, nothing()), ends.silent.get(s.topic, nothing())
+    known = ends.values.get(s.topic, nothing())
     topic = s.snapshot.topics.get(s.topic)
-    told = topic.partitions.get(partition) if topic else None
-    if told is not None and told.leader is None:
-        return "it has no leader"
-    is_known = ends.get(s.topic, partition) is not None
-    if ends.is_silent(s.topic, partition) or (
-        not is_known and told is not None and told.leader in s.snapshot.broker_errors
-    ):
-        return f"broker {told.leader if told else '?'}, its leader, does not answer"
-    return None
+    partitions: Mapping[int, Partition] = topic.partitions if topic else nothing()
+    found = {}
+    for partition in s.measures.group.commits.get(s.topic, nothing()):
+        told = partitions.get(partition)
+        if (error := refused.get(partition)) is not None:
+            # what the monitor may not ask, consumers may
+            if "AUTHORIZATION" not in error:
+                found[partition] = f"its leader refuses ({error})"
+        elif told is not None and told.leader is None:
+            found[partition] = "it has no leader"
+        elif partition in silent or (
+            partition not in known and told is not None and told.leader in s.snapshot.broker_errors
+        ):
+            found[partition] = f"broker {told.leader if told else '?'}, its leader, does not answer"
+    return found
 
 
 def _broker_steps(s: Symptoms) -> tuple[Step, ...]:

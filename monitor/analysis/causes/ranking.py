@@ -95,7 +95,7 @@ class Explainer:
         topics = topics_of(measures, snapshot)
         if not topics:
             return self._without_lag(measures)
-        around = Around(self._all_behind(), {}, self._pools(group))
+        around = Around(self._all_behind, self._pools(group))
         found = [
             s
             for topic in topics

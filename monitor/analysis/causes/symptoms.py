@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import median
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -13,7 +14,7 @@ from monitor.analysis.measures import NOTHING_UNREAD
 from monitor.model import nothing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from monitor.analysis.findings import Findings
     from monitor.analysis.measures import GroupMeasures
@@ -67,17 +68,18 @@ class Pools:
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What else there is on the cluster: `behind` has group -> topic -> leaders of partitions behind.
+    """What else there is on the cluster: `behind` finds group -> topic -> leaders of partitions behind.
 
-    `well` has the groups that keep up by topic; `pools` is None where databases are not watched.
+    That looks at all partitions of the cluster: it is asked for where one broker may be the cause.
+    `pools` is None where databases are not watched.
     """
 
-    behind: Mapping[str, Mapping[str, frozenset[int]]]
-    well: Mapping[str, frozenset[str]]
+    behind: Callable[[], Mapping[str, Mapping[str, frozenset[int]]]]
     pools: Pools | None = None
 
 
-@dataclass(frozen=True, slots=True)
+# without slots: seventeen causes ask for the same sums, which of a thousand groups behind is half a second
+@dataclass(frozen=True)
 class Symptoms:
     """A group on one topic; moments are monotonic seconds, rates messages per second.
 
@@ -110,22 +112,22 @@ class Symptoms:
         """Return how many members there are, None where that is not known."""
         return self.measures.facts.members
 
-    @property
+    @cached_property
     def lag(self) -> int:
         """Return the messages that can be read and were not."""
         return sum(p.lag for p in self.partitions)
 
-    @property
+    @cached_property
     def behind(self) -> tuple[PartitionSymptoms, ...]:
         """Return the partitions of which more is unread than is in flight."""
         return tuple(p for p in self.partitions if p.is_behind)
 
-    @property
+    @cached_property
     def standing(self) -> tuple[PartitionSymptoms, ...]:
         """Return the partitions of which the commit should have moved."""
         return tuple(p for p in self.partitions if p.stands)
 
-    @property
+    @cached_property
     def age(self) -> float | None:
         """Return how long the oldest unread record has waited, in seconds."""
         return max((p.age for p in self.behind if p.age is not None), default=None)
@@ -261,15 +263,41 @@ def in_flight_seconds(measures: GroupMeasures, topic: str) -> float:
     return activity.patience
 
 
-def is_behind(measures: GroupMeasures, topic: str, partition: int, now: float) -> bool:
-    """Say whether more of a partition is unread than is in flight."""
-    return _is_behind(
-        measures.lag.readable(topic).get(partition, 0),
-        _age(measures, topic, partition, now),
-        now - _moved_at(measures, topic, partition, now),
-        in_flight_seconds(measures, topic),
-        _mean_consumed(measures, topic),
-    )
+class _Waiting:
+    """What of a topic waits for a group, by partition: all that is the same for all is looked up once."""
+
+    def __init__(self, measures: GroupMeasures, topic: str, now: float) -> None:
+        self.readable: Mapping[int, int] = measures.lag.readable(topic)
+        self.limit = in_flight_seconds(measures, topic)
+        self._now = now
+        self._as_of = measures.as_of(now)
+        self._oldest: Mapping[int, float] = measures.oldest_unread_at.get(topic, nothing())
+        waits = measures.activity.waiting if measures.activity else nothing()
+        self._waits: Mapping[int, float] = waits.get(topic, nothing())
+        self._committed: Mapping[int, float] = measures.committed_at.get(topic, nothing())
+
+    def age(self, partition: int) -> float | None:
+        """Return how long its oldest unread record has waited, None where that is not known."""
+        moment = self._oldest.get(partition)
+        if moment is None or moment == NOTHING_UNREAD:
+            return None
+        return max(0.0, self._as_of - moment)
+
+    def stands_for(self, partition: int) -> float:
+        """Return how long readable records have waited for a commit."""
+        moved = self._committed.get(partition, self._now)
+        return self._now - max(moved, self._waits.get(partition, moved))
+
+
+def _behind(measures: GroupMeasures, topic: str, now: float) -> Iterator[int]:
+    """Yield the partitions of which more is unread than is in flight."""
+    waiting = _Waiting(measures, topic, now)
+    consumed = _mean_consumed(measures, topic)
+    for partition, lag in waiting.readable.items():
+        if _is_behind(
+            lag, waiting.age(partition), waiting.stands_for(partition), waiting.limit, consumed
+        ):
+            yield partition
 
 
 def _mean_consumed(measures: GroupMeasures, topic: str) -> float:
@@ -289,22 +317,6 @@ def _is_behind(
     return (lag / consumed if consumed else stands_for) > limit
 
 
-def _age(measures: GroupMeasures, topic: str, partition: int, now: float) -> float | None:
-    moments: Mapping[int, float] = measures.oldest_unread_at.get(topic, nothing())
-    moment = moments.get(partition)
-    if moment is None or moment == NOTHING_UNREAD:
-        return None
-    return max(0.0, measures.as_of(now) - moment)
-
-
-def _moved_at(measures: GroupMeasures, topic: str, partition: int, now: float) -> float:
-    """Return since when readable records wait for a commit."""
-    waits: Mapping[int, float] = (measures.activity or Activity()).waiting.get(topic, nothing())
-    committed: Mapping[int, float] = measures.committed_at.get(topic, nothing())
-    moved = committed.get(partition, now)
-    return max(moved, waits.get(partition, moved))
-
-
 def _partitions(
     topic: str,
     snapshot: Snapshot,
@@ -312,7 +324,8 @@ def _partitions(
     course: Course,
     rates: Mapping[int, Rate],
 ) -> tuple[PartitionSymptoms, ...]:
-    now, limit = snapshot.monotonic_at, in_flight_seconds(measures, topic)
+    now = snapshot.monotonic_at
+    waiting = _Waiting(measures, topic, now)
     owners = {
         partition: member.id
         for member, held, partition in measures.group.assignments()
@@ -325,9 +338,8 @@ def _partitions(
     )
     known = snapshot.topics.get(topic)
     found = []
-    for partition, lag in sorted(measures.lag.readable(topic).items()):
-        age = _age(measures, topic, partition, now)
-        stands_for = now - _moved_at(measures, topic, partition, now)
+    for partition, lag in sorted(waiting.readable.items()):
+        age, stands_for = waiting.age(partition), waiting.stands_for(partition)
         rate = rates.get(partition)
         leader = (
             known.partitions[partition].leader if known and partition in known.partitions else None
@@ -342,7 +354,9 @@ def _partitions(
                 rate.consumed if rate else None,
                 owners.get(partition),
                 leader,
-                is_behind=_is_behind(lag, age, stands_for, limit, rate.consumed if rate else 0.0),
+                is_behind=_is_behind(
+                    lag, age, stands_for, waiting.limit, rate.consumed if rate else 0.0
+                ),
                 stands=bool(rate and not rate.consumed and lag > 0)
                 and silence.is_unusual(stands_for, age or 0.0),
             )
@@ -376,9 +390,8 @@ def leaders_behind(measures: GroupMeasures, snapshot: Snapshot) -> dict[str, fro
             continue
         leaders = frozenset(
             leader
-            for partition in measures.lag.readable(topic)
-            if is_behind(measures, topic, partition, snapshot.monotonic_at)
-            and partition in known.partitions
+            for partition in _behind(measures, topic, snapshot.monotonic_at)
+            if partition in known.partitions
             and (leader := known.partitions[partition].leader) is not None
         )
         if leaders:

@@ -1,4 +1,5 @@
-// Lag over time, with what happened marked: rebalances, members that came or went, a worse status.
+// Lag over time, with what happened marked: rebalances, members that came or went, a worse status, and
+// while which alerts' conditions held.
 
 import { clock, duration, number } from "/static/format.js";
 import { html, useEffect, useRef } from "/static/parts.js";
@@ -49,7 +50,43 @@ function colour(name) {
   return found;
 }
 
-function options(width, marks) {
+// Shape and word tell the severity without the colour.
+const SEVERITY = { critical: ["✖", "--err"], warning: ["▲", "--warn"] };
+const ALERT_HEIGHT = 14;
+
+// A bar for each alert at the foot of the chart, one above the other, with its name in it.
+function drawAlerts(plot, alerts) {
+  const { ctx, bbox } = plot;
+  const height = ALERT_HEIGHT * devicePixelRatio;
+  const end = bbox.left + bbox.width;
+  const lanes = [...new Set(alerts.map((alert) => alert.name))];
+  ctx.save();
+  ctx.textBaseline = "middle";
+  ctx.textAlign = "left";
+  ctx.setLineDash([]);
+  for (const alert of alerts) {
+    const [shape, tone] = SEVERITY[alert.severity];
+    const from = Math.max(bbox.left, plot.valToPos(alert.since, "x", true));
+    const to = alert.until == null ? end : Math.min(end, plot.valToPos(alert.until, "x", true));
+    if (to <= bbox.left || from >= end) continue;
+    const y = bbox.top + bbox.height - (lanes.indexOf(alert.name) + 1) * height;
+    // neither the grid nor a curve runs through its name
+    ctx.fillStyle = colour("--back");
+    ctx.fillRect(from, y, to - from, height - 2);
+    ctx.fillStyle = ctx.strokeStyle = colour(tone);
+    ctx.globalAlpha = 0.15;
+    ctx.fillRect(from, y, to - from, height - 2);
+    ctx.globalAlpha = 1;
+    ctx.strokeRect(from, y, to - from, height - 2);
+    const text = `${shape} ${alert.name}`;
+    const room = ctx.measureText(text).width + 8;
+    // where there is no room to its right, before it
+    ctx.fillText(text, from + room > end ? Math.max(bbox.left, end - room) + 4 : from + 4, y + height / 2 - 1);
+  }
+  ctx.restore();
+}
+
+function options(width, marks, alerts) {
   const axis = { stroke: colour("--dim"), grid: { stroke: colour("--line") }, ticks: { stroke: colour("--line") } };
   return {
     width,
@@ -67,6 +104,7 @@ function options(width, marks) {
     ],
     hooks: {
       draw: [
+        (plot) => drawAlerts(plot, alerts.current),
         (plot) => {
           const { ctx, bbox } = plot;
           ctx.save();
@@ -88,17 +126,19 @@ function options(width, marks) {
   };
 }
 
-export function Chart({ past, until, label }) {
+export function Chart({ past, alerts, until, label }) {
   const box = useRef(null);
   const plot = useRef(null);
   const marks = useRef([]);
   const found = events(past);
   marks.current = found;
+  const held = useRef([]);
+  held.current = alerts;
   const data = series(past, until);
   useEffect(() => {
     const make = () => {
       plot.current?.destroy();
-      plot.current = new window.uPlot(options(box.current.clientWidth, marks), data, box.current);
+      plot.current = new window.uPlot(options(box.current.clientWidth, marks, held), data, box.current);
     };
     make();
     const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -115,8 +155,10 @@ export function Chart({ past, until, label }) {
   return html`<figure>
     <div ref=${box} class="chart" role="img" aria-label=${label}></div>
     <figcaption class="dim">
-      Lag in messages (line) and seconds behind (dashed). ${found.length ? "Marked: " : "Nothing happened to the group in this time."}
-      ${found.length > 0 && html`<ul class="events">${found.slice(-12).map((each) => html`<li key=${`${each.at} ${each.text}`}>${clock(each.at)} ${each.text}</li>`)}</ul>`}
+      Lag in messages (line) and seconds behind (dashed). ${found.length || alerts.length ? "Marked:" : "Nothing happened to the group in this time."}
+      ${alerts.length > 0 && html`<ul class="events" aria-label="Alerts">${alerts.map((each) => html`<li key=${`${each.name} ${each.since}`}>
+        <span class=${each.severity}>${SEVERITY[each.severity][0]} ${each.severity}: ${each.name}</span> ${clock(each.since)} to ${each.until == null ? "now" : clock(each.until)}, ${each.what}</li>`)}</ul>`}
+      ${found.length > 0 && html`<ul class="events" aria-label="What happened">${found.slice(-12).map((each) => html`<li key=${`${each.at} ${each.text}`}>${clock(each.at)} ${each.text}</li>`)}</ul>`}
     </figcaption>
   </figure>`;
 }

@@ -3,11 +3,13 @@
 import { Chart } from "/static/chart.js";
 import { csv, date, download, duration, name, number, percent, rate } from "/static/format.js";
 import {
-  Advice, Badge, CopyableCommand, Faults, Lag, NameLink, Seconds, Sparkline, Table, Unknown, html, readState, sorted, start, useState, writeState,
+  Advice, Badge, CopyableCommand, Faults, Lag, NameLink, Seconds, Sparkline, Table, Unknown, html, readState, sorted, start, useMemo, useState, writeState,
 } from "/static/parts.js";
 
 const DEFAULTS = { sort: "lag", dir: "down", find: "" };
+// Of one member, and of all: more can't be told apart, and take long to draw.
 const MAX_BLOCKS = 200;
+const MAX_ALL_BLOCKS = 1000;
 const MAX_MEMBERS = 100;
 const asked = new URLSearchParams(location.search);
 const group = asked.get("group");
@@ -33,26 +35,58 @@ function partitionsOf(data, before) {
   const at = Object.fromEntries(data.columns.map((column, i) => [column, i]));
   const speed = (now, then) => (now == null || then == null || now < then ? null : (now - then) / passed);
   rows = data.rows.map((cells) => {
-    const row = Object.fromEntries(data.columns.map((column, i) => [column, cells[i]]));
-    row.key = `${row.topic} ${row.partition}`;
-    const old = earlier.get(row.key);
-    row.in = old ? speed(row.log_end_offset, old[at.log_end_offset]) : null;
-    row.out = old ? speed(row.current_offset, old[at.current_offset]) : null;
-    row.text = `${row.topic} ${row.partition} ${row.client_id ?? ""} ${row.host ?? ""}`.toLowerCase();
-    row.note = [
-      row.topic_is_gone ? "the topic is deleted, or may not be described" : "",
-      row.past_end ? "commit past the log end" : "",
-      row.error ?? (row.heard === "silent" ? "its leader did not answer" : ""),
-    ].filter(Boolean).join("; ");
-    row.stale = row.heard === "silent";
-    return row;
+    const owner = cells[at.owner] == null ? null : data.member_list[cells[at.owner]];
+    const key = `${cells[at.topic]} ${cells[at.partition]}`;
+    const old = earlier.get(key);
+    // written out: objects of one shape are made and sorted faster than those filled name by name
+    return {
+      key,
+      topic: cells[at.topic],
+      partition: cells[at.partition],
+      current_offset: cells[at.current_offset],
+      readable_end: cells[at.readable_end],
+      log_end_offset: cells[at.log_end_offset],
+      lag: cells[at.lag],
+      lag_seconds: cells[at.lag_seconds],
+      status: cells[at.status],
+      heard: cells[at.heard],
+      error: cells[at.error],
+      past_end: cells[at.past_end],
+      topic_is_gone: cells[at.topic_is_gone],
+      retention_remaining_seconds: cells[at.retention_remaining_seconds],
+      consumer_id: owner?.consumer_id ?? null,
+      client_id: owner?.client_id ?? null,
+      host: owner?.host ?? null,
+      in: old ? speed(cells[at.log_end_offset], old[at.log_end_offset]) : null,
+      out: old ? speed(cells[at.current_offset], old[at.current_offset]) : null,
+      note: noteOf(cells[at.topic_is_gone], cells[at.past_end], cells[at.error], cells[at.heard]),
+      stale: cells[at.heard] === "silent",
+      text: null,
+    };
   });
   made.set(data, rows);
   return rows;
 }
 
+function noteOf(isGone, isPastEnd, error, heard) {
+  if (!isGone && !isPastEnd && !error && heard === "answered") return "";
+  return [
+    isGone ? "the topic is deleted, or may not be described" : "",
+    isPastEnd ? "commit past the log end" : "",
+    error ?? (heard === "silent" ? "its leader did not answer" : ""),
+  ].filter(Boolean).join("; ");
+}
+
+// What a search looks through, made at the first.
+const textOf = (row) => (row.text ??= `${row.topic} ${row.partition} ${row.client_id ?? ""} ${row.host ?? ""}`.toLowerCase());
+
 const lagIs = (row) =>
   row.current_offset == null ? "not committed" : row.heard !== "answered" ? row.heard : "unknown";
+
+const CSV = [
+  "topic", "partition", "current_offset", "readable_end", "log_end_offset", "lag", "lag_seconds", "status", "heard", "error", "past_end",
+  "topic_is_gone", "retention_remaining_seconds", "consumer_id", "client_id", "host",
+];
 
 const columnsOf = (cluster) => [
   { id: "topic", title: "Topic", isHeading: true, value: (row) => row.topic,
@@ -88,8 +122,9 @@ function Members({ data, rows }) {
   const list = [...members.slice(0, MAX_MEMBERS), ...(nobody.length ? [{ consumer_id: "", rows: nobody, lag: lagOf(nobody), isNobody: true }] : [])];
   if (!list.length) return html`<p class="dim">${data.members == null ? "Its members are not known now." : "It has no members and no partitions."}</p>`;
   const top = Math.max(1, ...list.map((member) => member.lag));
-  const most = Math.max(1, ...rows.map((row) => row.lag ?? 0));
-  const topics = [...new Set(rows.map((row) => row.topic))];
+  const most = rows.reduce((sofar, row) => Math.max(sofar, row.lag ?? 0), 1);
+  const topics = new Set(rows.map((row) => row.topic)).size;
+  const blocks = Math.min(MAX_BLOCKS, Math.ceil(MAX_ALL_BLOCKS / list.length));
   return html`<div class="scroll" tabIndex="0" role="region" aria-label="Members"><table>
     <thead><tr><th scope="col">Member</th><th scope="col">Host</th><th scope="col" class="n">Partitions</th><th scope="col" class="n">Lag</th><th scope="col">Holds</th></tr></thead>
     <tbody>${list.map((member) => html`<tr key=${member.consumer_id}>
@@ -97,13 +132,11 @@ function Members({ data, rows }) {
       <td>${member.host ? name(member.host) : ""}</td>
       <td class="n">${number(member.rows.length)}</td>
       <td class="n">${number(member.lag)}<meter min="0" max=${top} value=${member.lag} aria-label="share of the largest lag of a member"></meter></td>
-      <td class="blocks">${topics.map((topic) => {
-        const mine = member.rows.filter((row) => row.topic === topic);
-        if (!mine.length) return null;
-        return html`<div key=${topic}><span class="dim">${topics.length > 1 ? `${name(topic)} ` : ""}</span>
-          ${mine.slice(0, MAX_BLOCKS).map((row) => html`<span key=${row.partition} class=${`block b${row.lag == null ? "x" : Math.ceil(((row.lag ?? 0) / most) * 4)}`}
+      <td class="blocks">${[...Map.groupBy(member.rows, (row) => row.topic)].map(([topic, mine]) => {
+        return html`<div key=${topic}><span class="dim">${topics > 1 ? `${name(topic)} ` : ""}</span>
+          ${mine.slice(0, blocks).map((row) => html`<span key=${row.partition} class=${`block b${row.lag == null ? "x" : Math.ceil(((row.lag ?? 0) / most) * 4)}`}
             title=${`${name(topic)} ${row.partition}: lag ${row.lag == null ? "not known" : number(row.lag)}`}>${row.partition}</span>`)}
-          ${mine.length > MAX_BLOCKS && html`<span class="dim">and ${number(mine.length - MAX_BLOCKS)} more</span>`}</div>`;
+          ${mine.length > blocks && html`<span class="dim">and ${number(mine.length - blocks)} more</span>`}</div>`;
       })}${!member.rows.length && html`<span class="word">idle</span>`}</td>
     </tr>`)}</tbody></table></div>
     ${members.length > MAX_MEMBERS && html`<p class="dim">${number(members.length - MAX_MEMBERS)} members with less lag are not shown.</p>`}`;
@@ -138,26 +171,12 @@ const Topics = ({ data, cluster }) => html`<div class="scroll" tabIndex="0" role
     <td class="n">${topic.lost ? html`<span class="bad">${number(topic.lost)}</span>` : number(topic.lost)}</td>
   </tr>`)}</tbody></table></div>`;
 
-function Group({ live, document: { data, before, error } }) {
-  const [, redraw] = useState(0);
-  const change = (changed) => {
-    state = { ...state, ...changed };
-    writeState(state, DEFAULTS);
-    redraw((n) => n + 1);
-  };
-  const all = partitionsOf(data, before);
-  const columns = columnsOf(data.name);
-  const words = state.find.toLowerCase().split(/\s+/).filter(Boolean);
-  const sort = { by: state.sort, down: state.dir === "down" };
-  const rows = sorted(all.filter((row) => words.every((word) => row.text.includes(word))), columns, sort);
-  const onSort = (by) => change(by === state.sort ? { dir: state.dir === "down" ? "up" : "down" } : { sort: by, dir: "down" });
-  const save = () => download("partitions.csv", csv([...data.columns, "in_per_second", "out_per_second"], rows.map((row) => [...data.columns.map((column) => row[column]), row.in, row.out])));
+// All that a search or another order of the partitions leaves as it is.
+function Above({ data, rows }) {
   const past = data.past?.length ? data.past : data.trend.map(([at, lag]) => ({ at, lag, lag_seconds: null, behind_since: null, members: null, status: null, rebalances: null }));
   const text = `lag ${data.total_lag == null ? "not known" : number(data.total_lag)}, ${data.max_lag_seconds == null ? "seconds behind not known" : `${duration(data.max_lag_seconds)} behind`}`;
   const isWell = !data.explanation || data.explanation.cause === "healthy";
   return html`
-    <h1><${Badge} status=${data.status} /> ${name(data.group)}</h1>
-    <${Faults} live=${live} headers=${[data]} errors=${error ? [error] : []} />
     ${data.stale && html`<p class="bad">Its coordinator has not answered since ${date(data.group_seen_at)}: the figures are from then.</p>`}
     ${data.error && html`<p class="bad">${data.error}</p>`}
     <dl class="facts">
@@ -174,11 +193,34 @@ function Group({ live, document: { data, before, error } }) {
     ${!isWell && html`<${Cause} told=${data.explanation} />`}
     ${data.advice.map((advice) => html`<${Advice} key=${advice.cause + advice.topic} advice=${advice} />`)}
     <h2>Lag over the last hour</h2>
-    ${past.length ? html`<${Chart} past=${past} until=${data.seen_at} label=${`Lag over time; now ${text}`} />` : html`<p class="dim">Nothing is known of the past yet.</p>`}
+    ${past.length ? html`<${Chart} past=${past} alerts=${data.alerts} until=${data.seen_at} label=${`Lag over time; now ${text}`} />` : html`<p class="dim">Nothing is known of the past yet.</p>`}
     <h2>Topics</h2>
     <${Topics} data=${data} cluster=${data.name} />
     <h2>Who holds what</h2>
-    <${Members} data=${data} rows=${all} />
+    <${Members} data=${data} rows=${rows} />`;
+}
+
+function Group({ live, document: { data, before, error } }) {
+  const [, redraw] = useState(0);
+  const change = (changed) => {
+    state = { ...state, ...changed };
+    writeState(state, DEFAULTS);
+    redraw((n) => n + 1);
+  };
+  const all = partitionsOf(data, before);
+  const columns = useMemo(() => columnsOf(data.name), [data.name]);
+  const words = state.find.toLowerCase().split(/\s+/).filter(Boolean);
+  const sort = { by: state.sort, down: state.dir === "down" };
+  // to sort 20,000 takes longer than to look through them, which is done at each letter of a search
+  const ordered = useMemo(() => sorted(all, columns, sort), [all, columns, sort.by, sort.down]);
+  const rows = words.length ? ordered.filter((row) => words.every((word) => textOf(row).includes(word))) : ordered;
+  const onSort = (by) => change(by === state.sort ? { dir: state.dir === "down" ? "up" : "down" } : { sort: by, dir: "down" });
+  const save = () => download("partitions.csv", csv([...CSV, "in_per_second", "out_per_second"], rows.map((row) => [...CSV.map((column) => row[column]), row.in, row.out])));
+  const above = useMemo(() => html`<${Above} data=${data} rows=${all} />`, [data]);
+  return html`
+    <h1><${Badge} status=${data.status} /> ${name(data.group)}</h1>
+    <${Faults} live=${live} headers=${[data]} errors=${error ? [error] : []} />
+    ${above}
     <h2 id="partitions">Partitions</h2>
     <form class="filters" role="search" aria-label="Partitions" onSubmit=${(event) => event.preventDefault()}>
       <label>Search <input type="search" value=${state.find} placeholder="topic, number, owner or host" autocomplete="off" onInput=${(event) => change({ find: event.target.value })} /></label>

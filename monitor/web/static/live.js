@@ -6,13 +6,20 @@
 const AGAIN_MS = 3000; // where the browser has given the connection up
 const REFETCH_MS = 10000; // where the server has no room for one more live page
 
+// Before the first event nobody knows which poll was the last.
+const isOlder = (have, wanted) => wanted.poll !== undefined && wanted.poll !== have.poll;
+
+const secondsAhead = (date) => (date ? (Date.parse(date) - Date.now()) / 1000 : 0);
+
 export class Live {
   // `documentsOf(clusters)` returns [{key, url, poll}] that are to be shown; `show(live)` draws
   // them, `showAge(live)` how old they are.
   constructor(documentsOf, show, showAge) {
     this.documentsOf = documentsOf;
     this.show = show;
-    this.clusters = [];
+    // the page itself names them: the first documents need not wait for the first event
+    this.clusters = JSON.parse(document.getElementById("clusters").textContent);
+    this.isHeard = false;
     this.documents = new Map(); // key -> {data, error}
     this.fetching = new Set();
     this.lostSince = null;
@@ -23,6 +30,7 @@ export class Live {
     window.addEventListener("pageshow", () => this.open());
     setInterval(() => document.hidden || showAge(this), 1000);
     this.open();
+    this.update();
   }
 
   // The server's time now, in Unix seconds: ages are right even where our clock is wrong.
@@ -55,6 +63,7 @@ export class Live {
 
   heard(told) {
     this.lostSince = null;
+    this.isHeard = true;
     this.offset = told.now - Date.now() / 1000;
     this.clusters = told.clusters;
     this.update();
@@ -65,7 +74,7 @@ export class Live {
   update(force = false) {
     for (const wanted of this.documentsOf(this.clusters)) {
       const have = this.documents.get(wanted.key);
-      if (force || !have || have.poll !== wanted.poll) this.fetch(wanted);
+      if (force || !have || isOlder(have, wanted)) this.fetch(wanted);
     }
   }
 
@@ -83,6 +92,7 @@ export class Live {
     try {
       const answer = await fetch(url, { headers: { Accept: "application/json" } });
       const told = await answer.json();
+      if (!this.isHeard) this.offset = secondsAhead(answer.headers.get("Date"));
       if (answer.ok) this.documents.set(key, { data: told, before: before?.data, poll: told.poll ?? poll, error: null });
       else this.documents.set(key, { ...before, poll, error: told.error.message });
     } catch {
@@ -94,6 +104,6 @@ export class Live {
     // another poll may have ended meanwhile
     const wanted = this.documentsOf(this.clusters).find((each) => each.key === key);
     const have = this.documents.get(key);
-    if (wanted && have.poll !== null && wanted.poll !== have.poll && !this.lostSince) this.fetch(wanted);
+    if (wanted && have.poll !== null && isOlder(have, wanted) && !this.lostSince) this.fetch(wanted);
   }
 }

@@ -50,6 +50,11 @@ const COLUMNS = [
     cell: (row) => html`<${Seconds} value=${row.retention} why="kept, or nothing unread" />${row.lost ? html` <span class="bad">${number(row.lost)} lost</span>` : ""}` },
   { id: "cause", title: "Why", value: (row) => row.why || null, cell: (row) => html`<span class=${`cause ${row.severity ?? ""}`} title=${row.error ?? row.sentence}>${row.why}</span>` },
 ];
+const COLUMNS_OF_SEVERAL = [
+  ...COLUMNS.slice(0, 2),
+  { id: "cluster", title: "Cluster", value: (row) => row.clusterName, cell: (row) => name(row.clusterName) },
+  ...COLUMNS.slice(2),
+];
 const CSV = {
   cluster: (row) => row.clusterName, group: (row) => row.group, status: (row) => row.status, state: (row) => row.state, type: (row) => row.type,
   lag: (row) => row.lag, lag_is: (row) => row.lag_is, seconds_behind: (row) => row.seconds, in_per_second: (row) => row.in,
@@ -144,9 +149,7 @@ function Overview({ live }) {
     states.add(row.state ?? "unknown");
   }
   const sort = { by: state.sort, down: state.dir === "down" };
-  const columns = several
-    ? [...COLUMNS.slice(0, 2), { id: "cluster", title: "Cluster", value: (row) => row.clusterName, cell: (row) => name(row.clusterName) }, ...COLUMNS.slice(2)]
-    : COLUMNS;
+  const columns = several ? COLUMNS_OF_SEVERAL : COLUMNS;
   const found = all.filter(matches());
   let rows = sort.by === "need" ? (data.length > 1 ? found.sort(byNeed) : found) : sorted(found, columns, sort);
   // under somebody who walks through the rows by keyboard the order stays

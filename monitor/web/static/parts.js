@@ -1,10 +1,10 @@
 // What several pages are made of.
 
-import { h, render, html, useEffect, useLayoutEffect, useRef, useState } from "/static/vendor/htm-preact.js";
+import { Component, h, render, html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "/static/vendor/htm-preact.js";
 import { Live } from "/static/live.js";
 import { address, ago, clock, date, duration, name, number, UNKNOWN } from "/static/format.js";
 
-export { h, html, render, useEffect, useLayoutEffect, useRef, useState };
+export { h, html, render, useEffect, useLayoutEffect, useMemo, useRef, useState };
 
 const STATUS = {
   OK: ["ok", "✓"],
@@ -73,10 +73,10 @@ export function Seen({ live, headers }) {
   const seen = headers.map((header) => header?.seen_at).filter((at) => at != null);
   const oldest = seen.length ? Math.min(...seen) : null;
   const age = oldest == null ? null : Math.max(0, live.now() - oldest);
-  const state = live.lostSince ? "reconnecting" : "live";
+  const state = live.lostSince ? "reconnecting" : live.isHeard ? "live" : "connecting";
   return html`<span class="seen">
     <span class="dot ${state}" aria-hidden="true"></span>
-    <span role="status">${state === "live" ? "live" : "no connection"}</span>
+    <span role="status">${state === "reconnecting" ? "no connection" : state}</span>
     ${oldest != null && html`, seen <time dateTime=${new Date(oldest * 1000).toISOString()} title=${date(oldest)}>${ago(age)}</time>`}
   </span>`;
 }
@@ -86,7 +86,7 @@ export function Faults({ live, headers, errors = [] }) {
   const lost = live.lostSince;
   const several = headers.length > 1;
   const lines = headers.filter(Boolean).flatMap((header) => {
-    const told = live.clusters.find((cluster) => cluster.name === header.name) ?? header;
+    const told = live.clusters.find((cluster) => cluster.name === header.name && live.isHeard) ?? header;
     const start = several ? `${name(header.cluster)}: ` : "";
     const incomplete = header.incomplete && !header.faults.length ? [`what is shown is not all: ${header.incomplete}`] : [];
     return [...(told.reason ? [`not ready: ${told.reason}`] : []), ...header.faults, ...incomplete].map((line) => start + line);
@@ -120,7 +120,27 @@ export function CopyableCommand({ why, command }) {
 
 // A table in which a row can be of any number: only those in sight are in the document.
 const NARROW = window.matchMedia("(max-width: 48rem)");
-const MARGIN_ROWS = 12;
+const MARGIN_ROWS = 6;
+
+// Drawn anew only where something of it changed: a search or a scroll leaves most rows as they are.
+class Row extends Component {
+  shouldComponentUpdate(next) {
+    return ["row", "index", "tabIndex", "columns", "height"].some((each) => next[each] !== this.props[each]);
+  }
+
+  render({ row, index, tabIndex, columns, height }) {
+    return html`<tr role="row" aria-rowindex=${index + 2} style=${{ height: `${height}px` }} class=${row.stale ? "stale" : ""}>
+      ${columns.map(
+        (column) => html`<td
+          key=${column.id}
+          role=${column.isHeading ? "rowheader" : "cell"}
+          class=${`${column.id} ${column.isNumber ? "n" : ""}`}
+          data-title=${column.title}
+        >${column.cell(row, tabIndex)}</td>`,
+      )}
+    </tr>`;
+  }
+}
 
 export function Table({ label, columns, rows, keyOf, narrowRem = 4.5, sort, onSort, empty = "Nothing to show." }) {
   const body = useRef(null);
@@ -223,28 +243,22 @@ export function Table({ label, columns, rows, keyOf, narrowRem = 4.5, sort, onSo
     <tbody role="rowgroup" ref=${body} onKeyDown=${onKeyDown} onFocusIn=${onFocus}>
       <tr role="presentation" class="space" style=${{ height: `${first * height}px` }}></tr>
       ${shown.map(
-        (row, i) => html`<tr
+        (row, i) => html`<${Row}
           key=${`row ${keyOf(row)}`}
-          role="row"
-          aria-rowindex=${first + i + 2}
-          style=${{ height: `${height}px` }}
-          class=${row.stale ? "stale" : ""}
-        >
-          ${columns.map(
-            (column) => html`<td
-              key=${column.id}
-              role=${column.isHeading ? "rowheader" : "cell"}
-              class=${`${column.id} ${column.isNumber ? "n" : ""}`}
-              data-title=${column.title}
-            >${column.cell(row, first + i === tabbable ? 0 : -1)}</td>`,
-          )}
-        </tr>`,
+          row=${row}
+          index=${first + i}
+          tabIndex=${first + i === tabbable ? 0 : -1}
+          columns=${columns}
+          height=${height}
+        />`,
       )}
       <tr role="presentation" class="space" style=${{ height: `${after * height}px` }}></tr>
     </tbody>
   </table>
   ${rows.length === 0 && html`<p class="dim">${empty}</p>`}`;
 }
+
+const { compare } = new Intl.Collator();
 
 // Rows by a column; what is not known is last, whichever way.
 export function sorted(rows, columns, sort) {
@@ -254,7 +268,7 @@ export function sorted(rows, columns, sort) {
   return [...rows].sort((a, b) => {
     const [one, other] = [column.value(a), column.value(b)];
     if (one == null || other == null) return (one == null) - (other == null);
-    return (typeof one === "string" ? one.localeCompare(other) : one - other) * direction;
+    return (typeof one === "string" ? compare(one, other) : one - other) * direction;
   });
 }
 

@@ -31,12 +31,13 @@ PAGES = ("/", "/group?group=payment-service-group", "/topic?topic=audit", "/pool
 
 
 def past(_: str, group: str, since: float, until: float) -> Sequence[Summary]:
-    """Return an hour in which a member left, the group rebalanced, and fell behind."""
+    """Return an hour in which a member left, the group rebalanced, and fell behind for half of it."""
     step = (until - since) / 10
     return [
         Summary(
             group, since + i * step, lag=i * 100, members=3 if i < 5 else 2,
             status=1 if i < 7 else 5, rebalances=0 if i < 5 else 1,
+            behind_since=None if i < 5 else since + 5 * step,
         )
         for i in range(10)
     ]  # fmt: skip
@@ -181,6 +182,49 @@ def test_figures_move_without_reload_and_focus_scroll_and_order_stay(
     assert page.evaluate("scrollY") == 120
     assert [each.inner_text() for each in page.locator("table.rows a[data-row]").all()] == order
     assert page.evaluate("window.isTheSame")
+
+
+def test_what_was_opened_stays_open_while_the_page_of_a_group_goes_on(
+    page: Page, site: Site
+) -> None:
+    page.set_viewport_size({"width": 1200, "height": 400})
+    opened(page, "/group?group=payment-service-group")
+    lag = page.locator(".facts dd").first
+    before = lag.inner_text()
+    page.evaluate("window.isTheSame = true")
+    details = page.get_by_role("region", name="Why").locator("details")
+    details.locator("summary").click()
+    expect(details).to_have_attribute("open", "")
+    expect(details.locator("summary")).to_be_focused()
+    page.evaluate("scrollTo(0, 150)")
+    site.cluster.go_on()
+    expect(lag).not_to_have_text(before)
+    expect(details).to_have_attribute("open", "")
+    expect(details.locator("summary")).to_be_focused()
+    # a sentence above that takes a line more moves it by that
+    assert 100 < page.evaluate("scrollY") < 200
+    # and so does what is looked for, and who walks through what was found
+    page.get_by_role("searchbox").fill("orders 3")
+    expect(rows(page)).to_have_count(1)
+    link = rows(page).first.locator("a")
+    link.focus()
+    before = lag.inner_text()
+    site.cluster.go_on()
+    expect(lag).not_to_have_text(before)
+    expect(rows(page)).to_have_count(1)
+    expect(link).to_be_focused()
+    expect(page.get_by_role("searchbox")).to_have_value("orders 3")
+    assert page.evaluate("window.isTheSame")
+
+
+@pytest.mark.parametrize("path", ["/", "/group?group=payment-service-group"])
+def test_the_first_figures_do_not_wait_for_the_first_event(page: Page, path: str) -> None:
+    page.route("**/live", lambda _: None)  # it is never answered
+    page.goto(path)
+    expect(rows(page).first).to_be_visible()
+    expect(page.locator("#live [role=status]")).to_have_text("connecting")
+    expect(page.get_by_role("alert")).to_be_empty()
+    page.unroute_all(behavior="ignoreErrors")
 
 
 def test_hidden_tabs_hold_no_connection_and_come_back_with_the_latest(
@@ -341,9 +385,15 @@ def test_the_page_of_a_group_tells_who_holds_what_and_what_happened(page: Page) 
     expect(members.locator("tbody tr")).to_have_count(2)
     expect(members.locator(".block")).to_have_count(6)
     expect(page.locator(".chart canvas")).to_be_visible()
-    expect(page.locator(".events")).to_contain_text("rebalance")
-    expect(page.locator(".events")).to_contain_text("members 3 → 2")
-    expect(page.locator(".events")).to_contain_text("status STALL")
+    happened = page.get_by_role("list", name="What happened")
+    expect(happened).to_contain_text("rebalance")
+    expect(happened).to_contain_text("members 3 → 2")
+    expect(happened).to_contain_text("status STALL")
+    alerts = page.get_by_role("list", name="Alerts").locator("li")
+    expect(alerts).to_contain_text(
+        ["▲ warning: KafkaConsumerLagTimeHigh", "✖ critical: KafkaConsumerLagTimeCritical"]
+    )
+    expect(alerts.first).to_contain_text(re.compile("to now, more than 60 s behind for 5 min$"))
     why = page.get_by_role("region", name="Why")
     expect(why.get_by_role("heading").first).not_to_be_empty()
     expect(why.locator("summary")).to_contain_text("normal")
