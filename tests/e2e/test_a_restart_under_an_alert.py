@@ -30,15 +30,15 @@ STUCK: Final = "KafkaConsumerStuck"
 # Its oldest record waits for longer than a minute, too, where that is how long this takes.
 TRUE: Final = {STUCK, "KafkaConsumerLagTimeHigh"}
 MESSAGES: Final = 50
-JUDGEMENTS: Final = 15
-QUICK: Final = Pace(factor=60, shortest_wait_seconds=5.0, keep_factor=30.0)
+SCRAPES: Final = 10
+QUICK: Final = Pace(factor=60, keep_factor=30.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Patient(Pace):
-    """How long a monitor may be away is not shortened: its start is not as much faster.
+    """How long a monitor may be away is not shortened, but made longer: its start is not as much faster.
 
-    On a busy machine it takes longer than what the rules are patient for.
+    On a busy machine it takes longer than the rules are patient, and a scrape takes longer than it may.
     """
 
     def _rule(self, rule: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,23 +83,26 @@ def test_an_alert_fires_on_through_a_restart_and_resolves_once(
         monitor.start()
         # no services are watched here
         targets = {**targets_of(monitor.url, []), "order-services": []}
-        patient = Patient(factor=60, shortest_wait_seconds=5.0)
+        patient = Patient(factor=60, shortest_wait_seconds=10.0)
         with Alerting(tmp_path / "alerting", targets, patient) as alerting:
             alerting.wait_until_told(STUCK, consumergroup=group)
-            since = fires_since(alerting)
+            since, turns = fires_since(alerting), turns_of(alerting, group)
             before = process_of(alerting)
             assert monitor.stop(60)
             wait_for("scrape that fails", lambda: alerting.query("up == 0"))
             monitor.start()
             wait_for("scrape of the new one", lambda: process_of(alerting) not in {None, before})
-            # now at once: what the monitor does not tell itself resolves
-            alerting.judge(QUICK)
-            judged(alerting, JUDGEMENTS)
+            scraped(alerting, SCRAPES)
             assert fires_since(alerting) == since, alerting.describe()
+            # it is not just kept firing: what the new one told was never anything else
+            assert turns_of(alerting, group) == turns
             assert alerting.query("kafka_monitor_history_restored == 1")
 
             end = TopicPartition(group, 0, MESSAGES)
             consumer.commit(offsets=[end], asynchronous=False)
+            read = f'kafka_consumergroup_lag_sum{{consumergroup="{group}"}} == 0'
+            wait_for("end of it", lambda: alerting.query(read))
+            alerting.judge(QUICK)
             alerting.wait_until_resolved(STUCK, consumergroup=group)
             wait_for("time without alerts", lambda: not of_the_monitor(active(alerting)))
             alerting.settle()
@@ -131,12 +134,19 @@ def process_of(alerting: Alerting) -> str | None:
     return str(found[0]["value"][1]) if found else None
 
 
-def judged(alerting: Alerting, times: int) -> None:
-    """Wait until the rules have been judged so many times more: as often as targets are scraped."""
+def turns_of(alerting: Alerting, group: str) -> float:
+    """Return how often the monitor, or the one after it, has told something else of the group."""
+    told = f'kafka_consumergroup_stuck_partitions{{consumergroup="{group}"}}[1h]'
+    (sample,) = alerting.query(f"changes({told})")
+    return float(sample["value"][1])
+
+
+def scraped(alerting: Alerting, times: int) -> None:
+    """Wait until the monitor has been scraped so many times more; rules are judged as often."""
 
     def scrapes() -> float:
-        (sample,) = alerting.query('count_over_time(up{job="kafka-monitor"}[1h])')
+        (sample,) = alerting.query("count_over_time(kafka_monitor_up[1h])")
         return float(sample["value"][1])
 
     before = scrapes()
-    wait_for("judgements", lambda: scrapes() >= before + times)
+    wait_for("scrapes", lambda: scrapes() >= before + times)
