@@ -32,7 +32,7 @@ test: $(VENV)/dev.stamp ## run all tests, fast ones first
 	@exec $(BIN)/pytest --numprocesses=2 $(PYTEST)
 
 test-heavy: $(VENV)/dev.stamp ## run the tests that take minutes each and that make test leaves out
-	@exec $(BIN)/pytest -m heavy $(PYTEST)
+	@exec $(BIN)/pytest -m heavy --numprocesses=2 $(PYTEST)
 
 check: $(VENV)/dev.stamp ## format, lint, types
 	$(BIN)/ruff format --check .

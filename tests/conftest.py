@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
+from order_services.local import ports
 from order_services.local.kafka import EmbeddedKafka
 from order_services.local.postgres import EmbeddedPostgres
 
@@ -36,6 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     pytest's shared one is closed to other users again whenever another run starts, and PostgreSQL,
     which refuses to run as root, would lose its data directory in the middle.
     """
+    _draw_ports_of_our_own()
     global _own_basetemp  # noqa: PLW0603  # pytest offers no state between these two hooks
     if config.option.basetemp is None:
         _own_basetemp = Path(tempfile.mkdtemp(prefix="pytest-run-"))
@@ -44,6 +46,16 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["XDG_STATE_HOME"] = str(Path(config.option.basetemp).absolute() / "state")
     os.environ.pop("STATE_DIRECTORY", None)
     os.environ["MONITOR_HISTORY_URL"] = "off"
+
+
+def _draw_ports_of_our_own() -> None:
+    """Give each worker a share of the ports: what one has drawn and not bound yet looks free to another."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    everybodys = ports.range_of_ports()
+    size = len(everybodys) // workers
+    share = everybodys[number * size : (number + 1) * size]
+    ports.range_of_ports = lambda: share
 
 
 class _Groups(LoadScopeScheduling):  # type: ignore[misc]  # untyped base

@@ -13,34 +13,39 @@ LOOPBACK = "127.0.0.1"
 LOWEST_PORT = 10_000
 _EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _USUAL_EPHEMERAL_START = 32_768
+# who draws a port starts a server on it later: until then it looks free to the next one who draws
+_drawn: set[int] = set()
 
 
-def _ephemeral_start() -> int:
-    """Return the first port that the system gives to outgoing connections."""
+def range_of_ports() -> range:
+    """Return the ports to draw from: below the first that the system gives to outgoing connections."""
     try:
-        return int(_EPHEMERAL_RANGE.read_text(encoding="ascii").split()[0])
+        end = int(_EPHEMERAL_RANGE.read_text(encoding="ascii").split()[0])
     except OSError:
-        return _USUAL_EPHEMERAL_START
+        end = _USUAL_EPHEMERAL_START
+    return range(LOWEST_PORT, end)
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now."""
+    """Return a port that nobody listens on now, and that was not drawn before by this process."""
     return free_base_port([0])
 
 
 def free_base_port(offsets: Iterable[int]) -> int:
-    """Return a port such that it plus each offset is free.
+    """Return a port such that it plus each offset is free, and was not drawn before.
 
     Taken from below those of outgoing connections: one of these could take the port before its
     server does, and a client that waits for the server there could be connected to itself (both
     ends of a TCP connection may be the same port), and read its own request as the answer.
     """
     wanted = list(offsets)
-    highest = _ephemeral_start() - max(wanted) - 1
+    ports = range_of_ports()
     chosen = random.SystemRandom()  # test runs beside each other must not draw the same ports
     while True:
-        base = chosen.randint(LOWEST_PORT, highest)
-        if all(is_free(base + offset) for offset in wanted):
+        base = chosen.randrange(ports.start, ports.stop - max(wanted))
+        drawn = {base + offset for offset in wanted}
+        if drawn.isdisjoint(_drawn) and all(map(is_free, drawn)):
+            _drawn.update(drawn)
             return base
 
 

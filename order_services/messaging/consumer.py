@@ -29,6 +29,7 @@ from order_services.messaging.commits import (
     Partition,
 )
 from order_services.messaging.dead_letters import DeadLetterLimitError, describe
+from order_services.messaging.half_way import HalfWayRebalances
 from order_services.messaging.kafka_errors import FatalClientError, FatalErrors, is_fatal, means
 from order_services.messaging.log_starts import LogStarts
 from order_services.messaging.messages import ReceivedMessage, correlation_id, received
@@ -102,6 +103,7 @@ class Consumer(Threaded):
         self._given_up: set[Partition] = set()
         self._commits = OffsetCommits(math.inf)
         self._log_starts = LogStarts(group.group_id)
+        self._half_way = HalfWayRebalances(group, settings)
         self._stopped_because: str | None = None
         self._last_error: str | None = None
         self._renewals = self._new_backoff()
@@ -171,14 +173,13 @@ class Consumer(Threaded):
         kafka = self._kafka = KafkaConsumer(
             {**consumer_settings(self._group, self._settings), "on_commit": commits.answered}
         )
-        kafka.subscribe(
-            list(self._group.topics),
-            on_assign=self._unless_left_behind(self._on_assign),
-            on_revoke=self._unless_left_behind(self._on_revoke),
-            on_lost=self._unless_left_behind(self._on_lost),
-        )
+        self._subscribe(kafka)
         while not self._stopping.is_set():
             self._last_turn = time.monotonic()
+            if self._half_way.found():
+                # leaves the group, as a static member that only stops does not, and joins anew
+                kafka.unsubscribe()
+                self._subscribe(kafka)
             self._retry_parked(kafka)
             self._commits.add(self._log_starts.settle(kafka, self._waiting()))
             messages = self._take(kafka)
@@ -186,6 +187,14 @@ class Consumer(Threaded):
                 self._process_until_it_works(kafka, messages)
             # what failed too, and not with the next batch only: until that comes it would show as lag
             commits.send(kafka)
+
+    def _subscribe(self, kafka: KafkaConsumer) -> None:
+        kafka.subscribe(
+            list(self._group.topics),
+            on_assign=self._unless_left_behind(self._on_assign),
+            on_revoke=self._unless_left_behind(self._on_revoke),
+            on_lost=self._unless_left_behind(self._on_lost),
+        )
 
     def _unless_left_behind(self, callback: RebalanceCallback) -> RebalanceCallback:
         def call(kafka: KafkaConsumer, partitions: list[TopicPartition]) -> None:
@@ -439,6 +448,7 @@ class Consumer(Threaded):
         ]
 
     def _rebalanced(self, kind: str, partitions: Sequence[TopicPartition]) -> None:
+        self._half_way.rebalanced()
         instrumentation.REBALANCES.labels(kind).inc()
         for topic in self._group.topics:
             count = sum(assigned == topic for assigned, _ in self._assigned)

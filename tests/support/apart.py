@@ -19,7 +19,16 @@ def ran_apart(request: pytest.FixtureRequest) -> bool:
         return False
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-n0", "-q", request.node.nodeid],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-n0",
+            "-q",
+            "-m",
+            "heavy or not heavy",
+            request.node.nodeid,
+        ],
         cwd=request.config.rootpath,
         env={**ours, _APART: "1"},
         capture_output=True,

@@ -139,6 +139,7 @@ def test_a_wedged_group_pages(alerting: Alerting, target: FakeTarget) -> None:
     assert alerting.fired() == {"KafkaConsumerLagHigh", "KafkaConsumerStuck"}
 
 
+@pytest.mark.heavy
 def test_a_dead_broker_pages_once_and_not_for_each_of_forty_groups(
     alerting: Alerting, target: FakeTarget
 ) -> None:
@@ -211,6 +212,7 @@ def test_the_monitors_own_fault_and_settings_are_told_to_the_chat(
     assert alerting.told() == {"KafkaMonitorInternalError", "KafkaMonitorConfigReloadFailed"}
 
 
+@pytest.mark.heavy
 def test_a_target_that_goes_away_is_told_with_its_service(
     alerting: Alerting, target: FakeTarget, services: list[tuple[str, str]]
 ) -> None:

@@ -9,6 +9,7 @@ from order_services.local.ports import is_free
 from order_services.local.postgres import EmbeddedPostgres
 
 
+@pytest.mark.heavy
 def test_a_killed_broker_comes_back_with_its_topics(tmp_path: Path) -> None:
     broker = EmbeddedKafka(tmp_path / "kafka")
     broker.start()

@@ -283,6 +283,7 @@ def test_a_login_without_rights_does_not_see_an_empty_cluster(
     assert (found.exit_code, found.ready, found.metrics) == (0, "ready", ())
 
 
+@pytest.mark.heavy
 def test_a_proxy_with_one_address_for_all_brokers_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import pytest
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from structlog.testing import capture_logs
@@ -63,6 +64,7 @@ def what_is_told(snapshot: Snapshot) -> dict[str, object]:
     }
 
 
+@pytest.mark.heavy
 def test_no_fault_of_our_own_makes_a_broker_down_or_a_figure_wrong(
     kafka: EmbeddedKafka, unique: Callable[[str], str]
 ) -> None:

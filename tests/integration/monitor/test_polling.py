@@ -128,6 +128,7 @@ def test_the_first_group_of_a_new_cluster_is_there_with_its_first_commit(
         wire.close()
 
 
+@pytest.mark.heavy
 def test_a_broker_that_freezes_leaves_stale_numbers_in_bounded_time_and_recovers(
     own_broker: EmbeddedKafka,
 ) -> None:
@@ -164,6 +165,7 @@ def test_a_broker_that_freezes_leaves_stale_numbers_in_bounded_time_and_recovers
         wire.close()
 
 
+@pytest.mark.heavy
 def test_a_broker_that_restarts_deletes_no_group_and_says_so_of_its_lists(
     own_broker: EmbeddedKafka,
 ) -> None:

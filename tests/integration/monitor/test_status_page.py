@@ -371,6 +371,7 @@ def test_times_are_in_the_readers_zone(browser: Browser, site: Site) -> None:
     assert seen[0] != seen[1]
 
 
+@pytest.mark.heavy
 def test_of_2000_groups_only_what_is_in_sight_is_drawn(browser: Browser) -> None:
     cluster = large(2_000, 19_000)
     cluster.warm_up(polls=2)

@@ -61,6 +61,7 @@ def all_read_is_committed(snapshot: Snapshot, group: str) -> bool:
     )
 
 
+@pytest.mark.heavy
 def test_members_tasks_and_lag_are_those_of_the_running_topology(
     kafka: EmbeddedKafka, wire: KafkaWire, unique: Callable[[str], str], tmp_path: Path
 ) -> None:

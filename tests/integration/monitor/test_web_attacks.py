@@ -169,6 +169,7 @@ def test_connections_that_say_nothing(count: int, *, tls: bool) -> None:
         is_well_again(served)
 
 
+@pytest.mark.heavy
 def test_heads_that_trickle_in() -> None:
     with serving() as served, contextlib.ExitStack() as stack:
         clients = hold(stack, 60, served.connect)
@@ -185,6 +186,7 @@ def test_heads_that_trickle_in() -> None:
         is_well_again(served)
 
 
+@pytest.mark.heavy
 def test_trickled_heads_have_a_deadline_though_something_comes_all_the_time() -> None:
     with serving() as served, served.connect() as client:
         client.sendall(b"GET / HTTP/1.1\r\n")
@@ -194,6 +196,7 @@ def test_trickled_heads_have_a_deadline_though_something_comes_all_the_time() ->
         assert 1 < time.monotonic() - began < 5  # 10 s in earnest
 
 
+@pytest.mark.heavy
 def test_endless_heads_take_no_memory() -> None:
     def flood(served: Served) -> None:
         with contextlib.suppress(OSError), served.connect() as client:
@@ -254,6 +257,7 @@ def test_readers_that_take_nothing_of_the_big_page(head: bytes, path: bytes) -> 
         is_well_again(served)
 
 
+@pytest.mark.heavy
 def test_more_connections_than_descriptors() -> None:
     with serving(descriptors=64) as served, contextlib.ExitStack() as stack:
         with health_is_asked(served):
@@ -265,6 +269,7 @@ def test_more_connections_than_descriptors() -> None:
         is_well_again(served)
 
 
+@pytest.mark.heavy
 def test_clients_that_connect_again_and_again() -> None:
     def connect_and_leave() -> None:
         for _ in range(20):

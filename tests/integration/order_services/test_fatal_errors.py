@@ -71,6 +71,9 @@ class Broker:
             future.result()
 
 
+pytestmark = pytest.mark.heavy
+
+
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     kafka = EmbeddedKafka(tmp_path_factory.mktemp("guarded"), overrides=OVERRIDES)

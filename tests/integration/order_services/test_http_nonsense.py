@@ -12,6 +12,7 @@ from random import Random
 from typing import Final
 
 import httpx
+import pytest
 
 from order_services.local.ports import free_port
 from order_services.operations import topic_admin
@@ -79,6 +80,7 @@ def is_ready(port: int) -> bool:
         return False
 
 
+@pytest.mark.heavy
 def test_nonsense_is_refused_in_time_and_leaves_no_trace(lab: Lab, tmp_path: Path) -> None:
     topic_admin.create(topic_admin.admin_client(lab.kafka.bootstrap_servers))
     ports = {name: free_port() for name in PATHS}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+import pytest
 
 from order_services.local.ports import free_port
 from order_services.operations import topic_admin
@@ -90,6 +91,7 @@ def besieged(port: int) -> Iterator[None]:
         besiegers.wait()
 
 
+@pytest.mark.heavy
 def test_under_siege_orders_reads_and_probes_go_on(lab: Lab, tmp_path: Path) -> None:
     log = tmp_path / "gateway.log"
     with gateway(lab, log) as (port, process):

@@ -16,7 +16,9 @@ from sqlalchemy.exc import OperationalError
 from order_services.domain.events import Event
 from order_services.domain.topics import ConsumerGroup
 from order_services.messaging import consumer as consumer_module
+from order_services.messaging import half_way
 from order_services.messaging.batch import BatchProcessor
+from order_services.messaging.client_settings import consumer_settings
 from order_services.messaging.commits import OffsetCommits
 from order_services.messaging.consumer import Consumer
 from order_services.messaging.dead_letters import DeadLetterLimit
@@ -370,6 +372,60 @@ def test_a_static_member_that_restarts_in_time_causes_no_rebalance(
     wait_for("all offsets", lambda: lab.committed(group, 2) == 2)
     assert members[0].changes == changes[0]
     assert again.kinds == ["assigned"]
+
+
+@pytest.fixture
+def half_way_group(
+    lab: Lab, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[ConsumerGroup, list[Watched]]]:
+    """A stable group whose rebalance for a second member has ended after its first round.
+
+    The first member has given a partition up, and never joins again to have it given to the second:
+    as it does when it is killed there, and comes back as the static member that it was.
+    """
+    monkeypatch.setattr(half_way, "LOOK_AFTER_SECONDS", 1.0)
+    group = lab.group(2)
+    settings = lab.kafka_settings.model_copy(update={"instance_id": "0", **SHORT_POLL})
+    client = KafkaConsumer(consumer_settings(group, settings))
+    owned, given_up, over = threading.Event(), threading.Event(), threading.Event()
+
+    def die(*_: object) -> None:
+        given_up.set()
+        over.wait()
+
+    def live() -> None:
+        while not given_up.is_set():
+            client.poll(0.1)
+
+    def own(kafka: KafkaConsumer, partitions: list[TopicPartition]) -> None:
+        kafka.incremental_assign(partitions)
+        owned.set()
+
+    client.subscribe(list(group.topics), on_assign=own, on_revoke=die)
+    thread = threading.Thread(target=live)
+    thread.start()
+    try:
+        assert owned.wait(60)
+        second = start(group, Notebook(), instance_id="1", **SHORT_POLL)
+        assert given_up.wait(60)
+        first = start(group, Notebook(), instance_id="0", **SHORT_POLL)
+        wait_for("both members", lambda: "assigned" in first.kinds and "assigned" in second.kinds)
+        yield group, [first, second]
+    finally:
+        over.set()
+        thread.join(60)
+        client.close()
+
+
+def test_a_partition_that_a_half_way_rebalance_left_to_nobody_is_found_and_read(
+    lab: Lab, half_way_group: tuple[ConsumerGroup, list[Watched]]
+) -> None:
+    group, members = half_way_group
+    events = [*send(lab, group, 0, 3), *send(lab, group, 1, 3)]
+    wait_for("all offsets", lambda: lab.committed(group, 2) == 6)
+    # the one that leaves and joins anew leaves all to the other for a moment
+    wait_for("one partition each", lambda: all(each.owns(1) for each in members))
+    assert lab.noted() == noted(lab, events) == 6
 
 
 def test_what_waits_behind_a_parked_partition_keeps_its_order(lab: Lab, start: Start) -> None:

@@ -232,6 +232,7 @@ def test_a_topic_that_is_missing_holds_up_no_other_however_much_waits_for_it(lab
     assert [message.value() for message in lab.read(missing, 500)] == values
 
 
+@pytest.mark.heavy
 def test_a_partition_without_a_leader_holds_up_no_other_and_keeps_its_order(
     lab: Lab, tmp_path: Path
 ) -> None:
