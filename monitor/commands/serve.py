@@ -205,7 +205,8 @@ def history_of(settings: MonitorSettings) -> tuple[Recorder | None, Block | None
 
     Where there is no place for it the monitor starts without.
     """
-    given = settings.history_url and settings.history_url.get_secret_value()
+    named = settings.history_url
+    given = None if named is None else named.get_secret_value()
     try:
         place = own_place(given, settings.port)
     except NoPlaceError as error:
