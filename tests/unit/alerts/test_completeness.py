@@ -187,7 +187,7 @@ def test_what_speaks_for_alerts_about_others_outlasts_them(
         **dict.fromkeys(of_one_look, "30s"),
         **dict.fromkeys(sources, "3m"),
         # it speaks for a stuck group, and is itself spoken for by a service that is down
-        "KafkaConsumerGroupWithoutMembers": "90s",
+        "KafkaConsumerGroupWithoutMembers": "1m30s",
         # of several reasons for it one may end just when another begins
         "KafkaMonitorAbsent": "2m",
         "KafkaMonitorDataStale": "2m",
