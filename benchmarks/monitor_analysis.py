@@ -5,7 +5,8 @@ The cluster is that of `monitor_poll`: 1,000 topics x 10 partitions, 2,000 group
 of the partitions got records, and 200 groups committed. *standing*: every group lags, each partition by
 another number of records, and nothing happens. *incident*: every group lags, and as much happens as
 when it is busy. *fleet*: as busy, but the groups that commit are other ones before each poll.
-`--history` keeps each poll in a SQLite file, as with MONITOR_HISTORY_URL, and counts what that costs.
+`--history` measures each kind twice, one after the other: as it is, and with each poll kept in a SQLite file, as
+`monitor serve` does. What waits to be written counts in full, although a poll does not wait for it.
 `--code DIR` measures the monitor of another working tree, so that two are compared in pairs of runs.
 """
 
@@ -16,8 +17,7 @@ import gc
 import random
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -192,7 +192,7 @@ def _kept_in(folder: Path) -> Recorder:
     return recorder
 
 
-def _measure(kind: str, topics: int, polls: int, folder: Path | None) -> list[object]:
+def _measure(kind: str, topics: int, polls: int, folder: Path | None) -> list[Any]:
     source = Cluster(topics, kind)
     recorder = None if folder is None else _kept_in(folder)
     named: dict[str, Any] = {}  # of another tree's, which may not know them
@@ -227,20 +227,29 @@ def _measure(kind: str, topics: int, polls: int, folder: Path | None) -> list[ob
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    topics = 100 if arguments.quick else 1_000
-    with ExitStack() as opened:
-        folders = [
-            Path(opened.enter_context(TemporaryDirectory())) if arguments.history else None
-            for _ in arguments.kinds
-        ]
-        rows = [
-            _measure(kind, topics, 6 if arguments.quick else 15, folder)
-            for kind, folder in zip(arguments.kinds, folders, strict=True)
-        ]
+    topics, polls = (100, 6) if arguments.quick else (1_000, 15)
+    cluster = f"{topics * PARTITIONS:,} partitions, {topics * GROUPS_PER_TOPIC:,} groups"
+    if arguments.history:
+        _measure_history(arguments.kinds, topics, polls, cluster)
+        return
     table(
-        f"Analysis and rendering of a poll, {topics * PARTITIONS:,} partitions, "
-        f"{topics * GROUPS_PER_TOPIC:,} groups: CPU ms",
+        f"Analysis and rendering of a poll, {cluster}: CPU ms",
         ["", "median", "least", "most", "samples"],
+        [_measure(kind, topics, polls, None) for kind in arguments.kinds],
+    )
+
+
+def _measure_history(kinds: Sequence[str], topics: int, polls: int, cluster: str) -> None:
+    rows = []
+    for kind in kinds:
+        _, without, *_ = _measure(kind, topics, polls, None)
+        with TemporaryDirectory() as folder:
+            _, kept, *_ = _measure(kind, topics, polls, Path(folder))
+            size = sum(file.stat().st_size for file in Path(folder).iterdir())
+        rows.append([kind, without, kept, kept - without, size / (WARM_UP + polls) / 1_000])
+    table(
+        f"A poll without and with a history in SQLite, {cluster}: median CPU ms, kB a poll",
+        ["", "without", "with", "history", "kB"],
         rows,
     )
 
@@ -248,7 +257,9 @@ def measure(arguments: argparse.Namespace) -> None:
 def _options(parser: argparse.ArgumentParser) -> None:
     kinds = ["quiet", "busy", "fleet", "standing", "incident"]
     parser.add_argument("--kinds", nargs="+", choices=kinds, default=kinds)
-    parser.add_argument("--history", action="store_true", help="keep what polls find")
+    parser.add_argument(
+        "--history", action="store_true", help="what it costs to keep what polls find"
+    )
     parser.add_argument("--code", type=Path, metavar="DIR", help="another working tree's monitor")
 
 

@@ -266,7 +266,7 @@ class MonitorSettings(SettingsWithSecretFiles):
     log_format: LogFormat = "text"
     """Whether a line of the log is text or a JSON object."""
     history_url: SecretStr | None = None
-    """Where past polls are kept, `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`, and what a restart takes up to go on where it stood; nowhere unless set. One for each monitor."""
+    """Where past polls are kept, and what a restart takes up to go on where it stood: `sqlite:///FILE`, `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`, or `off`. One for each monitor. Unless set, `history-PORT.sqlite` in systemd's `$STATE_DIRECTORY`, or in `kafka-lag-monitor` of `$XDG_STATE_HOME` (`~/.local/state`): nowhere if that can't be written, or PORT is 0."""
     reload_by_http: bool = False
     """Whether POST /-/reload reads the settings file again; SIGHUP always does."""
     read_committed: bool = False

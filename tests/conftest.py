@@ -42,6 +42,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.basetemp is None:
         _own_basetemp = Path(tempfile.mkdtemp(prefix="pytest-run-"))
         config.option.basetemp = str(_own_basetemp)
+    # a monitor that a test starts keeps no history, nor ever one in the home of who runs the tests
+    os.environ["XDG_STATE_HOME"] = str(Path(config.option.basetemp).absolute() / "state")
+    os.environ.pop("STATE_DIRECTORY", None)
+    os.environ["MONITOR_HISTORY_URL"] = "off"
 
 
 def _draw_ports_of_our_own() -> None:

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import structlog
-from pydantic import SecretStr
 
 from monitor import logs
 from monitor.analysis.scaling.advisor import Advisor, BudgetOf
 from monitor.commands import options
 from monitor.commands.watching import collector_of, rules_of, scaling_rules_of
 from monitor.configuration import Configuration, Watched
+from monitor.exposition.families import history as history_family
 from monitor.exposition.families import process
-from monitor.exposition.series import Level
+from monitor.exposition.series import Block, Level
 from monitor.fleet import Fleet, Watch
+from monitor.history.place import NoPlaceError, own_place
 from monitor.memory import keep_heap_small
 from monitor.otlp.settings import EXPORTER, push_interval
 from monitor.poller import Keeper, Poller
@@ -75,7 +76,7 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
     databases = DatabaseWatch(configuration.databases)
     # of several clusters those that are away cost only themselves
     connects = not wait and len(configuration.clusters) == 1
-    recorder = _recorder(process_settings.history_url)
+    recorder, history_block = history_of(process_settings)
     pushing = _pushing(lambda: tuple(fleet.pollers.values()), process_settings.otlp_level)
     trends = Trends()
     fleet = Fleet(
@@ -87,7 +88,7 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
             *databases.blocks(),
             process.block(),
             *([pushing[0].block()] if pushing else ()),
-            *([recorder.block()] if recorder else ()),
+            *([history_block] if history_block else ()),
         ),
         own_failed=databases.failed,
         record=_recording(trends, recorder),
@@ -199,18 +200,31 @@ def web_config_of(settings: MonitorSettings) -> WebConfigFile | None:
     return found
 
 
-def _recorder(url: SecretStr | None) -> Recorder | None:
-    """Return what keeps past polls, None unless a database for them is named."""
-    if url is None:
-        return None
+def history_of(settings: MonitorSettings) -> tuple[Recorder | None, Block | None]:
+    """Return what keeps past polls, and what tells how that goes; neither where it is off.
+
+    Where there is no place for it the monitor starts without.
+    """
+    named = settings.history_url
+    given = None if named is None else named.get_secret_value()
+    try:
+        place = own_place(given, settings.port)
+    except NoPlaceError as error:
+        _log.warning("no history is kept", cause=str(error), setting="MONITOR_HISTORY_URL")
+        return None, history_family.not_kept()
+    if place is None:
+        return None, None
     # here, as SQLAlchemy takes 30 MB
     from monitor.history.recorder import Recorder  # noqa: PLC0415
     from monitor.history.store import Store  # noqa: PLC0415
 
     try:
-        return Recorder(Store(url.get_secret_value()))
+        recorder = Recorder(Store(place))
     except ValueError as error:
         raise options.Refusal(f"MONITOR_HISTORY_URL: {error}") from None
+    if isinstance(place, Path):
+        _log.info("history is kept", file=str(place))
+    return recorder, recorder.block()
 
 
 def _pushing(sources: Callable[[], Sequence[Poller]], level: Level) -> tuple[Pusher, float] | None:

@@ -21,7 +21,7 @@ from monitor.exposition.families.history import LAST_WRITE, NOT_WRITTEN, RESTORE
 from monitor.exposition.metric import Metric
 from monitor.exposition.series import Block, Samples
 from monitor.history.kept_rows import kept_of, rows_of
-from monitor.history.store import Store
+from monitor.history.store import Store, cause_of
 from monitor.history.summary import Summary
 from monitor.model import Snapshot
 from monitor.state import State
@@ -141,9 +141,7 @@ class Recorder:
                 kept = error
         self._restored[cluster] = isinstance(kept, Kept)
         if isinstance(kept, Exception):
-            # without the text of a database's, which may hold its address
-            cause = str(kept) if isinstance(kept, ValueError) else type(kept).__name__
-            _log.warning("begins anew, not where it stood", cluster=cluster, cause=cause)
+            _log.warning("begins anew, not where it stood", cluster=cluster, cause=cause_of(kept))
         elif kept is not None:
             _log.info("goes on where it stood", cluster=cluster, groups=len(kept.groups))
         return self._restored[cluster]
@@ -167,7 +165,7 @@ class Recorder:
         try:
             return self._store.read(cluster, group_id, since, until)
         except SQLAlchemyError as error:
-            _log.warning("history not read", cause=type(error).__name__)
+            _log.warning("history not read", cause=cause_of(error))
             return None
 
     @property
@@ -202,8 +200,7 @@ class Recorder:
                 self._do(what)
             except Exception as error:  # noqa: BLE001  # drivers refuse some texts in their own ways
                 self._not_written += isinstance(what, _Write)
-                # without its text, which may hold the address and what was written
-                self._note(type(error).__name__)
+                self._note(cause_of(error))
                 self._is_stopped.wait(RETRY_SECONDS)
             finally:
                 self._waiting.task_done()

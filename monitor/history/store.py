@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -19,9 +21,10 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from monitor.history.claim import Claim
 from monitor.history.kept_rows import KeptRow
 from monitor.history.summary import POLL, Summary
 from monitor.history.tables import KEPT, METADATA, SUMMARIES
@@ -34,18 +37,26 @@ _INSERTS: Final[Mapping[str, Any]] = {"sqlite": sqlite.insert, "postgresql": pos
 
 
 class Store:
-    """The history of all clusters in one database; connections belong to the thread that asks."""
+    """The history of all clusters in one database; connections belong to the thread that asks.
 
-    def __init__(self, url: str) -> None:
-        self._engine = _engine(url)
+    `place` is a URL, or a file of SQLite.
+    """
+
+    def __init__(self, place: str | Path) -> None:
+        self._engine = _engine(place)
+        self._claim = _claim(self._engine.url)
 
     def create(self) -> None:
-        """Make the tables where they are not there."""
+        """Make the tables where they are not there; raises InUseError where it is another's file."""
+        if self._claim:
+            self._claim.take()
         METADATA.create_all(self._engine)
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Give the connections back, and let another monitor have the file."""
         self._engine.dispose()
+        if self._claim:
+            self._claim.release()
 
     def write(self, cluster: str, summaries: Iterable[Summary]) -> None:
         """Add what a poll found."""
@@ -179,10 +190,29 @@ def _joined(fine: int, coarse: int, now: float) -> Select[Any]:
     )
 
 
-def _engine(url: str) -> Engine:
+def cause_of(error: Exception) -> str:
+    """Say why the history failed, without what may hold an address or what was written."""
+    if isinstance(error, ValueError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}"
+    # what SQLite says names no file and no value
+    origin = getattr(error, "orig", None)
+    return str(origin) if isinstance(origin, sqlite3.Error) else type(error).__name__
+
+
+def _claim(url: URL) -> Claim | None:
+    """Return what keeps others from a file; a server, and what is in memory only, have none."""
+    is_file = url.get_backend_name() == "sqlite" and url.database not in {None, "", ":memory:"}
+    return Claim(Path(str(url.database))) if is_file else None
+
+
+def _engine(place: str | Path) -> Engine:
     """Return an engine; raises ValueError with what is allowed, and without the URL: it has a password."""
     try:
-        parsed = make_url(url)
+        # a file may be called as no URL can say
+        is_file = isinstance(place, Path)
+        parsed = URL.create("sqlite", database=str(place)) if is_file else make_url(str(place))
     except ArgumentError:
         raise ValueError(_ALLOWED) from None
     if parsed.get_backend_name() == "sqlite":
@@ -204,7 +234,7 @@ def _engine(url: str) -> Engine:
     raise ValueError(_ALLOWED)
 
 
-_ALLOWED: Final = "say sqlite:///FILE, postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or none"
+_ALLOWED: Final = "say sqlite:///FILE, postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or off"
 
 
 def _tune_sqlite(connection: object, _record: object) -> None:

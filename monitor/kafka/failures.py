@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from pathlib import Path
 from typing import Final
@@ -34,6 +35,8 @@ class LostError(Exception):
 
 
 _HERE: Final = Path(__file__).parent
+# How kafka-python names what a broker does not know.
+_PROTOCOL: Final = re.compile(r"the '(\w+?)(?:Request)?' Kafka protocol")
 
 _SIGNS: Final = (
     ("ECONNREFUSED", "connection refused"),
@@ -122,7 +125,10 @@ def is_unclear(error: BaseException) -> bool:
 def explain(error: BaseException) -> Failure:
     """Return the failure of a question; it says whether the broker itself is to blame."""
     if isinstance(error, errors.IncompatibleBrokerVersion):
-        return Failure(str(error))
+        named = _PROTOCOL.search(str(error))
+        return Failure(
+            f"it does not know {named[1]}, or only older versions" if named else str(error)
+        )
     if isinstance(error, ThrottledError):
         return Failure("it throttles this client: its quota is used up")
     if isinstance(error, TooLargeError):

@@ -242,7 +242,7 @@ class Api:
 
     def _past(self, name: str, query: HistoryQuery) -> HistoryOfGroup:
         if self._history is None:
-            message = "no history is kept here: MONITOR_HISTORY_URL names a database for it"
+            message = "no history is kept here: see MONITOR_HISTORY_URL"
             raise RefusedError(HTTPStatus.NOT_FOUND, message)
         state = self._one(query.cluster).current()
         until = time.time() if query.until is None else query.until

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from monitor.kafka.apis.offset_fetch import GroupCommits
 from tests.states.model import ABSENT, AbsentOr, Between, Number, Right, State
+from tests.states.services import EVENT_HUBS, EVENT_HUBS_2019, REDPANDA, ServedBy, Service
 from tests.unit.monitor.model_cluster import ABORTED, Clock, ModelCluster
 
 MINUTES: Final = 30
@@ -29,7 +30,7 @@ class FakeScene:
     steps: list[Callable[[int], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.cluster = ModelCluster(self.clock)
+        self.cluster: ModelCluster = ModelCluster(self.clock)
 
     @property
     def coordinator(self) -> int:
@@ -243,6 +244,37 @@ def empty_id(s: FakeScene) -> None:
     s.cluster.commit("", "of-the-empty-id", 4)
 
 
+def served_by(s: FakeScene, service: Service, *, lag: int = 3) -> ServedBy:
+    """Another service than Kafka: a live group with a standing lag."""
+    s.cluster = cluster = ServedBy(s.clock, service)
+    s.live(lag=lag)
+    return cluster
+
+
+def another_service(s: FakeScene, service: Service) -> None:
+    """All is well, as far as it can be asked."""
+    served_by(s, service)
+
+
+def redpanda_loading(s: FakeScene) -> None:
+    """A broker loads a partition of groups for three minutes, and says so of all that it lists."""
+    cluster = served_by(s, REDPANDA)
+    s.at(5, lambda: cluster.loading.add(s.coordinator))
+    s.at(8, cluster.loading.clear)
+
+
+def stopped(s: FakeScene, service: Service) -> None:
+    """The service's group loses its member: it is listed no more, and described as Dead."""
+    served_by(s, service)
+
+    def stop() -> None:
+        s.steps.clear()
+        s.cluster.groups[s.name].members = ()
+        s.steps.append(lambda _: s.cluster.append_to_all(s.name, 3))
+
+    s.at(5, stop)
+
+
 # -- what is right --------------------------------------------------------------------------------
 
 _Row = tuple[str, str, str, Callable[[FakeScene], None], Right, Mapping[str, Any], str | None]
@@ -334,6 +366,26 @@ _ROWS: Final[tuple[_Row, ...]] = (
          Right(0, series=WELL, cluster={"kafka_monitor_broker_up{broker=1}": 1}, causes=BROKER), {}, None),
         ("w18-empty-id", "W18, 12", "A group's id is empty", empty_id,
          Right(6, series={"lag_sum": 6}, status=LEFT, page_says=("(empty id)",), lag_says=("(empty id)",)), {}, ""),
+        ("redpanda", "16", "Redpanda: older versions, no topic ids, groups placed by another hash", lambda s: another_service(s, REDPANDA),
+         Right(6, status=("OK", "WARN"), series={"lag_sum": 6, "members": 1, "state{state=Stable}": 1, "rewinds_total": 0}, always={"lag_sum": 6, "members": 1},
+               cluster={"kafka_monitor_stale_groups": 0}), {"log_sizes": True}, None),
+        ("redpanda-loading", "16, 22", "Redpanda loads groups: its list counts for nothing, who is known is asked for by name", redpanda_loading,
+         Right(6, status=("OK", "WARN"), series={"lag_sum": 6, "members": 1}, always={"lag_sum": 6, "members": 1}), {}, None),
+        *(
+            (name, "16", f"{title}: no topic ids, no coordinators in the metadata, sizes of logs unknown" + more,
+             lambda s, service=service: another_service(s, service),
+             Right(6, status=("OK", "WARN"), series={"lag_sum": 6, "members": 1, "state{state=Stable}": 1, "retention_remaining_seconds": retention}, always={"lag_sum": 6, "members": 1},
+                   cluster={"kafka_monitor_stale_groups": 0, "kafka_monitor_broker_up{broker=1}": 1, "kafka_monitor_internal_errors": ABSENT},
+                   exit_code=len(lag_says), lag_says=lag_says, page_says=("it does not know DescribeLogDirs", *lag_says)), {"log_sizes": True}, None)
+            for name, title, more, service, retention, lag_says in (
+                ("event-hubs", "Azure Event Hubs", "", EVENT_HUBS, Between(0, 14 * 86_400), ()),
+                ("event-hubs-2019", "Azure Event Hubs of 2019", ", and so is retention", EVENT_HUBS_2019, ABSENT, ("it does not know DescribeConfigs",)),
+            )
+        ),
+        ("event-hubs-stopped", "16", "Azure Event Hubs: a stopped group is listed no more, and described as Dead", lambda s: stopped(s, EVENT_HUBS),
+         Right(6, commands_lag=AbsentOr(Between(100, 170)), series={"lag_sum": Between(100, 170), "active{by=members}": 0, "members": 0}, status=("WARN", *LEFT), advice=("no_members",),
+               may_advise=("partition_in_error",), causes=("no_members",), alerts=("KafkaConsumerGroupWithoutMembers",),
+               may_fire=("KafkaConsumerLagTimeHigh", "KafkaConsumerLagTimeCritical", "KafkaConsumerNotCatchingUp")), {}, None),
 )  # fmt: skip
 
 STATES: Final = tuple(

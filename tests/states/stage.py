@@ -333,6 +333,8 @@ def watching(
             metadata=4 * POLL_INTERVAL_S,
             start_offsets=4 * POLL_INTERVAL_S,
             topic_configs=20 * POLL_INTERVAL_S,
+            log_sizes=POLL_INTERVAL_S if chosen.pop("log_sizes", False) else None,
+            rights=4 * POLL_INTERVAL_S,
         ),
         wants_group=None if groups is None else frozenset(groups).__contains__,
         wants_topic=wants_topic,

@@ -210,11 +210,16 @@ class Alerting:
         for url in (self.alertmanager_url, self.prometheus_url):
             wait_for(f"answer from {url}", partial(self._is_ready, url), START_TIMEOUT_S)
         wait_for("scrape of every target", self._all_scraped, START_TIMEOUT_S)
+        self.judge(self.pace)
+        return self
+
+    def judge(self, pace: Pace) -> None:
+        """Have rules judged at this pace from now on; what is active stays so."""
+        self.pace = pace
         self._write_rules()
         self._post(f"{self.prometheus_url}/-/reload", None)
         # after a reload Prometheus looks for it anew; until then alerts are dropped for a minute
         wait_for("Alertmanager that Prometheus knows", self._knows_alertmanager, START_TIMEOUT_S)
-        return self
 
     def stop(self) -> None:
         """Stop all three; what was heard stays."""

@@ -6,12 +6,14 @@ from typing import Final
 
 from monitor.exposition.families.family import Family
 from monitor.exposition.metric import Metric
+from monitor.exposition.series import Block
 
-_WHEN: Final = "past polls are kept (MONITOR_HISTORY_URL)"
+_WHEN: Final = "past polls are to be kept (MONITOR_HISTORY_URL)"
 UP: Final = Metric(
     "kafka_monitor_history_up",
     "gauge",
-    "1 if the last poll could be written to the history, 0 if not: charts then have a gap.",
+    "1 if the last poll could be written to the history, 0 if not, or there is no place for one: charts "
+    "then have a gap, and a restart begins anew.",
     when=_WHEN,
 )
 LAST_WRITE: Final = Metric(
@@ -41,3 +43,8 @@ FAMILY: Final = Family(
     (UP, LAST_WRITE, NOT_WRITTEN, RESTORED),
     is_always_on=True,
 )
+
+
+def not_kept() -> Block:
+    """Return what is told where there is no place for a history."""
+    return Block((), lambda: {UP: {(): 0}}, name="history")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -9,10 +12,13 @@ from typing import Any
 
 import pytest
 from sqlalchemy.exc import OperationalError
+from structlog.testing import capture_logs
 
 from monitor.exposition.families.history import LAST_WRITE, NOT_WRITTEN, RESTORED, UP
 from monitor.exposition.series import ByPartition
 from monitor.history import recorder as recorders
+from monitor.history import store as stores
+from monitor.history.claim import InUseError
 from monitor.history.kept_rows import KeptRow
 from monitor.history.recorder import Recorder
 from monitor.history.store import Store
@@ -318,3 +324,123 @@ def test_what_another_version_wrote_is_not_gone_on_from_and_replaced(tmp_path: P
     kept.waits_for_writing()
     kept.recorder.stop()
     assert {row.name for row in Store(url(tmp_path)).kept("c")} == {"", "g", "t"}
+
+
+def causes(told: list[Any]) -> set[str]:
+    """Return why the history failed, by the lines of the log."""
+    return {line["cause"] for line in told if "cause" in line}
+
+
+def test_two_monitors_of_one_file_do_not_write_each_others_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorders, "RETRY_SECONDS", 0.01)
+    first, second = Kept(Store(url(tmp_path))), Kept(Store(url(tmp_path)))
+    first.recorder.start()
+    first.poll()
+    first.waits_for_writing()
+    second.recorder.start()
+    with capture_logs() as told:
+        second.poll()
+        wait_for("the fault", lambda: value(second.recorder, UP) == 0)
+    assert second.restored() == 0
+    assert causes(told) == {"another monitor keeps its history there"}
+    assert second.poller.unready_reason() is None
+    first.poll()
+    first.waits_for_writing()
+    assert value(first.recorder, UP) == 1
+    first.recorder.stop()
+    # what it waits to write it writes as soon as it may
+    second.poll()
+    second.waits_for_writing()
+    assert value(second.recorder, UP) == 1
+    second.recorder.stop()
+
+
+HOLDS = """
+import sys, time
+from pathlib import Path
+from monitor.history.claim import Claim
+Claim(Path(sys.argv[1])).take()
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
+    database = tmp_path / "history.sqlite"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(database)], stdout=subprocess.PIPE, text=True
+    )
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        store = Store(url(tmp_path))
+        with pytest.raises(InUseError):
+            store.create()
+        holder.kill()
+        holder.wait()
+    store.create()
+    store.close()
+
+
+def _of_somebody_else(file: Path) -> str:
+    file.write_bytes(b"no database at all, but long enough to be taken for one" * 50)
+    return "file is not a database"
+
+
+def _a_directory(file: Path) -> str:
+    file.mkdir()
+    return "unable to open database file"
+
+
+def _without_its_tables(file: Path) -> str:
+    with sqlite3.connect(file) as connection:
+        connection.execute("CREATE TABLE monitor_kept (other INTEGER)")
+        connection.execute("CREATE TABLE monitor_group_summaries (other INTEGER)")
+    return "column"  # there is no such one
+
+
+@pytest.mark.parametrize("spoil", [_of_somebody_else, _a_directory, _without_its_tables])
+def test_a_file_that_is_none_of_ours_costs_the_history_only_and_is_left_as_it_is(
+    spoil: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorders, "RETRY_SECONDS", 0.01)
+    file = tmp_path / "history.sqlite"
+    cause = spoil(file)
+    before = None if file.is_dir() else file.read_bytes()
+    kept = Kept(Store(file))
+    kept.recorder.start()
+    with capture_logs() as told:
+        kept.poll()
+        wait_for("the fault", lambda: value(kept.recorder, UP) == 0)
+    assert kept.poller.unready_reason() is None
+    assert kept.restored() == 0
+    assert all(cause in each for each in causes(told)), told
+    kept.recorder.stop()
+    if _without_its_tables is not spoil:
+        assert before == (None if file.is_dir() else file.read_bytes())
+
+
+def test_a_file_that_another_program_has_locked_costs_the_history_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorders, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(recorders, "TAKE_UP_SECONDS", 0.1)
+    monkeypatch.setattr(stores, "BUSY_MS", 10)
+    file = tmp_path / "history.sqlite"
+    Store(file).create()
+    other = sqlite3.connect(file, isolation_level=None)
+    other.execute("PRAGMA locking_mode=EXCLUSIVE")
+    other.execute("BEGIN EXCLUSIVE")
+    kept = Kept(Store(file))
+    kept.recorder.start()
+    kept.poll()
+    wait_for("the fault", lambda: value(kept.recorder, UP) == 0)
+    assert kept.poller.unready_reason() is None
+    other.execute("COMMIT")
+    other.close()
+    kept.poll()
+    kept.waits_for_writing()
+    assert value(kept.recorder, UP) == 1
+    kept.recorder.stop()
