@@ -14,11 +14,11 @@ import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
 
 from monitor.analysis.causes.finding import Cause
-from monitor.analysis.causes.ranking import INNOCENT
 from order_services.domain import topics
 from order_services.local.process import ManagedProcess
 from tests.crash.shop import DATABASE
 from tests.support import foreign
+from tests.support.causes_table import NO_FAULT
 from tests.support.faults import service_faults
 from tests.support.running_system import get_json
 from tests.support.waiting import wait_for
@@ -136,7 +136,7 @@ def test_nobody_is_blamed_while_all_is_well_and_the_true_causes_are_named_after(
     ends_at = time.monotonic() + HEALTHY_SECONDS
     while time.monotonic() < ends_at:
         told = causes(system)
-        assert set(told.values()) <= INNOCENT, told
+        assert set(told.values()) <= NO_FAULT, told
         time.sleep(0.5)
 
     with (
