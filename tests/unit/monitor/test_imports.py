@@ -17,7 +17,7 @@ IMPORTS: Final = imports_below(Path(monitor.__file__).parent)
 PURE: Final = ("monitor.analysis", "monitor.model", "monitor.words")
 BESIDE: Final = frozenset({"monitor.guard"})
 WITHOUT_IO: Final = frozenset({
-    "__future__", "array", "bisect", "collections", "dataclasses", "enum", "itertools", "math",
+    "__future__", "array", "bisect", "collections", "dataclasses", "enum", "functools", "itertools", "math",
     "operator", "shlex", "statistics", "threading", "types", "typing", "unicodedata",
 })  # fmt: skip
 
