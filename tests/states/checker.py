@@ -125,7 +125,8 @@ def _ready(state: State, evidence: Evidence) -> Iterator[str]:
 
 # ours are files, and have nothing in them
 OTHERS_SCRIPT: Final = re.compile(
-    r'<script(?! src="/static/[\w/.]+" (?:defer|type="module")></script>)'
+    r'<script(?! src="/static/[\w/.]+" (?:defer|type="module")></script>'
+    r'| id="clusters" type="application/json">[^<]*</script>)'  # names, with every < escaped
 )
 
 

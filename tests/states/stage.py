@@ -25,6 +25,7 @@ from click.testing import CliRunner
 from confluent_kafka import (
     Consumer,
     ConsumerGroupTopicPartitions,
+    KafkaError,
     KafkaException,
     Producer,
     TopicPartition,
@@ -165,8 +166,19 @@ class Stage:
     ) -> None:
         """Append records of this age in seconds."""
         at = int((self.clock.wall() - age) * 1000)
+
+        def append() -> None:
+            self._producer.produce(
+                topic, b"x", key=key, partition=partition, timestamp=at, on_delivery=delivered
+            )
+
+        def delivered(error: KafkaError | None, _message: object) -> None:
+            # a topic that was just created anew may be refused for a moment
+            if error is not None:
+                append()
+
         for _ in range(count):
-            self._producer.produce(topic, b"x", key=key, partition=partition, timestamp=at)
+            append()
             self._producer.poll(0)
 
     def finish(self) -> None:
