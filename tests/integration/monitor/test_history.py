@@ -361,7 +361,8 @@ HOLDS = """
 import sys, time
 from pathlib import Path
 from monitor.history.claim import Claim
-Claim(Path(sys.argv[1])).take()
+claim = Claim(Path(sys.argv[1]))
+claim.take()
 print("held", flush=True)
 time.sleep(600)
 """
@@ -372,14 +373,15 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDS, str(database)], stdout=subprocess.PIPE, text=True
     )
+    store = Store(url(tmp_path))
     with holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        store = Store(url(tmp_path))
-        with pytest.raises(InUseError):
-            store.create()
-        holder.kill()
-        holder.wait()
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "held\n"
+            with pytest.raises(InUseError):
+                store.create()
+        finally:
+            holder.kill()
     store.create()
     store.close()
 
@@ -429,7 +431,9 @@ def test_a_file_that_another_program_has_locked_costs_the_history_only(
     monkeypatch.setattr(recorders, "TAKE_UP_SECONDS", 0.1)
     monkeypatch.setattr(stores, "BUSY_MS", 10)
     file = tmp_path / "history.sqlite"
-    Store(file).create()
+    before = Store(file)
+    before.create()
+    before.close()
     other = sqlite3.connect(file, isolation_level=None)
     other.execute("PRAGMA locking_mode=EXCLUSIVE")
     other.execute("BEGIN EXCLUSIVE")
