@@ -73,6 +73,8 @@ class Fleet:
         self._renderer = Renderer(cluster=only)
         # published by the threads of several pollers
         self._joining = threading.Lock()
+        # the clusters of which the joined page has figures
+        self._shown: set[str] = set()
         self._reloaded_at = time.time()
         self._reload_failed = False
         self._watches = {
@@ -152,21 +154,30 @@ class Fleet:
 
     def unready_reason(self) -> str | None:
         """Say why no data can be relied on, None when that of any cluster can."""
-        reasons = {name: watch.poller.unready_reason() for name, watch in self._watches.items()}
+        reasons = {name: self._unready(name, watch) for name, watch in self._watches.items()}
         if not all(reasons.values()):
             return None
         return "; ".join(f"{name}: {why}" if name else str(why) for name, why in reasons.items())
 
+    def _unready(self, name: str, watch: Watch) -> str | None:
+        if (reason := watch.poller.unready_reason()) is not None:
+            return reason
+        # who is told "ready" must not be served a page without the cluster
+        return None if name in self._shown else "its first page is being made"
+
     def _join(self) -> None:
         """Make the page of what each poller published last, and of the process."""
         with self._joining:
-            latest = [watch.poller.latest for watch in self._watches.values()]
-            for published in latest:
+            latest = {name: watch.poller.latest for name, watch in self._watches.items()}
+            for published in latest.values():
                 self._guard.attempt(
                     "history", published.state.cluster, self._record, published.state
                 )
-            parts = [published.parts for published in latest]
+            parts = [published.parts for published in latest.values()]
             self._joined = page_of(self._own_parts(), *parts)
+            self._shown = {
+                n for n, published in latest.items() if published.succeeded_at is not None
+            }
 
     def _own_parts(self) -> Parts:
         self._guard.start_poll()

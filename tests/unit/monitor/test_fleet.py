@@ -107,6 +107,25 @@ def test_one_page_has_each_metric_once_and_the_series_of_all(
     assert labelled(series, "kafka_monitor_config_last_reload_successful") == {""}
 
 
+def test_a_cluster_is_not_ready_before_the_page_of_all_shows_it(
+    clusters: Clusters, tmp_path: Path
+) -> None:
+    reasons: list[str | None] = []
+
+    def blocks() -> list[Block]:
+        # asked for while the page is made: the last one is served still
+        if reasons:
+            reasons.append(fleet.unready_reason())
+        return []
+
+    fleet = Fleet(configured(tmp_path), clusters.open, own_blocks=blocks)
+    reasons.append(fleet.unready_reason())
+    (poller,) = fleet.pollers.values()
+    poller.poll()
+    assert reasons == ["the first poll has not ended", "its first page is being made"]
+    assert fleet.unready_reason() is None
+
+
 def test_a_poll_joins_the_page_of_all_and_one_cluster_s_only_who_asks_for_it(
     clusters: Clusters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
