@@ -20,7 +20,7 @@ from order_services.local import ports
 from order_services.local.kafka import EmbeddedKafka
 from order_services.local.postgres import EmbeddedPostgres
 
-WHOLE_SYSTEMS = ("tests/crash/", "tests/e2e/")
+WHOLE_SYSTEMS = ("tests/crash/", "tests/e2e/", "tests/kubernetes/")
 
 # a busy machine must not fail a test of what is true, not of how fast it is
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -103,7 +103,7 @@ class BouncerQueue:
 class PoolReport:
     """What `monitor pools` prints.
 
-    `others` are connections by application that belong to no service with numbered replicas.
+    `others` are connections by application that belong to no service with numbered replicas or pods.
     """
 
     services: tuple[ServiceUse, ...] = ()

@@ -11,12 +11,15 @@ from typing import Final
 from monitor.pools.model import CONSOLE, PgBouncer, Postgres, ServicePool
 from monitor.pools.report import OneMore, ServiceUse, Via
 
-_REPLICA: Final = re.compile(r"(?P<service>.+?)-\d+")
+# A replica has a number; a pod of a Deployment its ReplicaSet's hash and five characters of its own, all
+# of Kubernetes' alphabet without vowels (k8s.io/apimachinery/pkg/util/rand)
+_SAFE: Final = "[bcdfghjklmnpqrstvwxz2456789]"
+_REPLICA: Final = re.compile(rf"(?P<service>.+?)-(\d+|{_SAFE}{{6,10}}-{_SAFE}{{5}})")
 _SUFFIX: Final = "-service"
 
 
 def service_of(application: str) -> str | None:
-    """Return `payment-service` for the application name `payment-service-3`, None without number."""
+    """Return `payment-service` for `payment-service-3` or a Deployment's pod, None for other names."""
     match = _REPLICA.fullmatch(application)
     return match["service"] if match else None
 
@@ -123,7 +126,7 @@ class ServicePools:
 def pools_by_service(
     seen: Connections, pools: Iterable[ServicePool], assumed_pool_max: int | None
 ) -> list[ServicePools]:
-    """Return the services that have numbered replicas, or told of pools, by name."""
+    """Return the services that have numbered replicas or pods, or told of pools, by name."""
     told: defaultdict[str, list[ServicePool]] = defaultdict(list)
     names: dict[str, str] = {}
     for pool in pools:

@@ -52,6 +52,8 @@ class DatabaseWatch:
         self._collector: DatabaseCollector | None = None
         self._last: _Look | None = None
         self._stale_after_s = float("inf")
+        # by group, of those that are asked for
+        self._budgets: dict[str, tuple[int, str]] = {}
 
     def start(self, interval_s: float) -> None:
         """Look now and then every `interval_s` seconds in the background, if there is anything."""
@@ -74,10 +76,14 @@ class DatabaseWatch:
     def budget_of(self, group: str) -> tuple[int, str] | None:
         """Return for how many replicas of a group's service there are connections, and where.
 
-        None where that is not known now. Any thread may ask.
+        What was known last, as a database whose connections are all taken does not answer; None where
+        it was never known. Any thread may ask.
         """
         report = self.report()
-        return None if report is None else replicas_within(report.services, group)
+        known = None if report is None else replicas_within(report.services, group)
+        if known is not None:
+            self._budgets[group] = known
+        return self._budgets.get(group)
 
     def blocks(self) -> Iterator[Block]:
         """Yield the samples of the last look."""

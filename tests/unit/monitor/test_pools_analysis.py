@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from monitor.pools.analysis import analyse
+from monitor.pools.analysis import analyse, replicas_within
 from monitor.pools.model import (
     Activity,
     Blocked,
@@ -97,15 +97,37 @@ def only(found: PoolReport) -> ServiceUse:
         ("payment-service-1", "payment-service"),
         ("payment-service-12", "payment-service"),
         ("a-1-2", "a-1"),
+        # a pod of a Deployment: its ReplicaSet's hash, and five characters of its own
+        ("payment-service-5d4f8c7b9-xk2lp", "payment-service"),
+        ("payment-service-6bc459d7cf-2h8zt", "payment-service"),
+        ("kafka-lag-monitor-history", None),
+        ("payment-service-5d4f8c7b9", None),
         ("psql", None),
         ("-1", None),
         ("", None),
     ],
 )
-def test_a_replica_is_an_application_name_that_ends_in_a_number(
+def test_a_replica_is_an_application_name_that_ends_in_a_number_or_as_a_pods_does(
     application: str, service: str | None
 ) -> None:
     assert service_of(application) == service
+
+
+def test_pods_of_two_releases_are_replicas_of_one_service() -> None:
+    names = {
+        f"payment-service-{pod}": 2
+        for pod in ("5d4f8c7b9-xk2lp", "5d4f8c7b9-9vqtw", "6bc459d7cf-2h8zt")
+    }
+    # of the pods behind a Service one answers, and stands for the others
+    found = report(postgres(names), services=[pool(in_use=1, waiting=0)])
+    service = only(found)
+    assert (service.replicas, service.pool_max, service.total, service.open) == (3, 5, 15, 6)
+    assert service.one_more.left == 97 - 15 - 5
+    assert found.others == {}
+    assert replicas_within(found.services, "payment-service-group") == (
+        3 + (97 - 15) // 5,
+        "PostgreSQL has connections for no more, at 5 a replica",
+    )
 
 
 def test_the_guides_example_three_replicas_of_five_are_fifteen() -> None:

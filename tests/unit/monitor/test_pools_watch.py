@@ -110,3 +110,24 @@ def test_its_end_closes_the_connections(watch: tuple[DatabaseWatch, Clock]) -> N
     looks: Any = watched._collector
     watched.stop()
     assert looks.closed
+
+
+def test_a_database_that_does_not_answer_sets_no_group_free_of_its_budget(
+    watch: tuple[DatabaseWatch, Clock], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched, clock = watch
+    known = (3, "PostgreSQL has connections for no more, at 5 a replica")
+    budgets = [known]
+    monkeypatch.setattr(
+        monitor.pools.watch, "replicas_within", lambda *_: budgets[-1] if budgets else None
+    )
+    assert watched.budget_of("payment-service-group") is None
+    watched.start(10)
+    wait_for("a look", lambda: watched.budget_of("payment-service-group") == known)
+    # all connections are taken: the monitor gets none either
+    budgets.clear()
+    assert watched.budget_of("payment-service-group") == known
+    # nor does an old look say that there is room
+    clock.now += 100
+    assert watched.budget_of("payment-service-group") == known
+    assert watched.budget_of("other-group") is None

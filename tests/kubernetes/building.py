@@ -1,0 +1,146 @@
+"""Builds etcd, Kubernetes' control plane, Helm and KEDA from their Go modules, once for each version.
+
+`python -m tests.kubernetes.building` builds all of them beforehand.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import platformdirs
+import pytest
+
+from tests.support.programs import missing, program
+
+CACHE: Final = platformdirs.user_cache_path("kafka-lag-monitor") / "kubernetes"
+# Kubernetes and etcd publish modules that can't be built by themselves; this one has what is lacking
+OURS: Final = Path(__file__).parent / "programs"
+# these are built as their authors do, with the versions that their own go.mod and go.sum name
+KEDA: Final = "github.com/kedacore/keda/v2@v2.21.0"
+HELM: Final = "helm.sh/helm/v4@v4.3.1"
+# only its definitions of resources are used
+PROMETHEUS_OPERATOR: Final = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
+# where each is built, and from which package
+PROGRAMS: Final = {
+    "kubectl": ("", "k8s.io/kubernetes/cmd/kubectl"),
+    "etcd": ("", "go.etcd.io/etcd/server/v3"),
+    "kube-apiserver": ("", "k8s.io/kubernetes/cmd/kube-apiserver"),
+    "kube-controller-manager": ("", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+    "helm": (HELM, "./cmd/helm"),
+    "keda": (KEDA, "./cmd/operator"),
+    "keda-adapter": (KEDA, "./cmd/adapter"),
+}
+# what the modules' go.mod ask for
+OLDEST_GO: Final = (1, 26)
+# without the tables for debuggers: they are half of each program
+FLAGS: Final = ("-trimpath", "-ldflags=-s -w")
+# The longest is KEDA's operator: 12 minutes on two cores that have nothing else to do.
+BUILD_TIMEOUT_S: Final = 5400
+
+CONTROL_PLANE: Final = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl")
+
+Tell = Callable[[str], None]
+
+
+def built(*names: str, tell: Tell) -> dict[str, Path]:
+    """Return the paths of programs, building what is not there yet and telling of each.
+
+    Without Go the test is skipped, or failed where CI=true.
+    """
+    paths = {name: CACHE / f"{name}-{_version(*PROGRAMS[name])}" for name in names}
+    if all(path.exists() for path in paths.values()):
+        return paths
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        # two runs that build the same would take twice as long
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for name, path in paths.items():
+            if not path.exists():
+                _build(name, path, tell)
+    return paths
+
+
+@functools.cache
+def source(module: str) -> Path:
+    """Return the folder of a module's source, `PATH@VERSION`."""
+    return Path(json.loads(_go("mod", "download", "-json", module, folder=OURS))["Dir"])
+
+
+def _version(module: str, package: str) -> str:
+    """Return a name that is another one whenever the program would be."""
+    told = hashlib.sha256(" ".join((module, package, *FLAGS)).encode())
+    if not module:
+        for name in ("go.mod", "go.sum"):
+            told.update((OURS / name).read_bytes())
+    return told.hexdigest()[:16]
+
+
+def _build(name: str, path: Path, tell: Tell) -> None:
+    module, package = PROGRAMS[name]
+    tell(f"building {name}, once: minutes where Go has compiled nothing of it yet")
+    began = time.monotonic()
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        folder = source(module) if module else OURS
+        _go("build", *FLAGS, "-o", str(unfinished), package, folder=folder)
+        unfinished.rename(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    tell(f"built {name} in {time.monotonic() - began:.0f} s")
+
+
+@functools.cache
+def _find_go() -> str:
+    """Return Go; skip the test where it is missing or too old, or fail it where CI=true."""
+    go = program("go", "golang-go")
+    # here, as Go may fetch the version that the module asks for
+    told = subprocess.run(
+        [go, "env", "GOVERSION"], cwd=OURS, capture_output=True, text=True, check=False
+    )
+    found = re.match(r"go(\d+)\.(\d+)", told.stdout)
+    if found is None or (int(found[1]), int(found[2])) < OLDEST_GO:
+        wanted = ".".join(map(str, OLDEST_GO))
+        missing(f"{told.stdout.strip() or go} is too old: install Go {wanted} from go.dev/dl")
+    return go
+
+
+def _go(*arguments: str, folder: Path) -> str:
+    # whoever works at the machine comes first; Ctrl-C reaches Go as well, and it stops
+    done = subprocess.run(
+        ["nice", "-n", "15", _find_go(), *arguments],
+        cwd=folder,
+        env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false"},
+        capture_output=True,
+        text=True,
+        timeout=BUILD_TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 0, f"go {' '.join(arguments)}:\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+def main() -> None:
+    """Build every program."""
+    try:
+        paths = built(*PROGRAMS, tell=print)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (pytest.skip.Exception, pytest.fail.Exception) as error:
+        sys.exit(str(error))
+    for path in paths.values():
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
