@@ -27,7 +27,7 @@ from monitor.changes import changes
 from monitor.configuration import Watched
 from monitor.every import Every, cause_of
 from monitor.exposition.blocks import Choice, blocks
-from monitor.exposition.families import DEFAULT_FAMILIES
+from monitor.exposition.catalogue import DEFAULT_FAMILIES
 from monitor.exposition.families.monitor import DATA_AGE, faults
 from monitor.exposition.render import Page, Parts, Renderer, page_of
 from monitor.exposition.series import Block, Level

@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from monitor.exposition.families import CHOICES, DEFAULT_FAMILIES
+from monitor.exposition.catalogue import CHOICES, DEFAULT_FAMILIES
 from monitor.exposition.series import Level
 from monitor.logs import LogFormat, LogLevel
 from monitor.secret_files import SettingsWithSecretFiles

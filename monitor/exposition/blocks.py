@@ -14,7 +14,8 @@ from typing import Final
 from zlib import crc32
 
 from monitor.analysis.measures import GroupMeasures
-from monitor.exposition.families import DEFAULT_FAMILIES, FAMILIES, measures, monitor
+from monitor.exposition.catalogue import DEFAULT_FAMILIES, FAMILIES
+from monitor.exposition.families import measures, monitor
 from monitor.exposition.families.family import Family, OfCluster
 from monitor.exposition.series import Block, GroupSamples, Level, Samples, coarser
 from monitor.guard import Guard

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Iterator
 from typing import Final
 
-from monitor.exposition.families import DEFAULT_FAMILIES, FAMILIES, exporter, measures, monitor
+from monitor.exposition.catalogue import DEFAULT_FAMILIES, FAMILIES
+from monitor.exposition.families import exporter, measures, monitor
 from monitor.exposition.families.family import Family
 from monitor.exposition.metric import Metric
 from monitor.pools.metrics import FAMILY as DATABASE

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final, TypeAlias
 
-from monitor.exposition.families import ALL_METRICS
+from monitor.exposition.catalogue import ALL_METRICS
 from monitor.exposition.metric import Metric
 from monitor.exposition.series import Block, ByPartition, Series
 from monitor.guard import Guard

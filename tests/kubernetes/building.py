@@ -1,6 +1,6 @@
 """Builds etcd, Kubernetes' control plane, Helm and KEDA from their Go modules, once for each version.
 
-`python -m tests.kubernetes.building` builds all of them beforehand.
+`python -m tests.kubernetes.building` builds all of them, in half an hour on two cores; tests use what is built.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -50,25 +50,35 @@ BUILD_TIMEOUT_S: Final = 5400
 
 CONTROL_PLANE: Final = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl")
 
-Tell = Callable[[str], None]
 
+def built(*names: str) -> dict[str, Path]:
+    """Return the paths of programs; skips the test where one is not built.
 
-def built(*names: str, tell: Tell) -> dict[str, Path]:
-    """Return the paths of programs, building what is not there yet and telling of each.
-
-    Without Go the test is skipped, or failed where CI=true.
+    On CI as well: to build them takes longer than all tests may.
     """
-    paths = {name: CACHE / f"{name}-{_version(*PROGRAMS[name])}" for name in names}
-    if all(path.exists() for path in paths.values()):
-        return paths
+    paths = _paths(names)
+    if lacking := [name for name, path in paths.items() if not path.exists()]:
+        pytest.skip(
+            f"{', '.join(lacking)} not built; build once with: python -m tests.kubernetes.building"
+        )
+    return paths
+
+
+def build(*names: str) -> dict[str, Path]:
+    """Build what is not there yet, telling of each, and return the paths."""
+    paths = _paths(names)
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         # two runs that build the same would take twice as long
         fcntl.flock(lock, fcntl.LOCK_EX)
         for name, path in paths.items():
             if not path.exists():
-                _build(name, path, tell)
+                _build(name, path)
     return paths
+
+
+def _paths(names: Iterable[str]) -> dict[str, Path]:
+    return {name: CACHE / f"{name}-{_version(*PROGRAMS[name])}" for name in names}
 
 
 @functools.cache
@@ -86,9 +96,9 @@ def _version(module: str, package: str) -> str:
     return told.hexdigest()[:16]
 
 
-def _build(name: str, path: Path, tell: Tell) -> None:
+def _build(name: str, path: Path) -> None:
     module, package = PROGRAMS[name]
-    tell(f"building {name}, once: minutes where Go has compiled nothing of it yet")
+    print(f"building {name}, once: minutes where Go has compiled nothing of it yet", flush=True)
     began = time.monotonic()
     unfinished = path.with_name(f"{path.name}.{os.getpid()}")
     try:
@@ -97,7 +107,7 @@ def _build(name: str, path: Path, tell: Tell) -> None:
         unfinished.rename(path)
     finally:
         unfinished.unlink(missing_ok=True)
-    tell(f"built {name} in {time.monotonic() - began:.0f} s")
+    print(f"built {name} in {time.monotonic() - began:.0f} s", flush=True)
 
 
 @functools.cache
@@ -133,7 +143,7 @@ def _go(*arguments: str, folder: Path) -> str:
 def main() -> None:
     """Build every program."""
     try:
-        paths = built(*PROGRAMS, tell=print)
+        paths = build(*PROGRAMS)
     except KeyboardInterrupt:
         sys.exit(130)
     except (pytest.skip.Exception, pytest.fail.Exception) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,27 +14,15 @@ from tests.kubernetes.system import System
 
 
 @pytest.fixture(scope="session")
-def tell(pytestconfig: pytest.Config) -> building.Tell:
-    """Shows what takes minutes, in spite of pytest's capturing."""
-    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
-
-    def tell(line: str) -> None:
-        with capture.global_and_fixture_disabled():
-            print(line, file=sys.stderr, flush=True)
-
-    return tell
-
-
-@pytest.fixture(scope="session")
-def helm(tell: building.Tell) -> Path:
-    return building.built("helm", tell=tell)["helm"]
+def helm() -> Path:
+    return building.built("helm")["helm"]
 
 
 # not for the session: what runs after this folder needs the memory
 @pytest.fixture(scope="package")
-def api(tell: building.Tell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """The API server, with the definitions of KEDA's and the Prometheus operator's resources."""
-    programs = building.built(*building.CONTROL_PLANE, tell=tell)
+    programs = building.built(*building.CONTROL_PLANE)
     plane = ControlPlane(tmp_path_factory.mktemp("control-plane"), programs)
     try:
         api = plane.start()
@@ -61,11 +48,9 @@ def namespace(api: Api) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def system(
-    api: Api, tell: building.Tell, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[System]:
+def system(api: Api, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """The overlay that scales by lag, which is production's with KEDA, its pods running."""
-    programs = building.built("keda", "keda-adapter", tell=tell)
+    programs = building.built("keda", "keda-adapter")
     api.empty_namespace()
     system = System(api, tmp_path_factory.mktemp("system"), programs)
     try:

@@ -10,7 +10,7 @@ from typing import Final, Literal
 import yaml
 from prometheus_client.metrics import Histogram, MetricWrapperBase
 
-from monitor.exposition.families import ALL_METRICS
+from monitor.exposition.catalogue import ALL_METRICS
 from order_services.process import instrumentation
 
 Kind = Literal["counter", "gauge"]

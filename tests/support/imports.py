@@ -36,9 +36,16 @@ def circle_in(imports: Mapping[str, Collection[str]]) -> str:
     for name, imported in imports.items():
         # `from package import module` and `from module import thing`
         found = {each if each in imports else each.rpartition(".")[0] for each in imported}
+        # a package is imported before what is in it, and ours have been before us
+        found |= {package for each in found for package in _packages(each)} - {*_packages(name)}
         graph[name] = {each for each in found if each in imports and each != name}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         return " -> ".join(error.args[1])
     return ""
+
+
+def _packages(name: str) -> Iterator[str]:
+    while name := name.rpartition(".")[0]:
+        yield name

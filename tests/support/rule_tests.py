@@ -20,7 +20,7 @@ from typing import Any, Final, TypeAlias
 
 import yaml
 
-from monitor.exposition.families import ALL_METRICS
+from monitor.exposition.catalogue import ALL_METRICS
 from monitor.exposition.series import Level, at_level
 from tests.support.programs import program
 

@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitor.exposition.families import ALL_METRICS, CHOICES, FAMILIES
+from monitor.exposition.catalogue import ALL_METRICS, CHOICES, FAMILIES
 from order_services.local.kafka import EmbeddedKafka
 from order_services.local.ports import free_port
 from tests.conftest import Database

@@ -13,7 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from monitor.analysis.analyst import Analyst
 from monitor.analysis.status import StatusRules
 from monitor.exposition.blocks import Choice, blocks
-from monitor.exposition.families import FAMILIES, process
+from monitor.exposition.catalogue import FAMILIES
+from monitor.exposition.families import process
 from monitor.exposition.families.exporter import BROKERS, LAG
 from monitor.exposition.render import PLAIN_PIECE_BYTES, Renderer, label_text
 from monitor.exposition.series import Block, ByPartition, Level, Samples, Series

@@ -12,8 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from monitor.analysis.analyst import Analyst
 from monitor.analysis.time_questions import TimeReplies, Times
 from monitor.exposition.blocks import Choice, blocks
+from monitor.exposition.catalogue import ALL_METRICS, CHOICES, DEFAULT_FAMILIES, FAMILIES
 from monitor.exposition.docs import document
-from monitor.exposition.families import ALL_METRICS, CHOICES, DEFAULT_FAMILIES, FAMILIES, measures
+from monitor.exposition.families import measures
 from monitor.exposition.render import Renderer
 from monitor.exposition.series import Level
 from monitor.model import (

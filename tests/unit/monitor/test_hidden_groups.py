@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from monitor.analysis.activity import MOVES_OF_A_CONSUMER
-from monitor.exposition.families import CHOICES
+from monitor.exposition.catalogue import CHOICES
 from monitor.kafka.apis.describe_groups import DescribedGroup
 from monitor.kafka.apis.list_groups import ListedGroup
 from monitor.kafka.apis.offset_fetch import GroupCommits

@@ -15,15 +15,8 @@ import monitor.exposition.blocks
 from monitor.analysis.analyst import Analyst
 from monitor.analysis.measures import GroupMeasures
 from monitor.answers.groups import partitions_of
-from monitor.exposition.families import (
-    CHOICES,
-    FAMILIES,
-    burrow,
-    exporter,
-    kminion,
-    lag_exporter,
-    measures,
-)
+from monitor.exposition.catalogue import CHOICES, FAMILIES
+from monitor.exposition.families import burrow, exporter, kminion, lag_exporter, measures
 from monitor.exposition.families import monitor as own
 from monitor.exposition.families.exporter import BROKERS
 from monitor.exposition.series import Block
