@@ -272,6 +272,7 @@ FAULTS: Final = (
             **LATE,
             **behind(topics.ANALYTICS_GROUP, "its batch waits for the lock"),
             **behind(topics.GATEWAY_GROUP, "it finds no connection"),
+            of("OrderOutboxDelayed", slice="gateway"): "its relay finds no connection",
             of("OrderServiceProcessingSlow", service="analytics"): "its batch waited for the lock",
             of(
                 "OrderServiceProcessingSlow", service="gateway"
