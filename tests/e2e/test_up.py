@@ -244,6 +244,7 @@ def test_make_and_timeout_pass_a_stop_on_twice_and_everything_ends_in_order(
 
 
 # the last test: it ends the system of the others
+@pytest.mark.heavy
 @pytest.mark.timeout(600)  # two more starts of the whole system
 def test_ctrl_c_stops_everything_and_a_second_start_resumes(
     system: RunningSystem, start: Callable[..., RunningSystem]

@@ -45,6 +45,7 @@ def as_apache_sees_it(kafka: EmbeddedKafka, group: str) -> dict[int, tuple[int, 
     return {int(partition): (int(start), int(lag)) for partition, start, lag in rows}
 
 
+@pytest.mark.heavy
 def test_start_offsets_lag_and_members_are_those_that_apaches_tool_shows(
     kafka: EmbeddedKafka, wire: KafkaWire, unique: Callable[[str], str], tmp_path: Path
 ) -> None:
