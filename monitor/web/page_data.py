@@ -219,7 +219,9 @@ def group_document(
             "seen_at": snapshot.taken_at,
             "trend": trends.of(state.cluster, group_id),
             **_past(history, state.cluster, group_id, measures),
-            "commands": [asdict(each) for each in tool_commands(bootstrap_servers, detail)],
+            "commands": [
+                asdict(each) for each in tool_commands(bootstrap_servers, snapshot, group, measures)
+            ],
             "columns": PARTITION_COLUMNS,
             "rows": list(_partitions(snapshot, group, measures)),
         }

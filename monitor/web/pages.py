@@ -188,7 +188,7 @@ class _StatusPages:
             cluster=state.cluster,
             group=detail,
             may_have_more=len(detail.partitions) == MAX_ROWS,
-            commands=tool_commands(self._servers(name), detail),
+            commands=tool_commands(self._servers(name), snapshot, group, measures),
             unready_reason=poller.unready_reason(),
             **self._shared(),
         )

@@ -9,7 +9,8 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from monitor.answers.models import GroupDetail
+from monitor.analysis.measures import GroupMeasures
+from monitor.model import Group, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,32 +21,35 @@ class ToolCommand:
     command: str
 
 
-def tool_commands(bootstrap_servers: Sequence[str], group: GroupDetail) -> list[ToolCommand]:
+def tool_commands(
+    bootstrap_servers: Sequence[str], snapshot: Snapshot, group: Group, measures: GroupMeasures
+) -> list[ToolCommand]:
     """Return the commands that help with a group; none where its name can't be typed in a shell."""
-    if not group.group.isprintable() or not group.group:
+    if not group.id.isprintable() or not group.id:
         return []
-    return list(_commands(",".join(bootstrap_servers) or "BROKER:9092", group))
+    servers = ",".join(bootstrap_servers) or "BROKER:9092"
+    return list(_commands(servers, snapshot, group, measures))
 
 
-def _commands(servers: str, group: GroupDetail) -> Iterator[ToolCommand]:
+def _commands(
+    servers: str, snapshot: Snapshot, group: Group, measures: GroupMeasures
+) -> Iterator[ToolCommand]:
     start = f"kafka-consumer-groups.sh --bootstrap-server {shlex.quote(servers)}"
-    name = f"--group {shlex.quote(group.group)}"
+    name = f"--group {shlex.quote(group.id)}"
     yield ToolCommand("What the brokers say of it now", f"{start} --describe {name}")
     yield ToolCommand("Its members", f"{start} --describe {name} --members --verbose")
-    gone = {row.topic for row in group.partitions if row.topic_is_gone}
-    past_end = {row.topic for row in group.partitions if row.past_end}
-    for topic in group.topics:
-        if not topic.topic.isprintable():
+    for topic in sorted(group.topics):
+        if not topic.isprintable():
             continue
-        on_topic = f"--topic {shlex.quote(topic.topic)}"
-        if topic.topic in gone or not topic.is_consumed:
+        on_topic = f"--topic {shlex.quote(topic)}"
+        if topic not in snapshot.topics or topic in measures.not_consumed:
             yield ToolCommand(
-                f"Forget its offsets of {topic.topic}, which nobody reads in it any more",
+                f"Forget its offsets of {topic}, which nobody reads in it any more",
                 f"{start} --delete-offsets {name} {on_topic}",
             )
-        elif topic.topic in past_end:
+        elif measures.lag.past_end.get(topic):
             yield ToolCommand(
-                f"Its commits of {topic.topic} are past the log end: see what a reset to the end "
+                f"Its commits of {topic} are past the log end: see what a reset to the end "
                 "would do (once its members are stopped; --execute in place of --dry-run does it)",
                 f"{start} --reset-offsets {name} {on_topic} --to-latest --dry-run",
             )
