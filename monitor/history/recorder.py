@@ -21,7 +21,7 @@ from monitor.exposition.families.history import LAST_WRITE, NOT_WRITTEN, RESTORE
 from monitor.exposition.metric import Metric
 from monitor.exposition.series import Block, Samples
 from monitor.history.kept_rows import kept_of, rows_of
-from monitor.history.store import Store, cause_of
+from monitor.history.store import Store, why_failed
 from monitor.history.summary import Summary
 from monitor.model import Snapshot
 from monitor.state import State
@@ -141,7 +141,7 @@ class Recorder:
                 kept = error
         self._restored[cluster] = isinstance(kept, Kept)
         if isinstance(kept, Exception):
-            _log.warning("begins anew, not where it stood", cluster=cluster, cause=cause_of(kept))
+            _log.warning("begins anew, not where it stood", cluster=cluster, cause=why_failed(kept))
         elif kept is not None:
             _log.info("goes on where it stood", cluster=cluster, groups=len(kept.groups))
         return self._restored[cluster]
@@ -165,7 +165,7 @@ class Recorder:
         try:
             return self._store.read(cluster, group_id, since, until)
         except SQLAlchemyError as error:
-            _log.warning("history not read", cause=cause_of(error))
+            _log.warning("history not read", cause=why_failed(error))
             return None
 
     @property
@@ -200,7 +200,7 @@ class Recorder:
                 self._do(what)
             except Exception as error:  # noqa: BLE001  # drivers refuse some texts in their own ways
                 self._not_written += isinstance(what, _Write)
-                self._note(cause_of(error))
+                self._note(why_failed(error))
                 self._is_stopped.wait(RETRY_SECONDS)
             finally:
                 self._waiting.task_done()

@@ -190,7 +190,7 @@ def _joined(fine: int, coarse: int, now: float) -> Select[Any]:
     )
 
 
-def cause_of(error: Exception) -> str:
+def why_failed(error: Exception) -> str:
     """Say why the history failed, without what may hold an address or what was written."""
     if isinstance(error, ValueError):
         return str(error)
