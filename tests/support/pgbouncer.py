@@ -39,7 +39,7 @@ class EmbeddedPgBouncer:
     """
 
     user = "postgres"
-    password = "postgres"  # noqa: S105  # reachable on the loopback interface only, as PostgreSQL is
+    password = "postgres"  # reachable on the loopback interface only, as PostgreSQL is
     host = LOOPBACK
 
     def __init__(
