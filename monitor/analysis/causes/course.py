@@ -108,9 +108,10 @@ class Courses:
             del courses[group_id]
         for group_id in seen:
             before = courses.get(group_id)
+            last = None if before is None else before.last
             course = self._guard.attempt(
                 "course", group_id, self._next,
-                before, _mark(measured[group_id], ends, now, before and before.last), replaced,
+                before, _mark(measured[group_id], ends, now, last), replaced,
                 makes_marks=makes_marks,
             )  # fmt: skip
             if course is None:
