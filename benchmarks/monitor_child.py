@@ -16,9 +16,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+# first, as in the program: it says what its libraries do without
+from monitor.commands import main  # isort: split
+
 import monitor.poller
 from monitor.analysis.time_questions import TimeReplies, Times
-from monitor.commands import main
 from monitor.exposition.render import Page
 from monitor.model import LogLook, Snapshot
 from monitor.poller import Poller, Source

@@ -32,10 +32,10 @@ INTERVALS: Final = {
 
 
 @contextmanager
-def brokers(topics: int) -> Iterator[tuple[str, Callable[[], None]]]:
+def brokers(topics: int, *options: str) -> Iterator[tuple[str, Callable[[], None]]]:
     """Start the stand-in; yield its address, and what has it go on."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.stub_brokers", str(topics)],
+        [sys.executable, "-m", "benchmarks.stub_brokers", str(topics), *options],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -310,15 +310,26 @@ def _assignment(topic: str, partitions: int) -> bytes:
 
 
 class Monitor:
-    """`monitor serve` in a process of its own, told when to poll."""
+    """`monitor serve` in a process of its own, told when to poll.
 
-    def __init__(self, bootstrap_servers: str, settings: Mapping[str, str] | None = None) -> None:
+    `code` is another working tree whose monitor it is, with an environment of its own in `.venv`.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        settings: Mapping[str, str] | None = None,
+        *,
+        code: Path | None = None,
+    ) -> None:
+        python = sys.executable if code is None else str(code / ".venv" / "bin" / "python")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.monitor_child", "serve", "--port", "0",
+            [python, "-m", "benchmarks.monitor_child", "serve", "--port", "0",
              "--bootstrap-servers", bootstrap_servers],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            cwd=code,
             env=os.environ | dict(settings or {}),
             start_new_session=True,  # Ctrl-C is for the benchmark, which stops it in good order
         )  # fmt: skip

@@ -4,6 +4,7 @@ It is no Kafka. A real cluster of 100,000 partitions takes more memory than a te
 what is measured against this one is the monitor. Offsets, groups and commits are numbers in memory.
 Replies are encoded once, by kafka-python's own classes, and kept as bytes until something happens.
 
+With `behind` as a second argument every group lags on each partition by another number of records.
 A line on standard input has a tenth of the topics written to and their live groups commit; a line on
 standard output says that it is done. The first line there has the ports of the brokers.
 """
@@ -11,6 +12,7 @@ standard output says that it is done. The first line there has the ports of the 
 from __future__ import annotations
 
 import asyncio
+import random
 import struct
 import sys
 import time
@@ -73,7 +75,8 @@ _REQUEST: Final = struct.Struct(">hhih")
 class StubCluster:
     """Topics, groups and commits as numbers, and the replies about them as bytes."""
 
-    def __init__(self, topics: int) -> None:
+    def __init__(self, topics: int, *, behind: bool = False) -> None:
+        self._dice = random.Random(0) if behind else None
         self.ports: list[int] = []
         self.names = [f"topic-{index:05}" for index in range(topics)]
         self.index = {name: index for index, name in enumerate(self.names)}
@@ -215,8 +218,10 @@ class StubCluster:
         """Return a group's commits as they stand in replies of version 8 and 9."""
         number = self.number[group]
         topic = self.names[number % len(self.names)].encode()
-        commit = struct.pack(">qi", self.commits[number], 0) + b"\1" + bytes(3)
-        partitions = b"".join(struct.pack(">i", index) + commit for index in range(PARTITIONS))
+        rest = bytes(4) + b"\1" + bytes(3)  # no leader epoch, no metadata
+        partitions = b"".join(
+            struct.pack(">iq", index, self._committed(number)) + rest for index in range(PARTITIONS)
+        )
         encoded = (
             _varint(len(group) + 1) + group.encode() + b"\2"
             + _varint(len(topic) + 1) + topic + _varint(PARTITIONS + 1) + partitions + b"\0"
@@ -224,6 +229,11 @@ class StubCluster:
         )  # fmt: skip
         self._group_bytes[group] = encoded
         return encoded
+
+    def _committed(self, group: int) -> int:
+        if self._dice is None:
+            return self.commits[group]
+        return self.ends[group % len(self.names)] - self._dice.randint(1, RECORDS)
 
     def _describe_groups(self, _broker: int, version: int, body: bytes) -> bytes:
         entry = DescribeGroupsResponse.DescribedGroup
@@ -407,8 +417,8 @@ async def _serve(
         writer.close()
 
 
-async def _main(topics: int) -> None:
-    cluster = StubCluster(topics)
+async def _main(topics: int, *, behind: bool) -> None:
+    cluster = StubCluster(topics, behind=behind)
     servers = [
         await asyncio.start_server(partial(_serve, cluster, broker), HOST, 0)
         for broker in range(BROKERS)
@@ -423,4 +433,4 @@ async def _main(topics: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(int(sys.argv[1])))
+    asyncio.run(_main(int(sys.argv[1]), behind="behind" in sys.argv))

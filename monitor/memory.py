@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import gc
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -24,12 +25,32 @@ def keep_heap_small() -> None:
     holes of its own: 3 of 112 MB. Other C libraries than glibc have no such habits, and no such
     function.
     """
+    mallopt = _of_c_library("mallopt")
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
+        mallopt(M_ARENA_MAX, 1)
+
+
+def _of_c_library(name: str) -> Callable[..., int] | None:
+    """Return a function of glibc, None where the C library is another."""
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        found: Callable[..., int] = getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError):
-        return
-    mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
-    mallopt(M_ARENA_MAX, 1)
+        return None
+    return found
+
+
+@contextmanager
+def without(*packages: str) -> Iterator[None]:
+    """Have what is imported meanwhile do without these packages, as if they were not installed."""
+    loaded = {name: sys.modules.pop(name) for name in packages if name in sys.modules}
+    sys.modules.update(dict.fromkeys(packages))  # type: ignore[arg-type]  # None: it is not there
+    try:
+        yield
+    finally:
+        for name in packages:
+            del sys.modules[name]
+        sys.modules.update(loaded)
 
 
 class GarbageCollection:
@@ -37,11 +58,13 @@ class GarbageCollection:
 
     A poll makes hundreds of thousands of objects and next to no cycles. What is there at its end
     is set apart, or the collector would go through it as soon as it is let loose: 7 of a poll's
-    180 ms. Cycles that were set apart so are collected every hundredth poll.
+    180 ms. Cycles that were set apart so are collected every hundredth poll. What the C library keeps of a
+    poll goes back to the system: 2 of 117 MB, in 0.4 ms.
     """
 
     def __init__(self) -> None:
         self._polls = 0
+        self._trim = _of_c_library("malloc_trim")
 
     @contextmanager
     def not_collected(self) -> Iterator[None]:
@@ -56,3 +79,5 @@ class GarbageCollection:
                 gc.collect()
             gc.freeze()
             gc.enable()
+            if self._trim is not None:
+                self._trim(0)

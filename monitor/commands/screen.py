@@ -19,7 +19,8 @@ from typing import Final
 from rich.console import Console, Group
 from rich.live import Live
 
-from monitor.commands.views import TREND_POLLS, Look, View, screen
+from monitor.commands.looks import Look
+from monitor.commands.views import TREND_POLLS, View, screen
 
 # How long a key may wait for its effect.
 TICK_SECONDS: Final = 0.1

@@ -13,7 +13,8 @@ from rich.text import Text
 from monitor.analysis.measures import GroupMeasures
 from monitor.analysis.rates import NEVER
 from monitor.commands import report
-from monitor.model import Group, Snapshot
+from monitor.commands.looks import Look
+from monitor.model import Group
 from monitor.ranking import status_word, urgency
 from monitor.words import UNKNOWN, duration, plural, safe, shorten
 
@@ -40,21 +41,6 @@ class Sort(StrEnum):
         """Return the one that follows."""
         every = list(Sort)
         return every[(every.index(self) + 1) % len(every)]
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What one poll saw: the groups that are meant, what could not be read, the trend of each.
-
-    `notes` say what the settings left out.
-    `trends` has the lag in seconds of the last polls, oldest first; None where it was not known.
-    """
-
-    snapshot: Snapshot
-    groups: Mapping[str, GroupMeasures]
-    faults: Sequence[str] = ()
-    notes: Sequence[str] = ()
-    trends: Mapping[str, Sequence[float | None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,8 @@ from monitor.analysis.measures import GroupMeasures
 from monitor.analysis.scaling.rules import ScalingRules
 from monitor.analysis.status import StatusRules
 from monitor.answers.clusters import who_is_silent
-from monitor.commands import screen
+from monitor.commands.looks import Look
 from monitor.commands.options import Refusal
-from monitor.commands.views import Look
 from monitor.exposition.blocks import Choice
 from monitor.exposition.of_groups import text_of_groups
 from monitor.kafka.brokers import UnreachableError
@@ -160,6 +159,9 @@ def look(
         snapshot = collector.poll()
         chosen, notes = choose(selection, settings, snapshot, analyst.measure(snapshot))
         return Look(snapshot, chosen, what_is_missing(snapshot).lines, notes)
+
+    # here, as `serve` shows nothing on a terminal: it takes 2 MB
+    from monitor.commands import screen  # noqa: PLC0415
 
     if watch is not None and screen.is_possible():
         last = screen.show(read, watch)

@@ -16,8 +16,9 @@ from textwrap import dedent
 import pytest
 
 from monitor.analysis.analyst import Analyst
+from monitor.commands.looks import Look
 from monitor.commands.screen import keys_of
-from monitor.commands.views import Look, Sort, View, screen, spark
+from monitor.commands.views import Sort, View, screen, spark
 from monitor.model import Group, Member, Offsets, Partition, Snapshot, Topic
 
 PROGRAM = """
