@@ -1,6 +1,7 @@
 """Our scaling decision against the CPU HPA of the scaling guide, KEDA's lag rule and Flink's.
 
-A consumer group is simulated second by second on nine curves of load: seconds in which the oldest
+A consumer group is simulated second by second on nine curves of load, and on those that were recorded
+from the running order system (`python -m benchmarks.scaling_record`): seconds in which the oldest
 unread message was older than the goal, the 99th percentile of that age, replica-seconds as multiples
 of what somebody who knows the future would need, and rebalances. Nothing here depends on the machine.
 """
@@ -15,24 +16,33 @@ from typing import Final
 
 from benchmarks.scaling.autoscalers import SYNC_SECONDS, Autoscaler, CpuHpa, Flink, Keda, Ours
 from benchmarks.scaling.clairvoyant import fewest_replica_seconds
-from benchmarks.scaling.curves import CAPACITY, CURVES, Curve
+from benchmarks.scaling.curves import CURVES, Curve
+from benchmarks.scaling.recorded import FOLDER, load
 from benchmarks.scaling.world import Account, World
 from benchmarks.support import run, table
 from monitor.analysis.scaling.rules import ScalingRules
 
 RULES: Final = ScalingRules()
 OURS: Final = "ours"
-# What one consumer works off within a quarter of the goal: of its thresholds that which serves KEDA
-# best over all curves; with less it runs twice the replicas, with more it is over goal on most
-# (`--thresholds` prints the others).
-KEDA_THRESHOLD: Final = int(CAPACITY * RULES.goal_seconds / 4)
+RECORDED: Final = tuple(load(file) for file in sorted(FOLDER.glob("*.csv")))
+# Of the goal, how much of it one consumer takes to work off the lag for which KEDA wants one: of its
+# thresholds that which serves KEDA best over all curves; with less it runs twice the replicas, with
+# more it is over goal on most (`--thresholds` prints the others).
+KEDA_SHARE_OF_GOAL: Final = 1 / 4
+OTHER_KEDA_SHARES: Final = (1 / 600, 1 / 60, 1 / 8, 1 / 2)
 
-AUTOSCALERS: Final[Mapping[str, Callable[[], Autoscaler]]] = {
-    OURS: lambda: Ours(RULES),
-    "HPA, CPU 70 %": CpuHpa,
-    "KEDA": lambda: Keda(KEDA_THRESHOLD),
-    "Flink": lambda: Flink(RULES),
+AUTOSCALERS: Final[Mapping[str, Callable[[Curve], Autoscaler]]] = {
+    OURS: lambda _: Ours(RULES),
+    "HPA, CPU 70 %": lambda curve: CpuHpa(curve.partitions),
+    "KEDA": lambda curve: keda(curve, KEDA_SHARE_OF_GOAL),
+    "Flink": lambda _: Flink(RULES),
 }
+
+
+def keda(curve: Curve, share_of_goal: float) -> Keda:
+    """Return KEDA with the threshold that makes one replica take so much of the goal."""
+    threshold = max(1, round(curve.usual_capacity * RULES.goal_seconds * share_of_goal))
+    return Keda(threshold, curve.partitions)
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,7 @@ def outcome(curve: Curve) -> Outcome:
         curve,
         fewest_replica_seconds(curve, RULES.goal_seconds),
         {
-            name: simulate(curve, make()).account(RULES.goal_seconds)
+            name: simulate(curve, make(curve)).account(RULES.goal_seconds)
             for name, make in AUTOSCALERS.items()
         },
     )
@@ -85,7 +95,7 @@ def is_won(accounts: Mapping[str, Account]) -> bool:
 def measure(given: argparse.Namespace) -> None:
     """Print a table for each curve, and which are won."""
     won = []
-    curves = [curve for curve in CURVES if given.curve in (None, curve.name)]
+    curves = [curve for curve in (*CURVES, *RECORDED) if given.curve in (None, curve.name)]
     for curve in curves:
         found = outcome(curve)
         _print(found, thresholds=given.thresholds)
@@ -101,9 +111,10 @@ def _print(found: Outcome, *, thresholds: bool) -> None:
     curve = found.curve
     accounts = dict(found.accounts)
     if thresholds:
-        for threshold in (10, 100, 750, 3_000):
-            kept = simulate(curve, Keda(threshold)).account(RULES.goal_seconds)
-            accounts[f"KEDA, {threshold}"] = kept
+        for share in OTHER_KEDA_SHARES:
+            other = keda(curve, share)
+            kept = simulate(curve, other).account(RULES.goal_seconds)
+            accounts[f"KEDA, {other.threshold}"] = kept
     table(
         f"{curve.name}: {curve.told}",
         ["", "s over goal", "p99 lag s", "replica-s", "x least", "rebalances"],
@@ -123,7 +134,7 @@ def _print(found: Outcome, *, thresholds: bool) -> None:
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("--curve", choices=[curve.name for curve in CURVES])
+    parser.add_argument("--curve", choices=[curve.name for curve in (*CURVES, *RECORDED)])
     parser.add_argument("--thresholds", action="store_true", help="KEDA with other thresholds, too")
 
 

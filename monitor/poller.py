@@ -196,6 +196,11 @@ class Poller:
         return state.without_empty_groups() if self._choice.hide_empty_groups else state
 
     @property
+    def interval_s(self) -> float | None:
+        """Return how many seconds there are between two polls, None until it has been started."""
+        return self._choice.poll_interval_s
+
+    @property
     def cluster(self) -> str | None:
         """Return the name that is a label of its series, None where they have none."""
         return self._cluster

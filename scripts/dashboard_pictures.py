@@ -41,7 +41,10 @@ _STYLE: Final[dict[Any, Any]] = {
     "axes.spines.right": False,
     "grid.color": "#2c3037",
     "grid.linewidth": 0.5,
-    "legend.frameon": False,
+    # names are read through no line
+    "legend.facecolor": "#181b1f",
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.85,
     "legend.fontsize": 7,
     "xtick.color": TEXT,
     "ytick.color": TEXT,
@@ -98,7 +101,7 @@ def _place(
 ) -> tuple[float, float, float, float]:
     """Return left, bottom, width and height of a panel's axes, as shares of the picture."""
     with_axis = kind in ("timeseries", "heatmap", "state-timeline")
-    beside = {"bargauge": 1.6, "state-timeline": 1.6}.get(kind, 0.75 if with_axis else 0.12)
+    beside = 1.95 if kind == "state-timeline" else 0.75 if with_axis else 0.12
     title, below = 0.3 / height, (0.25 if with_axis else 0.1) / height
     left = (at["x"] / COLUMNS * 0.985) + 0.008 + beside / WIDTH
     right = ((at["x"] + at["w"]) / COLUMNS * 0.985) - 0.004

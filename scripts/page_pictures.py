@@ -33,7 +33,7 @@ def bad_day() -> ShownCluster:
             "order-status-group": "payments",
             "analytics-service-group": "shipping",
         },
-        lags={"payment-service-group": 400, "shipping-service-group": 900},
+        lags={"payment-service-group": 0, "shipping-service-group": 900},
         growth={"payment-service-group": 120, "shipping-service-group": -60},
         members={"payment-service-group": 2, "inventory-service-group": 3},
     )
@@ -44,10 +44,11 @@ def bad_day() -> ShownCluster:
 def past(_: str, group: str, since: float, until: float) -> Sequence[Summary]:
     """Return an hour in which a replica left, and what came since waits."""
     step = (until - since) / 60
+    late = [max(0, i - 25) for i in range(60)]
     return [
         Summary(
-            group, since + i * step, lag=max(0, i - 25) * 340, members=3 if i < 25 else 2,
-            behind=max(0, i - 25) * 4.0, status=1 if i < 32 else 2, rebalances=0 if i < 25 else 1,
+            group, since + i * step, lag=140 * late[i] + 4 * late[i] ** 2, members=3 if i < 25 else 2,
+            behind=late[i] * 4.0, status=1 if i < 32 else 2, rebalances=0 if i < 25 else 1,
         )
         for i in range(60)
     ]  # fmt: skip

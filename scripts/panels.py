@@ -269,12 +269,13 @@ def bar_gauge(
         color=[field.level(value) for field, value in zip(fields, last, strict=True)],
     )
     axes.set_xlim(defaults.get("min", 0), defaults.get("max", 1))
-    axes.set_yticks(range(len(fields)), [field.name for field in fields])
+    axes.set_yticks([])
     axes.set_xticks([])
     axes.invert_yaxis()
+    # names stand on their bars: beside them they would run into the panel to the left
     for lane, (field, value) in enumerate(zip(fields, last, strict=True)):
-        axes.text(0.99, lane, field.text(value), ha="right", va="center",
-                  transform=axes.get_yaxis_transform())  # fmt: skip
+        for x, side, text in ((0.01, "left", field.name), (0.99, "right", field.text(value))):
+            axes.text(x, lane, text, ha=side, va="center", transform=axes.get_yaxis_transform())
 
 
 def table(

@@ -9,8 +9,7 @@ from collections import deque
 from math import ceil
 from typing import Final, Protocol
 
-from benchmarks.scaling.curves import PARTITIONS
-from benchmarks.scaling.world import ALL, World
+from benchmarks.scaling.world import World
 from monitor.analysis.scaling.decision import Scaler
 from monitor.analysis.scaling.measuring import Sight
 from monitor.analysis.scaling.rules import ScalingRules
@@ -44,9 +43,9 @@ class Ours:
         owners = world.owners
         sight = Sight(
             at=float(world.now),
-            ends={p: int(world.written[p[1]]) for p in ALL},
-            commits={p: int(world.read[p[1]]) for p in ALL},
-            owners={p: f"consumer-{owners[p[1]]}" for p in ALL},
+            ends={p: int(world.written[p[1]]) for p in world.partitions},
+            commits={p: int(world.read[p[1]]) for p in world.partitions},
+            owners={p: f"consumer-{owners[p[1]]}" for p in world.partitions},
             members=world.consumers,
             seconds_behind=world.lag_seconds[-1] if world.lag_seconds else None,
             is_rebalancing=world.is_rebalancing,
@@ -69,12 +68,13 @@ class Hpa:
     TOLERANCE: Final = 0.1
     DOWN_SECONDS: Final = 300
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._recommended: deque[tuple[int, int]] = deque()
 
     def bounded(self, now: int, current: int, desired: int) -> int:
         """Return what is allowed of a desired number."""
-        desired = max(1, min(desired, PARTITIONS))
+        desired = max(1, min(desired, self._most))
         self._recommended.append((now, desired))
         while now - self._recommended[0][0] > self.DOWN_SECONDS:
             self._recommended.popleft()
@@ -89,8 +89,8 @@ class CpuHpa:
     TARGET: Final = 0.7
     METRICS_SECONDS: Final = 30
 
-    def __init__(self) -> None:
-        self._hpa = Hpa()
+    def __init__(self, most: int) -> None:
+        self._hpa = Hpa(most)
         self._cpu: deque[float] = deque(maxlen=self.METRICS_SECONDS)
 
     def watch(self, world: World) -> None:
@@ -130,19 +130,19 @@ def keda_even_replicas(lag: int, partitions: int, threshold: int) -> int:
 class Keda:
     """KEDA's Apache Kafka scaler, which feeds an HPA with lag / lagThreshold replicas."""
 
-    def __init__(self, threshold: int) -> None:
-        self._threshold = threshold
-        self._hpa = Hpa()
+    def __init__(self, threshold: int, most: int) -> None:
+        self.threshold = threshold
+        self._hpa = Hpa(most)
 
     def watch(self, world: World) -> None:
         """See nothing: it asks when it is asked."""
 
     def replicas(self, world: World) -> int:
         """Return ceil(lag / lagThreshold), by the HPA's rule of averages."""
-        total = keda_lag([int(lag) for lag in world.lags], self._threshold)
+        total = keda_lag([int(lag) for lag in world.lags], self.threshold)
         current = world.replicas
-        ratio = total / (self._threshold * current)
-        desired = current if abs(ratio - 1) <= Hpa.TOLERANCE else ceil(total / self._threshold)
+        ratio = total / (self.threshold * current)
+        desired = current if abs(ratio - 1) <= Hpa.TOLERANCE else ceil(total / self.threshold)
         return self._hpa.bounded(world.now, current, desired)
 
 
@@ -195,7 +195,8 @@ class Flink:
         wanted = current
         if capacity < upper or capacity > lower:
             wanted = ceil((arrival / self.UTILISATION + extra) / per_replica)
-        wanted = next((n for n in divisors(PARTITIONS) if n >= min(wanted, PARTITIONS)), PARTITIONS)
+        most = world.curve.partitions
+        wanted = next((n for n in divisors(most) if n >= min(wanted, most)), most)
         return self._delayed(world.now, current, max(1, wanted))
 
     def _delayed(self, now: int, current: int, wanted: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import ceil
 
-from benchmarks.scaling.curves import PARTITIONS, Curve
+from benchmarks.scaling.curves import Curve
 
 
 def fewest_replica_seconds(curve: Curve, goal_seconds: float) -> int:
@@ -23,7 +23,9 @@ def fewest_replica_seconds(curve: Curve, goal_seconds: float) -> int:
         arrived[second] += messages
         if second + goal < curve.seconds:
             due[second + goal] += messages
-    most = [min(PARTITIONS * curve.capacity(s), curve.ceiling(s)) for s in range(curve.seconds)]
+    most = [
+        min(curve.partitions * curve.capacity(s), curve.ceiling(s)) for s in range(curve.seconds)
+    ]
     for second in range(curve.seconds - 1, 0, -1):
         excess = due[second] - most[second]
         if excess > 0:
@@ -34,7 +36,7 @@ def fewest_replica_seconds(curve: Curve, goal_seconds: float) -> int:
         waiting += arrived[second]
         owed += due[second]
         capacity = curve.capacity(second)
-        replicas = max(1, min(PARTITIONS, ceil(min(owed, most[second]) / capacity - 1e-9)))
+        replicas = max(1, min(curve.partitions, ceil(min(owed, most[second]) / capacity - 1e-9)))
         done = min(waiting, replicas * capacity, curve.ceiling(second))
         waiting -= done
         owed -= done

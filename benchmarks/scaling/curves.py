@@ -1,4 +1,4 @@
-"""Nine curves of load, each seeded: the same noise in every run."""
+"""What a group has to do: nine curves of load, each seeded: the same noise in every run."""
 
 from __future__ import annotations
 
@@ -48,10 +48,15 @@ class Curve:
     replay_messages: float = 0.0
     consumers_at_first: int = 2
     seed: int = field(default=SEED)
+    partitions: int = PARTITIONS
+    usual_capacity: float = CAPACITY
+    """What one consumer manages, where nothing slows it."""
+    recorded: Sequence[Sequence[float]] | None = None
+    """Messages of each second by partition, where they were recorded."""
 
     def arrivals(self, second: int) -> Sequence[float]:
         """Return the messages of a second by partition."""
-        return self._arrivals[second]
+        return self._arrivals[second] if self.recorded is None else self.recorded[second]
 
     @cached_property
     def _arrivals(self) -> Sequence[Sequence[float]]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.scaling.curves import CAPACITY, PARTITIONS, Curve
+from benchmarks.scaling.curves import Curve
 from monitor.analysis.scaling.shares import RANGE, split
 
 # A pod that is scheduled, starts Python and joins; then all stop until the partitions are shared out.
 START_SECONDS: Final = 15
 PAUSE_SECONDS: Final = 5
 TOPIC: Final = "orders"
-ALL: Final = tuple((TOPIC, partition) for partition in range(PARTITIONS))
 # How much of a partition is not unread: floats that add up.
 NOTHING: Final = 1e-6
 
@@ -32,9 +31,10 @@ class World:
 
     def __init__(self, curve: Curve) -> None:
         self.curve = curve
+        self.partitions = tuple((TOPIC, partition) for partition in range(curve.partitions))
         self.now = 0
-        self.written = [0.0] * PARTITIONS
-        self.read = [0.0] * PARTITIONS
+        self.written = [0.0] * curve.partitions
+        self.read = [0.0] * curve.partitions
         self.consumers = curve.consumers_at_first
         self.starting: list[int] = []  # when each will join
         self.busy = 0.0  # consumers at work in the last second, of `consumers`
@@ -46,8 +46,8 @@ class World:
         self._paused_until = 0
         self._held = self._split()
         # written by each second, and the second of the oldest unread message
-        self._history: list[list[float]] = [[0.0] for _ in range(PARTITIONS)]
-        self._oldest = [0] * PARTITIONS
+        self._history: list[list[float]] = [[0.0] for _ in range(curve.partitions)]
+        self._oldest = [0] * curve.partitions
 
     @property
     def replicas(self) -> int:
@@ -67,7 +67,7 @@ class World:
     @property
     def owners(self) -> list[int]:
         """The consumer of each partition."""
-        found = [0] * PARTITIONS
+        found = [0] * self.curve.partitions
         for consumer, held in enumerate(self._held):
             for partition in held:
                 found[partition] = consumer
@@ -97,7 +97,7 @@ class World:
         self._consume()
         self.replica_seconds += self.replicas
         self.now += 1
-        self.lag_seconds.append(max(map(self._behind, range(PARTITIONS))))
+        self.lag_seconds.append(max(map(self._behind, range(self.curve.partitions))))
 
     def account(self, goal_seconds: float) -> Account:
         """Return what the seconds so far came to."""
@@ -110,7 +110,7 @@ class World:
         )
 
     def _split(self) -> list[list[int]]:
-        return split(ALL, self.consumers, RANGE)
+        return split(self.partitions, self.consumers, RANGE)
 
     def _rebalance(self) -> None:
         self._held = self._split()
@@ -118,8 +118,8 @@ class World:
         self.rebalances += 1
 
     def _rewind(self, messages: float) -> None:
-        for partition in range(PARTITIONS):
-            self.read[partition] -= messages / PARTITIONS
+        for partition in range(self.curve.partitions):
+            self.read[partition] -= messages / self.curve.partitions
             self._oldest[partition] = 0
 
     def _consume(self) -> None:
@@ -146,7 +146,7 @@ class World:
             read[partition] += messages * allowed
         self.consumed = total * allowed
         self.busy = total / capacity / self.consumers
-        self.cpu = self.consumed / CAPACITY / self.consumers
+        self.cpu = self.consumed / self.curve.usual_capacity / self.consumers
 
     def _behind(self, partition: int) -> float:
         """Return how long the oldest unread message has waited."""

@@ -366,7 +366,9 @@ def _about_consumption(group: GroupPicture, topic: TopicPicture, now: float) -> 
         "never_catches_up",
         f"At this rate the lag on {topic.topic} never ends: {topic.produced:.0f} messages/s come, "
         f"{topic.consumed:.0f} are consumed by {active} active members.",
-        f"Run at least {needed} replicas; {more} Or make the handler faster.",
+        # a full database or a slow partner is made worse by each replica, and is not seen from here
+        f"Ask why (monitor explain); if nothing but their number holds them up, run at least {needed} "
+        f"replicas; {more}",
         topic.topic,
     )
 

@@ -66,7 +66,7 @@ class GroupHistory:
         return cls(
             commits,
             GroupActivity.restored(kept.activity, commits.last(), shift, away_until),
-            Losses.restored(kept.losses, shift),
+            Losses.restored(kept.losses, commits.last(), shift),
             Rebalances.restored(kept.rebalances, shift),
             not_consumed=frozenset(kept.not_consumed),
         )

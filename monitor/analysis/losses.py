@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 class Losses:
     """Counts the messages that a group lost, by topic, from the first look on.
 
-    `counted_to` has the log starts up to which losses are counted: the very mapping that the poll
-    brought, as groups of a topic share it. `lost` has the topics on which any were; `lost_at` is when
-    a standing loss was seen, or grew, in monotonic seconds.
+    `counted_to` has the log starts up to which losses are counted, and `committed` what the group had
+    committed when they were told: the very mappings that the poll brought, as groups of a topic share
+    them. `lost` has the topics on which any were; `lost_at` is when a standing loss was seen, or grew,
+    in monotonic seconds.
     """
 
     counted_to: dict[str, Mapping[int, int]] = field(default_factory=dict)
+    committed: dict[str, Mapping[int, int]] = field(default_factory=dict)
     lost: Mapping[str, int] = field(default_factory=nothing)
     lost_at: Mapping[str, float] = field(default_factory=nothing)
     is_kept: bool = False  # as it is now
@@ -46,14 +48,15 @@ class Losses:
         for topic, committed in commits.items():
             found = starts.get(topic)
             before = counted.get(topic)
-            if not found or found is before:
+            if not found:
                 continue
-            if found == before:
-                counted[topic] = found
+            if found is before or found == before:
+                counted[topic], self.committed[topic] = found, committed
                 continue
             self.is_kept = False
             known = {p: s for p, s in found.items() if s <= ends.get(topic, nothing()).get(p, s)}
-            lost = _lost(committed, before or nothing(), known)
+            then = self.committed.get(topic, nothing())
+            lost = _lost(committed, then, before or nothing(), known)
             if lost:
                 self.lost = {**self.lost, topic: self.lost.get(topic, 0) + lost}
             stands_before = before is None and any(
@@ -65,37 +68,47 @@ class Losses:
             # older log's, and nothing is known of this one
             kept = {p: s for p, s in (before or nothing()).items() if p not in found}
             counted[topic] = found if len(known) == len(found) and not kept else {**kept, **known}
+            told = {p: offset for p, offset in committed.items() if p not in kept}
+            untold = {p: offset for p, offset in then.items() if p in kept}
+            self.committed[topic] = {**told, **untold} if kept else committed
         for topic in counted.keys() - commits.keys():
-            del counted[topic]
+            del counted[topic], self.committed[topic]
 
     def export(self) -> KeptLosses:
         """Return what a restart takes up."""
         return KeptLosses(by_topic(self.counted_to), dict(self.lost), dict(self.lost_at))
 
     @classmethod
-    def restored(cls, kept: KeptLosses, shift: float) -> Losses:
-        """Return what was kept."""
+    def restored(cls, kept: KeptLosses, committed: PartitionOffsets, shift: float) -> Losses:
+        """Return what was kept, of a group that had committed this."""
         lost_at = {topic: at + shift for topic, at in kept.lost_at.items()}
-        return cls(dict(kept.counted_to), kept.lost, lost_at)
+        then = {topic: committed.get(topic, nothing()) for topic in kept.counted_to}
+        return cls(dict(kept.counted_to), then, kept.lost, lost_at)
 
     def forget(self, topic: str) -> None:
         """Start a topic anew that was deleted or re-created; what was counted stays counted."""
         self.counted_to.pop(topic, None)
+        self.committed.pop(topic, None)
         if topic in self.lost_at:
             self.lost_at = {t: at for t, at in self.lost_at.items() if t != topic}
 
 
 def _lost(
-    committed: Mapping[int, int], before: Mapping[int, int], starts: Mapping[int, int]
+    committed: Mapping[int, int],
+    then: Mapping[int, int],
+    before: Mapping[int, int],
+    starts: Mapping[int, int],
 ) -> int:
     """Return what was deleted unread since losses were counted up to the starts before.
 
     Nothing at a first look at a partition, nor where the start moved back: that log is another one.
+    A start may have moved at any time since the one before it was told: a first commit, or a rewind,
+    that came meanwhile may have come after it, and then what it asks for was not deleted unread.
     """
     return sum(
-        max(0, start - max(committed[partition], before[partition]))
+        max(0, start - max(committed[partition], then[partition], before[partition]))
         for partition, start in starts.items()
-        if partition in committed and partition in before
+        if partition in committed and partition in then and partition in before
     )
 
 

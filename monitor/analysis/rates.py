@@ -25,6 +25,9 @@ CatchUp: TypeAlias = float | Literal["never"] | None
 """Seconds until nothing is unread; NEVER at this rate; None when the rates are not known."""
 
 
+# Equal rates differ in their last digits: that was told as millions of years.
+LEAST_GAIN: Final = 1e-6
+
 _NO_UNREAD: Mapping[str, Mapping[int, int]] = {}
 
 
@@ -152,7 +155,8 @@ def time_to_catch_up(lag: int, produced: float, consumed: float, interval: float
         return 0.0
     if consumed > 0 and lag <= consumed * interval:
         return lag / consumed
-    return lag / (consumed - produced) if consumed > produced else NEVER
+    gain = consumed - produced
+    return lag / gain if gain > consumed * LEAST_GAIN else NEVER
 
 
 def _slower(one: CatchUp, other: CatchUp) -> CatchUp:

@@ -217,6 +217,7 @@ def group_document(
             "explanation": None if explained is None else explained.model_dump(),
             "group_seen_at": detail.seen_at,
             "seen_at": snapshot.taken_at,
+            "poll_seconds": poller.interval_s,
             "trend": trends.of(state.cluster, group_id),
             **_past(history, state.cluster, group_id, measures),
             "commands": [

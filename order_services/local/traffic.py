@@ -22,7 +22,7 @@ RETRY_PAUSE_S = 0.5
 
 @dataclass
 class Traffic:
-    """Send `rate` orders a second to HOST:PORT until stopped.
+    """Send `rate` orders a second to HOST:PORT until stopped; the rate may be changed meanwhile.
 
     An order that gets no answer is sent again with the same Idempotency-Key, so a restart of the
     gateway neither loses nor doubles it.
@@ -43,7 +43,7 @@ class Traffic:
         count = max(1, round(self.rate / ORDERS_PER_THREAD))
         for number in range(count):
             thread = threading.Thread(
-                target=self._run, args=(self.rate / count,), name=f"traffic-{number}", daemon=True
+                target=self._run, args=(1 / count,), name=f"traffic-{number}", daemon=True
             )
             thread.start()
             self._threads.append(thread)
@@ -54,7 +54,7 @@ class Traffic:
         for thread in self._threads:
             thread.join(timeout=2)
 
-    def _run(self, rate: float) -> None:
+    def _run(self, share: float) -> None:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=REQUEST_TIMEOUT_S)
         choice = random.Random()  # noqa: S311  # what customers buy is no secret
         due = time.monotonic()
@@ -63,7 +63,7 @@ class Traffic:
             if order_id is not None and choice.random() < self.cancel_share:
                 self._ask(connection, f"/api/orders/{order_id}/cancel", {}, {})
             # a fixed schedule, not a pause after each: a slow gateway must not lower the rate
-            due = max(due + 1 / rate, time.monotonic() - 1.0)
+            due = max(due + 1 / (self.rate * share), time.monotonic() - 1.0)
             self._stop.wait(max(0.0, due - time.monotonic()))
         connection.close()
 

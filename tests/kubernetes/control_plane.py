@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ssl
-import urllib.error
-import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -16,14 +11,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from order_services.local.ports import LOOPBACK, free_port
-from order_services.local.process import ManagedProcess
 from tests.kubernetes.api import Api
-from tests.support.waiting import wait_for
+from tests.kubernetes.processes import Processes, answers
 
 TOKEN: Final = "of-the-tests"
 FRONT_PROXY: Final = "front-proxy-client"
-START_TIMEOUT_S: Final = 240.0
-STOP_TIMEOUT_S: Final = 30.0
 # any address that is not a loopback one: endpoints of the Service `kubernetes`, which nobody uses
 ADVERTISED: Final = "192.0.2.10"
 
@@ -34,7 +26,7 @@ class ControlPlane:
     def __init__(self, folder: Path, programs: dict[str, Path]) -> None:
         self.folder = folder
         self.programs = programs
-        self._processes: list[ManagedProcess] = []
+        self._processes = Processes(folder, programs)
         self.kubeconfig = folder / "kubeconfig"
         self._etcd, self._peers, self._secure = free_port(), free_port(), free_port()
         self.url = f"https://{LOOPBACK}:{self._secure}"
@@ -45,18 +37,20 @@ class ControlPlane:
         self._write_kubeconfig()
         etcd = f"http://{LOOPBACK}:{self._etcd}"
         peers = f"http://{LOOPBACK}:{self._peers}"
-        self._run(
+        self._processes.run(
             "etcd",
             *("--data-dir", str(self.folder / "etcd"), "--unsafe-no-fsync"),
             *("--listen-client-urls", etcd, "--advertise-client-urls", etcd),
             *("--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers),
             *("--initial-cluster", f"default={peers}"),
+            ready=lambda: answers(f"{etcd}/health"),
         )
-        self._wait("etcd", lambda: answers(f"{etcd}/health"))
-        self._run("kube-apiserver", *self._apiserver_flags(etcd))
-        api = Api(self.url, TOKEN, self.programs["kubectl"], self.kubeconfig)
-        self._wait("kube-apiserver", lambda: answers(f"{self.url}/readyz", TOKEN))
-        self._run(
+        self._processes.run(
+            "kube-apiserver",
+            *self._apiserver_flags(etcd),
+            ready=lambda: answers(f"{self.url}/readyz", TOKEN),
+        )
+        self._processes.run(
             "kube-controller-manager",
             *(
                 f"--{name}={self.kubeconfig}"
@@ -69,12 +63,11 @@ class ControlPlane:
             # the one node never reports: nobody is to decide that it is dead
             "--controllers=*,-node-lifecycle-controller,-taint-eviction-controller,-node-ipam-controller",
         )
-        return api
+        return Api(self.url, TOKEN, self.programs["kubectl"], self.kubeconfig)
 
     def stop(self) -> None:
-        """Stop them, last started first: an API server waits for its clients for a minute."""
-        while self._processes:
-            self._processes.pop().stop(STOP_TIMEOUT_S)
+        """Stop all three."""
+        self._processes.stop()
 
     def _apiserver_flags(self, etcd: str) -> list[str]:
         folder = self.folder
@@ -136,32 +129,3 @@ class ControlPlane:
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": "admin"}}],
         }
         self.kubeconfig.write_text(yaml.safe_dump(content))
-
-    def _run(self, name: str, *flags: str) -> None:
-        process = ManagedProcess(
-            name, [str(self.programs[name]), *flags], self.folder / f"{name}.log"
-        )
-        process.start()
-        self._processes.append(process)
-
-    def _wait(self, name: str, probe: Callable[[], bool]) -> None:
-        def alive() -> bool:
-            log = self.folder / f"{name}.log"
-            assert self._processes[-1].running, log.read_text()[-4000:]
-            return probe()
-
-        wait_for(f"{name} that is ready", alive, START_TIMEOUT_S)
-
-
-def answers(url: str, token: str = "") -> bool:
-    """Say whether something answers 200 there; whose certificate it is does not matter."""
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
-    anybody = ssl._create_unverified_context()
-    with contextlib.suppress(urllib.error.URLError, OSError):
-        # no proxy of the machine: it is on this machine
-        opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=anybody)
-        )
-        with opener.open(request, timeout=5) as answer:
-            return bool(answer.status == 200)
-    return False

@@ -10,15 +10,12 @@ from typing import Final
 import trustme
 
 from order_services.local.ports import LOOPBACK, free_port
-from order_services.local.process import ManagedProcess
 from tests.kubernetes.api import Api
-from tests.kubernetes.control_plane import answers
 from tests.kubernetes.network import Network
+from tests.kubernetes.processes import Processes, answers
 from tests.support.waiting import wait_for
 
 NAMESPACE: Final = "keda"
-START_TIMEOUT_S: Final = 120.0
-STOP_TIMEOUT_S: Final = 30.0
 # what the API server asks for when it passes a question on
 METRICS_NAME: Final = "keda-metrics-apiserver.keda.svc"
 
@@ -31,10 +28,9 @@ class Keda:
     ) -> None:
         self.api = api
         self.folder = folder
-        self.programs = programs
         self.source = source
         self.network = network
-        self._processes: list[ManagedProcess] = []
+        self._processes = Processes(folder, programs)
 
     def start(self) -> None:
         """Install its rights, start both programs, and register the adapter; the network is open."""
@@ -51,16 +47,18 @@ class Keda:
         authority = self._write_certificates()
         grpc, health, metrics, adapter = (free_port() for _ in range(4))
         certificates = f"--cert-dir={self.folder}"
-        self._run(
+        environment = self._environment()
+        self._processes.run(
             "keda",
             certificates,
             f"--metrics-bind-address={LOOPBACK}:{metrics}",
             f"--health-probe-bind-address={LOOPBACK}:{health}",
             f"--metrics-service-bind-address={LOOPBACK}:{grpc}",
             *("--zap-log-level=info", "--zap-encoder=console"),
+            ready=lambda: answers(f"http://{LOOPBACK}:{health}/readyz"),
+            environment=environment,
         )
-        self._wait("keda", f"http://{LOOPBACK}:{health}/readyz")
-        self._run(
+        self._processes.run(
             "keda-adapter",
             f"--bind-address={LOOPBACK}",
             f"--secure-port={adapter}",
@@ -74,8 +72,9 @@ class Keda:
                 for name in ("authentication", "authorization", "lister")
             ),
             f"--metrics-service-address=localhost:{grpc}",
+            ready=lambda: answers(f"https://{LOOPBACK}:{adapter}/readyz"),
+            environment=environment,
         )
-        self._wait("keda-adapter", f"https://{LOOPBACK}:{adapter}/readyz")
         self._register(adapter, authority)
 
     def stop(self) -> None:
@@ -85,8 +84,7 @@ class Keda:
                 "/apis/apiregistration.k8s.io/v1/apiservices/v1beta1.external.metrics.k8s.io"
             )
         finally:
-            while self._processes:
-                self._processes.pop().stop(STOP_TIMEOUT_S)
+            self._processes.stop()
 
     def _register(self, port: int, authority: bytes) -> None:
         name, version = "keda-metrics-apiserver", "v1beta1"
@@ -129,16 +127,6 @@ class Keda:
         leaf.cert_chain_pems[0].write_to_path(str(self.folder / "tls.crt"))
         return authority.cert_pem.bytes()
 
-    def _run(self, name: str, *flags: str) -> None:
-        process = ManagedProcess(
-            name,
-            [str(self.programs[name]), *flags],
-            self.folder / f"{name}.log",
-            environment=self._environment(),
-        )
-        process.start()
-        self._processes.append(process)
-
     def _environment(self) -> dict[str, str]:
         return {
             **os.environ,
@@ -151,10 +139,3 @@ class Keda:
             "HTTP_PROXY": self.network.http_proxy,
             "NO_PROXY": LOOPBACK,
         }
-
-    def _wait(self, name: str, url: str) -> None:
-        def is_ready() -> bool:
-            assert self._processes[-1].running, self._processes[-1].log_tail(60)
-            return answers(url)
-
-        wait_for(f"{name} that is ready", is_ready, START_TIMEOUT_S)

@@ -38,9 +38,7 @@ class Scaler:
         self._members: int | None = None
         self._went_down_at: float | None = None
         self._steps = StepsUp()
-        # when a step up was first asked for, and to how many
-        self._asked: tuple[float, int] | None = None
-        # the last change that was advised, and when
+        # the last change that was advised, and since when
         self._advised: tuple[float, int] | None = None
         # by what came at the last poll that told it
         self._needed = 0
@@ -56,7 +54,8 @@ class Scaler:
         """Return what to run after this poll; `budget` is the most that databases have connections for."""
         decision = self._decide(sight, assignor, budget, budget_of)
         if decision.verdict in (Verdict.UP, Verdict.DOWN):
-            self._advised = (sight.at, decision.replicas)
+            if self._advised is None or self._advised[1] != decision.replicas:
+                self._advised = (sight.at, decision.replicas)
             return decision
         return self._still_advised(decision, sight)
 
@@ -170,7 +169,7 @@ class Scaler:
                 f"{figures.load_in_words()}; the lag stays below its goal of "
                 f"{duration(self.rules.goal_seconds)} for longer than replicas take to start.",
             )  # fmt: skip
-        up = self._not_more_than_asked(figures, up)
+        up = self._not_more_than_advised(figures, up)
         self._regret(figures.at)
         return figures.decision(up, Verdict.UP, figures.why_up(up))
 
@@ -186,18 +185,13 @@ class Scaler:
             "They keep up. What one consumer manages at most is known only once messages wait.",
         )  # fmt: skip
 
-    def _not_more_than_asked(self, figures: Figures, up: int) -> int:
-        """Return what was asked for as long as that starts: that lag grows meanwhile was reckoned with."""
-        asked = self._asked
-        if (
-            asked is None
-            or figures.at - asked[0] > figures.soon
-            or not figures.members < asked[1] < up
-        ):
-            self._asked = (figures.at, up)
-        elif figures.needed_for_arrivals() <= asked[1]:
-            return asked[1]
-        return up
+    def _not_more_than_advised(self, figures: Figures, up: int) -> int:
+        """Return what was advised as long as that starts: that lag grows meanwhile was reckoned with."""
+        if self._advised is None:
+            return up
+        at, advised = self._advised
+        starts = figures.at - at <= figures.soon and figures.members < advised < up
+        return advised if starts and figures.needed_for_arrivals() <= advised else up
 
     def _lowest_in_hold(self, now: float, figures: Figures) -> int:
         """Return the most that was needed within the time that one holds before going down."""

@@ -23,17 +23,20 @@ export function events(past) {
   return found;
 }
 
-// Times, lags and seconds behind; a point holds until the next, but an unread message ages.
-export function series(past, until) {
+// Times, lags and seconds behind, as polls every so many seconds saw them. Of polls that found nothing new
+// there is no point: until the last of them before the next point, the first unread message was there
+// and aged. Whether it was between that poll and the next one nobody saw, and a line joins the two.
+export function series(past, until, every) {
   const [times, lags, seconds] = [[], [], []];
   const add = (at, point) => {
     if (times.length && at <= times[times.length - 1]) return;
     times.push(at);
     lags.push(point.lag);
-    seconds.push(point.behind_since == null ? point.lag_seconds : Math.max(0, at - point.behind_since));
+    // a point of several polls has the worst of them, and not since when
+    seconds.push(point.behind_since == null || point.seconds ? point.lag_seconds : Math.max(0, at - point.behind_since));
   };
   past.forEach((point, i) => {
-    if (i) add(point.at - 0.001, past[i - 1]);
+    if (i) add(point.at - (every || 0.001), past[i - 1]);
     add(point.at, point);
   });
   if (past.length) add(until, past[past.length - 1]);
@@ -126,7 +129,7 @@ function options(width, marks, alerts) {
   };
 }
 
-export function Chart({ past, alerts, until, label }) {
+export function Chart({ past, alerts, until, every, label }) {
   const box = useRef(null);
   const plot = useRef(null);
   const marks = useRef([]);
@@ -134,7 +137,7 @@ export function Chart({ past, alerts, until, label }) {
   marks.current = found;
   const held = useRef([]);
   held.current = alerts;
-  const data = series(past, until);
+  const data = series(past, until, every);
   useEffect(() => {
     const make = () => {
       plot.current?.destroy();

@@ -3,7 +3,8 @@
 export const UNKNOWN = "–";
 
 const whole = new Intl.NumberFormat("en");
-const oneDigit = new Intl.NumberFormat("en", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
+// a little less than nothing is no "-0.0"
+const oneDigit = new Intl.NumberFormat("en", { minimumFractionDigits: 1, maximumFractionDigits: 1, signDisplay: "negative" });
 
 export const number = (value) => (value == null ? UNKNOWN : whole.format(value));
 export const plural = (count, noun) => `${number(count)} ${noun}${count === 1 ? "" : "s"}`;

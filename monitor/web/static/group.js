@@ -193,7 +193,7 @@ function Above({ data, rows }) {
     ${!isWell && html`<${Cause} told=${data.explanation} />`}
     ${data.advice.map((advice) => html`<${Advice} key=${advice.cause + advice.topic} advice=${advice} />`)}
     <h2>Lag over the last hour</h2>
-    ${past.length ? html`<${Chart} past=${past} alerts=${data.alerts} until=${data.seen_at} label=${`Lag over time; now ${text}`} />` : html`<p class="dim">Nothing is known of the past yet.</p>`}
+    ${past.length ? html`<${Chart} past=${past} alerts=${data.alerts} until=${data.seen_at} every=${data.poll_seconds} label=${`Lag over time; now ${text}`} />` : html`<p class="dim">Nothing is known of the past yet.</p>`}
     <h2>Topics</h2>
     <${Topics} data=${data} cluster=${data.name} />
     <h2>Who holds what</h2>

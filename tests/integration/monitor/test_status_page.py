@@ -405,6 +405,45 @@ def test_the_page_of_a_group_tells_who_holds_what_and_what_happened(page: Page) 
     expect(page.get_by_role("link", name="inventory-service-group")).to_be_visible()
 
 
+def test_the_chart_ages_what_was_seen_to_be_unread_and_nothing_between_two_polls(
+    page: Page,
+) -> None:
+    opened(page, "/group?group=payment-service-group")
+
+    def seconds(*past: dict[str, float | None]) -> list[float]:
+        made: list[list[float]] = page.evaluate(
+            "async (past) => (await import('/static/chart.js')).series(past, 100, 5)", past
+        )
+        assert made[0] == sorted(set(made[0]))
+        return made[2]
+
+    def point(at: float, behind: float, since: float | None, spans: int = 0) -> Any:
+        return {"at": at, "lag": 1, "lag_seconds": behind, "behind_since": since, "seconds": spans}
+
+    moving = [point(at, 0.4, at - 0.4) for at in range(50, 101, 5)]
+    assert seconds(*moving) == pytest.approx([0.4] * len(moving))
+    standing = point(60, 10, 50), point(90, 0, None)
+    # at 60; at 85, when it was last seen; at 90; and at the last poll
+    assert seconds(*standing) == [10, 35, 0, 0]
+    of_five_minutes = point(50, 7, 1, 300), point(90, 0, None)
+    assert seconds(*of_five_minutes) == [7, 7, 0, 0]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_headings_are_whole_and_owners_can_be_read(page: Page, path: str) -> None:
+    opened(page, path)
+    for width in (1024, 1400, 1920):
+        page.set_viewport_size({"width": width, "height": 1000})
+        cut = page.locator("thead th").evaluate_all(
+            "all => all.filter(th => th.offsetWidth && [th, ...th.children].some(each =>"
+            " each.scrollWidth > each.clientWidth && getComputedStyle(each).display !== 'inline'))"
+            ".map(th => th.innerText)"
+        )
+        assert cut == [], width
+        owners = page.locator("td.owner:visible")
+        assert owners.evaluate_all("all => all.every(td => td.clientWidth > 100)"), width
+
+
 def test_a_group_that_is_not_there_is_told(page: Page) -> None:
     answer = page.goto("/group?group=nobody")
     assert answer is not None

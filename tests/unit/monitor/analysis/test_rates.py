@@ -132,6 +132,8 @@ def test_an_end_that_was_not_seen_leaves_the_time_unknown() -> None:
         (150, 10.0, 10.0, 15.0),
         (151, 10.0, 10.0, NEVER),
         (100, 0.0, 0.0, NEVER),
+        (10_000, 30 / 5.9, 60 / 11.8 + 1e-15, NEVER),  # equal, but for how they were reckoned
+        (10_000, 0.0, 1e-4, 1e8),  # a slow one that gains is not one that never does
     ],
 )
 def test_time_to_catch_up(

@@ -298,6 +298,23 @@ def test_what_was_advised_stands_while_replicas_start() -> None:
     assert group.scaler.decide(during).replicas == asked
 
 
+def test_what_was_asked_for_is_not_raised_while_it_starts_unless_more_comes() -> None:
+    group = Group([32.0] * 12, members=1)
+    while (first := group.run(POLL)).verdict is not Verdict.UP:
+        pass
+    starts = RULES.start_seconds + RULES.pause_seconds
+    group.run(starts)
+    assert {each.replicas for each in group.asked[-int(starts / POLL) :]} == {first.replicas}
+    # they did not come: the lag that grew is to be gone as well
+    assert group.run(60).replicas > first.replicas
+
+    group = Group([32.0] * 12, members=1)
+    while group.run(POLL).verdict is not Verdict.UP:
+        pass
+    group.rates = [60.0] * 12
+    assert group.run(15).replicas > first.replicas
+
+
 def test_what_is_not_known_changes_nothing() -> None:
     group = Group([40.0] * 12, members=5)
     first = group.scaler.decide(group.sight())
