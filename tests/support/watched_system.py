@@ -21,7 +21,6 @@ from typing import Final
 
 from dashboards.prometheus import Client, Target
 from order_services.domain.services import SERVICES
-from order_services.local.pgbouncer import EmbeddedPgBouncer
 from order_services.local.plan import Plan
 from order_services.local.ports import LOOPBACK, free_port
 from order_services.local.process import ManagedProcess
@@ -29,6 +28,7 @@ from order_services.local.summary import is_ready
 from order_services.local.traffic import Traffic
 from tests.crash.shop import DATABASE, FAST_RECOVERY, Shop
 from tests.support.declared_metrics import MONITOR_JOB, SERVICES_JOB
+from tests.support.pgbouncer import EmbeddedPgBouncer
 from tests.support.programs import program
 from tests.support.waiting import wait_for
 

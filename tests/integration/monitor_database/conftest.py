@@ -10,8 +10,8 @@ import psycopg2
 import pytest
 from psycopg2.extensions import connection
 
-from order_services.local.pgbouncer import EmbeddedPgBouncer
 from order_services.local.postgres import EmbeddedPostgres
+from tests.support.pgbouncer import EmbeddedPgBouncer
 from tests.support.programs import program
 from tests.support.waiting import wait_for
 

@@ -19,7 +19,7 @@ from monitor.pools.metrics import (
 )
 from monitor.pools.model import DatabaseSnapshot, PgBouncer
 from monitor.pools.report import Outcome, Via
-from order_services.local.pgbouncer import EmbeddedPgBouncer
+from tests.support.pgbouncer import EmbeddedPgBouncer
 from tests.support.waiting import wait_for
 
 Start = Callable[..., EmbeddedPgBouncer]

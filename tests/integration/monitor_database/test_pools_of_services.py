@@ -19,12 +19,12 @@ from monitor.configuration import read_configuration
 from monitor.pools.collector import GRACE_SECONDS, DatabaseCollector
 from monitor.pools.failures import NO_ANSWER, AskError
 from monitor.pools.services import ServiceTarget, read_service
-from order_services.local.pgbouncer import EmbeddedPgBouncer
 from order_services.local.ports import free_port
 from order_services.local.postgres import EmbeddedPostgres
 from order_services.process.settings import ServiceSettings
 from order_services.storage.database import Database as ServiceDatabase
 from tests.integration.monitor_database.conftest import ESCAPED, WATCHER_PASSWORD
+from tests.support.pgbouncer import EmbeddedPgBouncer
 
 Connect = Callable[[str], connection]
 Serve = Callable[..., str]

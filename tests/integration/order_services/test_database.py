@@ -3,7 +3,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text
@@ -13,7 +12,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from order_services.local.ports import free_port
 from order_services.process.settings import ServiceSettings
 from order_services.storage import database as database_module
-from order_services.storage import rings
 from order_services.storage.database import Database, close_idle, is_transient
 
 
@@ -113,11 +111,3 @@ def test_a_database_that_is_away_is_told_without_its_address(lab_settings: Servi
     database.close()
     assert "not reachable" in reason
     assert str(port) not in reason
-
-
-def test_the_place_of_a_moment_is_that_of_its_utc_day() -> None:
-    for ring in rings.RINGS:
-        for days in range(-3, 500):
-            moment = datetime(1970, 1, 1, 23, 59, 59, 999_999, tzinfo=UTC) + timedelta(days=days)
-            assert ring.slot_at(moment) == ring.slot(moment.date())
-            assert 0 <= ring.slot(moment.date()) < ring.places

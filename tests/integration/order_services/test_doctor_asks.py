@@ -16,13 +16,13 @@ from sqlalchemy.engine import make_url
 
 from order_services.domain.topics import Topic
 from order_services.local.kafka import EmbeddedKafka
-from order_services.local.pgbouncer import EmbeddedPgBouncer
 from order_services.local.ports import LOOPBACK, free_port
 from order_services.local.postgres import EmbeddedPostgres
 from order_services.operations import topic_admin
 from order_services.operations.doctor import connections, members, replicas
 from order_services.operations.doctor.replicas import Answers, Replica, SilentError
 from tests.integration.order_services.conftest import Lab
+from tests.support.pgbouncer import EmbeddedPgBouncer
 from tests.support.programs import program
 from tests.support.waiting import wait_for
 

@@ -10,6 +10,7 @@ import psycopg2
 import pytest
 from confluent_kafka import Consumer as KafkaConsumer
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
@@ -157,6 +158,13 @@ def offset(lab: Lab, group: ConsumerGroup, partition: int) -> int:
         return -1  # a broker that has just started is still looking for the group's coordinator
     finally:
         client.close()
+
+
+def instances_of(lab: Lab, group: ConsumerGroup) -> set[str]:
+    """Return the INSTANCE_ID of each member."""
+    admin = AdminClient({"bootstrap.servers": lab.kafka.bootstrap_servers})
+    described = admin.describe_consumer_groups([group.group_id])[group.group_id].result()
+    return {str(each.group_instance_id).rpartition("-")[2] for each in described.members}
 
 
 def noted(lab: Lab, events: Sequence[Event]) -> int:
@@ -446,6 +454,27 @@ def test_a_static_member_that_ends_for_good_leaves_its_partitions_to_others_at_o
     wait_for("all partitions", lambda: members[0].owns(2))
     # it has committed before it left: none came twice
     assert offset(lab, group, 0) + offset(lab, group, 1) == 6
+
+
+@pytest.mark.parametrize("joining", [False, True])
+def test_a_static_member_that_ends_for_good_leaves_without_partitions_too(
+    lab: Lab, start: Start, *, joining: bool
+) -> None:
+    group = lab.group(1)
+
+    def member(instance_id: str) -> Watched:
+        # nobody here waits for as long
+        return start(group, Notebook(), instance_id=instance_id, session_timeout_seconds=250)
+
+    first = member("0")
+    wait_for("its partition", lambda: first.owns(1))
+    idle = member("1")
+    wait_for("both members", lambda: instances_of(lab, group) == {"0", "1"})
+    if not joining:
+        wait_for("nothing", lambda: ("assigned", set()) in idle.changes)
+    idle.leave_at_stop()
+    assert idle.stop(20)
+    wait_for("the first alone", lambda: instances_of(lab, group) == {"0"})
 
 
 def test_what_waits_behind_a_parked_partition_keeps_its_order(lab: Lab, start: Start) -> None:

@@ -22,7 +22,6 @@ from sqlalchemy.exc import OperationalError
 from order_services.cli import cli
 from order_services.domain import topics
 from order_services.local.kafka import EmbeddedKafka
-from order_services.local.pgbouncer import INSTALL_HINT, EmbeddedPgBouncer, find_pgbouncer
 from order_services.local.ports import LOOPBACK, free_port
 from order_services.local.postgres import EmbeddedPostgres
 from order_services.operations import topic_admin
@@ -30,6 +29,7 @@ from order_services.process.kafka_settings import kafka_settings
 from order_services.process.settings import ServiceSettings
 from order_services.storage.database import Database
 from tests.integration.order_services.conftest import Lab, Notebook, order_created
+from tests.support.pgbouncer import INSTALL_HINT, EmbeddedPgBouncer, find_pgbouncer
 from tests.support.waiting import wait_for
 
 USER, SECRET = "orders", "s3cret-of-this-test"

@@ -12,6 +12,7 @@ from order_services.messaging.dead_letters import (
 )
 from order_services.messaging.messages import ReceivedMessage
 from order_services.process.backoff import Backoff
+from order_services.process.pace import Pace
 from order_services.service.health import Health
 from order_services.storage.outbox import decode_headers, encode_headers
 
@@ -23,6 +24,27 @@ def test_waits_grow_to_their_bound_and_begin_anew_after_a_success() -> None:
         assert step / 2 <= wait <= step
     backoff.reset()
     assert backoff.next_seconds() <= 1
+
+
+def test_turns_keep_their_pace_and_one_that_was_late_delays_no_other() -> None:
+    pace = Pace(0.5)
+    assert pace.due_in(7) == 0
+    pace.began(7.25)  # for what came at 7
+    for at in (7.5, 8, 8.5, 9):
+        assert pace.due_in(at) == 0
+        pace.began(at)
+
+
+def test_many_turns_in_a_row_are_as_far_apart_as_their_pace() -> None:
+    pace = Pace(0.5)
+    now = began = 7.0
+    turns = 0
+    while now < began + 10:
+        now += pace.due_in(now) or 0.0625
+        if not pace.due_in(now):
+            pace.began(now)
+            turns += 1
+    assert turns <= 10 / 0.5 + 2
 
 
 def test_dead_letters_are_limited_within_a_window() -> None:

@@ -6,17 +6,16 @@ import os
 import pwd
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 import psycopg2
 
-from order_services.local.ports import LOOPBACK, free_port
+from order_services.local.ports import LOOPBACK
 from order_services.local.process import ManagedProcess, StartError
+from order_services.local.server import EmbeddedServer
 
-START_TIMEOUT_S = 10.0
 CONSOLE = "pgbouncer"
 INSTALL_HINT: Final = "pgbouncer is not installed (Debian, Ubuntu: apt install pgbouncer)"
 # PgBouncer refuses to run as root; the first of these that a machine has will do
@@ -30,7 +29,7 @@ def find_pgbouncer() -> str | None:
     return shutil.which("pgbouncer", path=path)
 
 
-class EmbeddedPgBouncer:
+class EmbeddedPgBouncer(EmbeddedServer):
     """One PgBouncer in front of one PostgreSQL server, for every database there.
 
     Clients log in as `user` with `password`, who may also use the admin console. `upstream_user`
@@ -38,9 +37,10 @@ class EmbeddedPgBouncer:
     [pgbouncer] section.
     """
 
+    name = "PgBouncer"
+    start_timeout_s = 10.0
     user = "postgres"
-    password = "postgres"  # noqa: S105  # reachable on the loopback interface only, as PostgreSQL is
-    host = LOOPBACK
+    password = "postgres"  # reachable on the loopback interface only, as PostgreSQL is
 
     def __init__(
         self,
@@ -56,8 +56,8 @@ class EmbeddedPgBouncer:
         overrides: Mapping[str, str] | None = None,
         log_file: Path | None = None,
     ) -> None:
-        self.data_dir = data_dir.resolve()
-        self.port = port or free_port()
+        data_dir = data_dir.resolve()
+        super().__init__(data_dir, port, log_file or data_dir / "pgbouncer.log")
         login = f"user={upstream_user}"
         if upstream_password:
             login += f" password={upstream_password}"
@@ -75,27 +75,15 @@ class EmbeddedPgBouncer:
             "ignore_startup_parameters": "extra_float_digits",
             **(overrides or {}),
         }
-        self.log_file = log_file or self.data_dir / "pgbouncer.log"
-        self.process: ManagedProcess | None = None
         self._files: Path | None = None
 
-    def start(
-        self,
-        progress: Callable[[str], None] = lambda _: None,
-        spawned: Callable[[ManagedProcess], None] = lambda _: None,
-    ) -> None:
-        """Write its files, start, and wait until the admin console answers.
-
-        `spawned` gets the process before it is ready. Raises StartError with the end of its log, or
-        with what to install.
-        """
+    def _prepare(self, _progress: Callable[[str], None]) -> ManagedProcess:
         program = find_pgbouncer()
         if program is None:
             raise StartError(INSTALL_HINT)
         user = _ordinary_user()
         ini = self._write_files(user)
-        progress(f"PgBouncer: starting on {self.host}:{self.port}")
-        self.process = ManagedProcess(
+        return ManagedProcess(
             name="pgbouncer",
             command=[program, str(ini)],
             log_file=self.log_file,
@@ -103,9 +91,6 @@ class EmbeddedPgBouncer:
             working_directory=ini.parent,
             environment={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
         )
-        self.process.start()
-        spawned(self.process)
-        self._wait_until_ready(self.process)
 
     def connect(self, database: str) -> psycopg2.extensions.connection:
         """Open a connection in autocommit, as the console needs it."""
@@ -120,23 +105,14 @@ class EmbeddedPgBouncer:
         """Return a URL of a database behind it, or of its admin console."""
         return f"postgresql://{self.user}:{self.password}@{self.host}:{self.port}/{database}"
 
-    def pause(self) -> None:
-        """Freeze it: connections stay open and nothing is answered."""
-        self._started().pause()
-
-    def resume(self) -> None:
-        """Let it go on."""
-        self._started().resume()
-
     def kill(self) -> None:
         """End it as a crash would."""
-        self._started().kill()
+        super().kill()
         self._remove_files()
 
     def stop(self) -> None:
         """Close every connection and end."""
-        if self.process is not None:
-            self.process.stop(timeout_s=10)
+        super().stop()
         self._remove_files()
 
     def _write_files(self, user: str | None) -> Path:
@@ -165,28 +141,19 @@ class EmbeddedPgBouncer:
             shutil.rmtree(self._files, ignore_errors=True)
             self._files = None
 
-    def _wait_until_ready(self, process: ManagedProcess) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline and process.running:
+    def _probe(self) -> Callable[[], bool]:
+        def answers() -> bool:
             try:
                 self.connect(CONSOLE).close()
             except psycopg2.OperationalError:
-                time.sleep(0.05)
-            else:
-                return
-        ended = process.exit_code
-        process.kill()
-        self._remove_files()
-        what = "did not answer" if ended is None else f"ended with exit code {ended}"
-        raise StartError(
-            f"PgBouncer {what} on {self.host}:{self.port}; "
-            f"the end of its log ({self.log_file}):\n{process.log_tail()}"
-        )
+                return False
+            return True
 
-    def _started(self) -> ManagedProcess:
-        if self.process is None:
-            raise RuntimeError("PgBouncer was not started")
-        return self.process
+        return answers
+
+    def _failure(self, what: str, process: ManagedProcess) -> StartError:
+        self._remove_files()
+        return super()._failure(what, process)
 
 
 def _ordinary_user() -> str | None:
