@@ -1,21 +1,23 @@
 """Count how often the true cause of a lag is named: `python -m benchmarks.monitor_causes`.
 
-Each scene is brought about (`tests/support/causes_table.py`): on a model of a cluster behind the seam
-of the wire, with the monitor's collector, analysis and API over it, and with `--broker` those that a
-real broker can be brought to. "Cannot tell" counts as wrong. The same states are given to the rules
-that klag publishes for its diagnosis. Fails when fewer than 95 in 100 are named, or a cause of who is
-well.
+Each scene (`tests/support/causes_table.py`) is brought about on a model of a cluster behind the seam of the
+wire, and with `--broker` on real brokers, all at the same time, with the monitor's collector, analysis and
+API over it. "Cannot tell" counts as wrong, and so does a false cause beside the true one. The same states
+are given to the rules that klag publishes for its diagnosis. `--healthy 600` runs the order system under
+load for so many seconds, in which no cause may be named. Fails when fewer than 95 in 100 are named, or a
+cause of who is well.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import count, pairwise
+from pathlib import Path
 from statistics import mean, pstdev
-from typing import Final
+from tempfile import TemporaryDirectory
+from typing import Any, Final
 
 from benchmarks.support import table
 from monitor import logs
@@ -23,10 +25,8 @@ from monitor.analysis.causes.finding import Cause
 from monitor.analysis.measures import GroupMeasures
 from monitor.model import Snapshot
 from monitor.state import State
-from tests.support.causes_table import INNOCENT, NO_FAULT, SCENES, Scene
-from tests.support.lagging import GROUP, Shop
-from tests.support.lagging_on_broker import MORE_SCENES
-from tests.support.lagging_on_broker import SCENES as FAST_SCENES
+from tests.support.causes_table import INNOCENT, SCENES, Scene
+from tests.support.lagging import GROUP, on_the_model
 
 GOAL: Final = 0.95
 # klag's Diagnoser.java, HotPartitionConfig.java and ConsumerGroupStateTracker.java at fc080c7
@@ -49,80 +49,91 @@ SAID_BY_KLAG: Final = {
 def main() -> None:
     """Run, print the tables, and fail when a promise was broken."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--broker", action="store_true", help="on a real broker, too")
+    parser.add_argument("--broker", action="store_true", help="on real brokers")
     parser.add_argument("--only", default="", help="scenes whose name has this")
+    parser.add_argument("--healthy", type=float, metavar="SECONDS", help="only this")
     chosen = parser.parse_args()
     logs.configure("ERROR")
-    rows = [row for s in SCENES if chosen.only in s.id for row in _told(s)]
-    header = ("truth", "variant", "answer", "right", "klag's rules")
-    table("Truth against answer", header, rows)
-    if chosen.broker:
-        broker_rows = list(_told_on_a_broker())
-        table("The same on a real broker", header, broker_rows)
-        rows += broker_rows
-    well = [] if chosen.only else list(_told_of_the_well())
-    table("Groups that are well", ("what is so", "answer", "right", "klag's rules"), well)
-    named = sum(row[3] == "yes" for row in rows)
-    false = sum(row[2] != "yes" for row in well)
+    if chosen.healthy:
+        sys.exit(_blamed_in_health(chosen.healthy))
+    scenes = [scene for scene in (*SCENES, *INNOCENT) if chosen.only in scene.id]
+    rows = list((_on_brokers if chosen.broker else _on_the_model)(scenes))
+    table(
+        f"Truth against answer, on {'real brokers' if chosen.broker else 'the model'}",
+        ("truth", "variant", "answer", "right", "klag's rules"),
+        rows,
+    )
+    ill = [row for row in rows if row[0] != Cause.HEALTHY]
+    well = [row for row in rows if row[0] == Cause.HEALTHY]
+    named = sum(row[3] == "yes" for row in ill)
+    false = sum(row[3] != "yes" for row in well)
     print(
-        f"\n{named} of {len(rows)} causes named, {false} named of {len(well)} groups that are well"
+        f"\n{named} of {len(ill)} causes named, {false} named of {len(well)} groups that are well"
     )
     klag = sum(
         any(said in row[4] for said in SAID_BY_KLAG.get(Cause(row[0].split("+")[0]), ()))
-        for row in rows
+        for row in ill
     )
-    alarmed = sum(row[3] != "nothing" for row in well)
+    alarmed = sum(row[4] != "nothing" for row in well)
     print(
-        f"klag's rules: {klag} of {len(rows)} said as one cause; findings of {alarmed} that are well"
+        f"klag's rules: {klag} of {len(ill)} said as one cause; findings of {alarmed} that are well"
     )
-    sys.exit(named < GOAL * len(rows) or bool(false))
+    sys.exit(named < GOAL * len(ill) or bool(false))
 
 
-def _told(scene: Scene) -> Iterator[tuple[str, ...]]:
-    shop = scene.do()
-    told = shop.explain()
-    causes = [told["cause"], *(other["cause"] for other in told["also"])]
-    truths = {scene.truth, *([scene.also] if scene.also else [])}
-    is_right = causes[0] in truths and truths <= set(causes)
-    yield (
-        "+".join([scene.truth, *([scene.also] if scene.also else [])]), scene.variant,
-        "+".join(causes), "yes" if is_right else "NO", _klag_of(shop),
+def _on_the_model(scenes: Sequence[Scene]) -> Iterator[tuple[str, ...]]:
+    for scene in scenes:
+        shop = on_the_model(scene.play)
+        yield _row(scene, shop.explain(), _klag(shop.latest(), GROUP, shop.states))
+
+
+def _on_brokers(scenes: Sequence[Scene]) -> Iterator[tuple[str, ...]]:
+    # here, as it takes brokers
+    from tests.support.cluster import Cluster  # noqa: PLC0415
+    from tests.support.lagging_on_broker import SESSION_TIMEOUT_MS, on_brokers  # noqa: PLC0415
+
+    numbers = count()
+    with TemporaryDirectory(prefix="benchmark-") as directory:
+        cluster = Cluster(Path(directory), SESSION_TIMEOUT_MS)
+        try:
+            told = on_brokers(cluster, scenes, lambda stem: f"{stem}-{next(numbers)}")
+        finally:
+            cluster.stop()
+    for scene in scenes:
+        one = told[scene.id]
+        yield _row(scene, one.answer, _klag(one.state, one.group, one.states))
+
+
+def _row(scene: Scene, answer: Mapping[str, Any], klag: str) -> tuple[str, ...]:
+    causes = [answer["cause"], *(other["cause"] for other in answer["also"])]
+    is_right = scene.is_told_by(answer)
+    return scene.truths, scene.variant, "+".join(causes), "yes" if is_right else "NO", klag
+
+
+def _blamed_in_health(seconds: float) -> bool:
+    """Run the order system under load; return whether anybody was blamed or called behind."""
+    # here, as it takes a whole system
+    from tests.support.health import ORDERS_PER_SECOND, told_in_health  # noqa: PLC0415
+    from tests.support.watched_system import MONITOR, watched  # noqa: PLC0415
+
+    with (
+        TemporaryDirectory(prefix="benchmark-") as directory,
+        watched(Path(directory), ORDERS_PER_SECOND, monitor_program=MONITOR) as system,
+    ):
+        told = told_in_health(system, seconds)
+    table(
+        f"The order system, {ORDERS_PER_SECOND:.0f} orders/s for {seconds:.0f} s",
+        ("group", "looks", "causes named", "oldest unread, s", "right"),
+        [
+            (group, str(of.looks), ", ".join(sorted(of.causes)), f"{of.behind:.1f}",
+             "yes" if of.is_well else "NO")
+            for group, of in sorted(told.items())
+        ],
     )  # fmt: skip
+    return not all(of.is_well for of in told.values())
 
 
-def _told_of_the_well() -> Iterator[tuple[str, ...]]:
-    for name, do in INNOCENT:
-        shop = do()
-        cause = shop.explain()["cause"]
-        yield name, cause, "yes" if cause in NO_FAULT else "NO", _klag_of(shop)
-
-
-def _told_on_a_broker() -> Iterator[tuple[str, ...]]:
-    # here, as it takes a broker
-    from benchmarks.support import servers  # noqa: PLC0415
-    from tests.support.lagging_on_broker import explained  # noqa: PLC0415
-
-    scenes = {**FAST_SCENES, **MORE_SCENES}
-    names: dict[str, str] = {}
-
-    def unique(name: str) -> str:
-        names[name] = f"{name}-{uuid.uuid4().hex[:8]}"
-        return names[name]
-
-    with servers() as own:
-        for name, (found, state) in explained(own.kafka, scenes, unique).items():
-            is_right = found.cause == scenes[name].truth
-            yield (
-                scenes[name].truth, name, found.cause, "yes" if is_right else "NO",
-                _klag(state, names[name]),
-            )  # fmt: skip
-
-
-def _klag_of(shop: Shop) -> str:
-    return _klag(shop.watched.poller.latest.state, GROUP, shop.states)
-
-
-def _klag(state: State, group: str, states: Sequence[str] = ()) -> str:
+def _klag(state: State, group: str, states: Sequence[str]) -> str:
     """Return what klag's published rules find of the same figures, all of it: it ranks nothing.
 
     `states` are those that polls saw of the group.

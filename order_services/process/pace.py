@@ -18,7 +18,8 @@ class Pace:
 
     def began(self, at: float) -> None:
         """Count a turn that began at `at` (of `time.monotonic`)."""
-        self._due_at = max(self._due_at + self._seconds, at)
+        # turns that did not wait, as those of full batches, must not add up
+        self._due_at = max(min(self._due_at, at) + self._seconds, at)
 
     def due_in(self, now: float) -> float:
         """Return the seconds until the next turn may begin, 0 when it may."""

@@ -6,7 +6,6 @@ What is brought about is brought about at once, each for another group.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 
@@ -18,16 +17,14 @@ from order_services.domain import topics
 from order_services.local.process import ManagedProcess
 from tests.crash.shop import DATABASE
 from tests.support import foreign
-from tests.support.causes_table import NO_FAULT
 from tests.support.faults import service_faults
-from tests.support.running_system import get_json
+from tests.support.health import ORDERS_PER_SECOND, causes, told_in_health
 from tests.support.waiting import wait_for
 from tests.support.watched_system import MONITOR, WatchedSystem, watched
 
 # a system of eight programs, and a minute until somebody is behind
 pytestmark = pytest.mark.heavy
 
-ORDERS_PER_SECOND = 15.0
 HEALTHY_SECONDS = 45.0
 # a third of what comes: a batch, and what it is delayed by
 BATCH_MAX_MESSAGES = 10
@@ -35,18 +32,6 @@ BATCH_DELAY_SECONDS = 2.0
 # what is read again is to last until the others are a minute behind
 REPLAY_DELAY_SECONDS = 5.0
 NAMED_WITHIN_SECONDS = 240.0
-GROUPS = [group.group_id for group in topics.GROUPS]
-
-
-def causes(system: WatchedSystem) -> Mapping[str, Cause]:
-    """Return group -> cause, of the groups that the monitor has seen."""
-    page = get_json(f"{system.monitor.url}/api/v1/groups")
-    seen = {group["group"] for group in page["groups"]}
-    return {
-        group: Cause(get_json(f"{system.monitor.url}/api/v1/explain/{group}")["cause"])
-        for group in GROUPS
-        if group in seen
-    }
 
 
 def wait_for_causes(system: WatchedSystem, true: Mapping[str, Cause]) -> None:
@@ -132,12 +117,8 @@ def paused_database(system: WatchedSystem) -> Iterator[None]:
 def test_nobody_is_blamed_while_all_is_well_and_the_true_causes_are_named_after(
     system: WatchedSystem,
 ) -> None:
-    wait_for_causes(system, dict.fromkeys(GROUPS, Cause.HEALTHY))
-    ends_at = time.monotonic() + HEALTHY_SECONDS
-    while time.monotonic() < ends_at:
-        told = causes(system)
-        assert set(told.values()) <= NO_FAULT, told
-        time.sleep(0.5)
+    told = told_in_health(system, HEALTHY_SECONDS)
+    assert all(of.is_well and of.looks for of in told.values()), told
 
     with (
         service_faults(system, "inventory", batchDelaySeconds=BATCH_DELAY_SECONDS),

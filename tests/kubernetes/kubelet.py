@@ -2,8 +2,8 @@
 
 Of a pod it does what ours need: one container, its variables and arguments, startup, liveness and
 readiness probes by HTTP, preStop sleep, SIGTERM, the grace period, restarts. A command is that of the image's
-stage in deploy/Dockerfile, from this tree. What only a real one can do is not tried: limits, volumes,
-users, images.
+stage in deploy/Dockerfile, from this tree. What only a real one can do is not tried: volumes,
+users, images; of limits, what is used of memory is measured.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from order_services.local.process import ManagedProcess
 from tests.kubernetes.api import NO_ANSWER, STRATEGIC, Api, Resource
+from tests.kubernetes.memory import Memory
 from tests.kubernetes.network import Network, pod_address
 from tests.support import pods
 from tests.unit.deploy import dockerfile
@@ -42,6 +43,8 @@ class Kubelet:
         self.network = network
         self.folder = folder
         self.running: dict[str, Pod] = {}
+        self.memory: dict[str, Memory] = {}
+        """By app: what the pod that used most has used."""
         self._started = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="kubelet", daemon=True)
@@ -139,6 +142,9 @@ class Pod(threading.Thread):
         [self.container] = resource["spec"]["containers"]
         self.labels: dict[str, str] = resource["metadata"].get("labels", {})
         self.restarts = 0
+        self._memory = kubelet.memory.setdefault(
+            self.labels.get("app", self.name), Memory.of(self.container)
+        )
         self.ready = False
         self.started_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         self.process = self._new_process()
@@ -212,6 +218,7 @@ class Pod(threading.Thread):
             ):
                 return
             if readiness is not None and readiness.is_due(now):
+                self._memory.see(self.process.pid)
                 succeeded = self._ask(readiness)
                 gone = readiness.failed_for_good(succeeded=succeeded)
                 self.ready = succeeded or (self.ready and not gone)

@@ -108,8 +108,6 @@ def _advice(state: State, evidence: Evidence) -> Iterator[str]:
 
 def _causes(state: State, evidence: Evidence) -> Iterator[str]:
     """Whoever is well has no cause; what is somebody's fault is named only where it is."""
-    if state.where != "fake":
-        return  # of states on a broker `causes` is not told yet
     told = {causes[state.group_id] for causes in evidence.causes if state.group_id in causes}
     for cause in sorted(told - NO_FAULT - set(state.right.causes)):
         yield f"{cause} is named as the cause of its lag"

@@ -18,7 +18,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from http import HTTPStatus
-from typing import Any, Final, Protocol
+from threading import Thread
+from typing import Any, Final, Protocol, TypeVar
 
 import pytest
 from click.testing import CliRunner
@@ -50,8 +51,11 @@ from tests.states.model import Answer, Evidence, Samples, State, parse
 from tests.support.asgi import Client
 from tests.support.waiting import wait_for
 
+T = TypeVar("T")
+
 POLL_INTERVAL_S: Final = 60.0
 COURSE_MINUTES: Final = 120
+LEFT_WITHIN_S: Final = 20.0
 # the broker refuses stamps more than an hour ahead of its own clock
 _TOPIC_CONFIG: Final = {"message.timestamp.after.max.ms": "9223372036854775807"}
 
@@ -83,6 +87,10 @@ class Clock:
         """Return the monotonic clock as the monitor sees it."""
         return time.monotonic() + self.ahead
 
+    def seen(self, moment: float, /) -> float:
+        """Return a moment of the machine's monotonic clock as the monitor sees it."""
+        return moment + self.ahead
+
 
 class Ahead:
     """The wire, whose answers come at the monitor's time."""
@@ -99,7 +107,7 @@ class Ahead:
         self._brokers.ask(asks, timeout_s, not_awaited)
         for ask in asks:
             if ask.answered_at:
-                ask.answered_at += self._clock.ahead
+                ask.answered_at = self._clock.seen(ask.answered_at)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._brokers, name)
@@ -108,14 +116,15 @@ class Ahead:
 class Stage:
     """The broker as states use it; all that they start ends with it."""
 
-    def __init__(self, kafka: EmbeddedKafka) -> None:
+    def __init__(self, kafka: EmbeddedKafka, clock: Clock | None = None) -> None:
         self.kafka = kafka
-        self.clock = Clock()
+        self.clock = clock or Clock()
         self.admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
         self._producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "linger.ms": 0})
         self._open: list[Producer] = []
         self._commits: list[tuple[ConsumerGroupTopicPartitions, Any]] = []
         self._members: list[tuple[Consumer, int]] = []
+        self._leaving: list[Thread] = []
         self.steps: list[Callable[[int], None]] = []
         self._topics: list[str] = []
 
@@ -124,16 +133,31 @@ class Stage:
         for producer in self._open:
             producer.abort_transaction(30)
         for consumer, _ in self._members:
-            consumer.close()
-        for future in self.admin.delete_topics(self._topics).values():
-            future.exception(30)
+            self.leave_soon(consumer)
+        deadline = time.monotonic() + LEFT_WITHIN_S
+        for leaving in self._leaving:
+            leaving.join(max(0.0, deadline - time.monotonic()))
+        if self._topics:
+            for future in self.admin.delete_topics(self._topics).values():
+                future.exception(30)
 
     # -- topics -----------------------------------------------------------------------------------
 
-    def topic(self, name: str, partitions: int = 1, **config: str) -> str:
-        """Create a topic; options are its settings, with _ for the dots."""
+    def leave_topics(self) -> None:
+        """Have topics not be deleted at the end."""
+        self._topics.clear()
+
+    def topic(
+        self, name: str, partitions: int = 1, leaders: Sequence[int] = (), **config: str
+    ) -> str:
+        """Create a topic, led as said; options are its settings, with _ for the dots."""
         given = {option.replace("_", "."): value for option, value in config.items()}
-        topic = NewTopic(name, partitions, 1, config={**_TOPIC_CONFIG, **given})
+        placed: dict[str, Any] = {"replication_factor": 1}
+        if leaders:
+            placed = {"replica_assignment": [[broker] for broker in leaders]}
+        topic = NewTopic(
+            name, len(leaders) or partitions, config={**_TOPIC_CONFIG, **given}, **placed
+        )
         self.admin.create_topics([topic])[name].result(30)
         if name not in self._topics:
             self._topics.append(name)
@@ -215,12 +239,21 @@ class Stage:
         producer.init_transactions(60)
         return producer
 
-    def transaction(self, producer: Producer, topic: str, count: int, end: str = "commit") -> None:
+    def transaction(
+        self,
+        producer: Producer,
+        topic: str,
+        count: int,
+        end: str = "commit",
+        partitions: Sequence[int] = (0,),
+    ) -> None:
         """Append records in a transaction that is committed, aborted, or left "open"."""
         self.finish()
         producer.begin_transaction()
-        for _ in range(count):
-            producer.produce(topic, b"x", partition=0)
+        at = int(self.clock.wall() * 1000)
+        for partition in partitions:
+            for _ in range(count):
+                producer.produce(topic, b"x", partition=partition, timestamp=at)
         assert producer.flush(30) == 0
         if end == "commit":
             producer.commit_transaction(30)
@@ -269,8 +302,17 @@ class Stage:
 
     def leave(self, member: Consumer) -> None:
         """Have a member leave its group."""
-        member.close()
+        self.leave_soon(member).join(LEFT_WITHIN_S)
+
+    def leave_soon(self, member: Consumer) -> Thread:
+        """Have a member leave its group, which the coordinator hears of a little later."""
         self._members = [(one, held) for one, held in self._members if one is not member]
+        member.poll(0)
+        # close() never returns where it meets a rebalance that the member was not told of: it has left then
+        leaving = Thread(target=member.close, daemon=True)
+        leaving.start()
+        self._leaving.append(leaving)
+        return leaving
 
     def each_poll(self, do: Callable[[float], None]) -> None:
         """Have something done before each poll of the course; it is told the minute."""
@@ -478,5 +520,14 @@ def run(
 
 def selected(request: pytest.FixtureRequest, states: Sequence[State]) -> list[State]:
     """Return the states whose tests were chosen: `pytest -k w4` sets up only those."""
-    names = {item.callspec.id for item in request.session.items if hasattr(item, "callspec")}
-    return [state for state in states if state.id in names]
+    return selected_by_id(request, {state.id: state for state in states})
+
+
+def selected_by_id(request: pytest.FixtureRequest, by_id: Mapping[str, T]) -> list[T]:
+    """Return those whose tests were chosen, by the names of the parameters."""
+    names = {
+        item.callspec.id
+        for item in request.session.items
+        if hasattr(item, "callspec") and item.path == request.path
+    }
+    return [one for name, one in by_id.items() if name in names]

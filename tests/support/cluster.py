@@ -27,6 +27,7 @@ class SecondBroker(EmbeddedKafka):
         data_dir: Path,
         first: EmbeddedKafka,
         heap_mb: int = 256,
+        session_timeout_ms: int = SESSION_TIMEOUT_MS,
         more: Mapping[str, str] | None = None,
     ) -> None:
         self._first = first
@@ -37,7 +38,7 @@ class SecondBroker(EmbeddedKafka):
             "node.id": "2",
             "listeners": f"PLAINTEXT://{address}",
             "controller.quorum.bootstrap.servers": _property(first, "controller.quorum.bootstrap.servers"),
-            "broker.session.timeout.ms": str(SESSION_TIMEOUT_MS),
+            "broker.session.timeout.ms": str(session_timeout_ms),
             **(more or {}),
         }  # fmt: skip
         super().__init__(data_dir, port, overrides=overrides, heap_mb=heap_mb)
@@ -54,14 +55,16 @@ class SecondBroker(EmbeddedKafka):
 class Cluster:
     """Brokers 1 and 2; `bootstrap_servers` names only the first, which stays."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, session_timeout_ms: int = SESSION_TIMEOUT_MS) -> None:
         self.first = EmbeddedKafka(
             data_dir / "first",
-            overrides={"broker.session.timeout.ms": str(SESSION_TIMEOUT_MS)},
+            overrides={"broker.session.timeout.ms": str(session_timeout_ms)},
             heap_mb=256,
         )
         self.first.start()
-        self.second = SecondBroker(data_dir / "second", self.first)
+        self.second = SecondBroker(
+            data_dir / "second", self.first, session_timeout_ms=session_timeout_ms
+        )
         self.second.start()
         self.bootstrap_servers = self.first.bootstrap_servers
         self.admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
@@ -99,6 +102,12 @@ class Cluster:
         """Start the second broker again and wait until it leads again."""
         self.second.start()
         wait_for("second broker", lambda: len(self.admin.list_topics(timeout=5).brokers) == 2)
+
+    def wake_second(self) -> None:
+        """Let the second broker go on if it was frozen."""
+        process = self.second.process
+        if process is not None and process.running:
+            process.resume()
 
     def stop(self) -> None:
         """Stop both, the one without the controller first."""

@@ -1,195 +1,415 @@
-"""Groups that lag on a real broker: real records, real members, real commits; only the clock is ahead.
+"""Groups that lag on real brokers: real records, members, commits, rebalances and transactions.
 
-All scenes run on one broker at once, and one monitor polls them every 15 s of its time.
+All scenes are brought about at the same time on a cluster of two brokers, and one monitor polls them. Only
+the clock is not real: it stands still but for the 15 s between two polls, so that neither a busy machine
+nor the time that a rebalance takes changes what is seen. Members commit what they have read at the pace
+that the scene gives them; they fetch nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any, Final
 
-from confluent_kafka import Consumer
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupState,
+    KafkaException,
+    TopicPartition,
+)
+from confluent_kafka.admin import ConsumerGroupDescription
 
-from monitor.analysis.causes.finding import Cause, Finding
-from monitor.analysis.causes.ranking import Explainer
+from monitor.analysis.causes.finding import Cause
 from monitor.kafka.collector import Collector, Intervals
 from monitor.kafka.transport import KafkaWire
 from monitor.poller import Poller
 from monitor.settings import KafkaSettings
 from monitor.state import State
-from order_services.local.kafka import EmbeddedKafka
-from tests.states.stage import Ahead, Stage, committed_by
+from monitor.web.app import create_app
+from tests.states.stage import Ahead, Clock, Stage
+from tests.support import lagging
+from tests.support.asgi import Client
+from tests.support.causes_table import Fate, Scene
+from tests.support.cluster import Cluster
+from tests.support.lagging import GROUP, POLL_SECONDS, Readers, Shop
 from tests.support.waiting import wait_for
 
-POLL_SECONDS: Final = 15.0
-CALM: Final = 14
-IN_TROUBLE: Final = 14
+# a busy machine is not to take a member for dead: that would be a true cause
+_MEMBER: Final[Mapping[str, Any]] = {
+    "session.timeout.ms": 600_000,
+    "max.poll.interval.ms": 1_800_000,
+    # how soon members hear of a rebalance
+    "heartbeat.interval.ms": 500,
+    # whole partitions in turn, as the model's shop gives them
+    "partition.assignment.strategy": "roundrobin",
+    "log_level": 0,
+}
+# a broker that is frozen is not to be taken for dead, which would be told in another way
+SESSION_TIMEOUT_MS: Final = 900_000
+SETTLED_WITHIN_SECONDS: Final = 240.0
+REQUEST_TIMEOUT_SECONDS: Final = 5.0
+
+
+class StoppedClock(Clock):
+    """A clock that goes on only when it is told to."""
+
+    def __init__(self) -> None:
+        self._wall, self._monotonic = time.time(), time.monotonic()
+
+    def wall(self) -> float:
+        return self._wall + self.ahead
+
+    def monotonic(self) -> float:
+        return self._monotonic + self.ahead
+
+    def seen(self, _: float) -> float:
+        return self.monotonic()
 
 
 @dataclass
-class RealGroup:
-    """A group and its topic, both called `name`; each partition gets `rate` messages a second."""
+class BrokerLog:
+    """A partition's log as far as the shop has written and deleted it; `held_at` is the last stable offset."""
 
-    stage: Stage
-    name: str
-    partitions: int = 6
-    members: int = 3
-    rate: float = 2.0
-    pace: float = 10.0
-    consumers: list[Consumer] = field(default_factory=list)
-    rates: list[float] = field(default_factory=list)
-    stands: set[int] = field(default_factory=set)
-    hangs: set[int] = field(default_factory=set)
+    start: int = 0
+    end: int = 0
+    held_at: int | None = None
 
-    def __post_init__(self) -> None:
-        self.stage.topic(self.name, self.partitions)
-        self.rates = [self.rate] * self.partitions
-        self.ends = [0] * self.partitions
-        self.done = [0.0] * self.partitions
-        self.readable: dict[int, int] = {}
-        self.stage.commit(self.name, self.name, *[0] * self.partitions)
-        self.join(self.members)
+    @property
+    def stable_end(self) -> int:
+        """Return up to where readers of committed records may read."""
+        return self.end if self.held_at is None else self.held_at
 
-    def join(self, count: int) -> None:
-        """Have so many members more."""
-        each = self.partitions // (len(self.consumers) + count)
-        self.consumers += [
-            self.stage.member(self.name, self.name, partitions=each) for _ in range(count)
-        ]
 
-    def leave(self, count: int) -> None:
-        """Have the last members leave, and the others take over."""
-        for _ in range(count):
-            self.stage.leave(self.consumers.pop())
+class BrokerShop(Shop):
+    """A shop whose topics and groups are on real brokers, where they are called `name` and more."""
 
-        def taken_over() -> bool:
-            held = 0
-            for consumer in self.consumers:
-                consumer.poll(0)
-                if assigned := consumer.assignment():
-                    consumer.pause(assigned)
-                held += len(assigned)
-            return held == self.partitions
+    def __init__(
+        self, stage: Stage, cluster: Cluster, name: str, watch: _Watch, **given: Any
+    ) -> None:
+        self.names: set[str] = set()
+        watch.shops.append(self)
+        self._watch = watch
+        self.poller = watch.poller
+        self.stage = stage
+        self.cluster = cluster
+        self.name = name
+        self.logs: dict[tuple[str, int], BrokerLog] = {}
+        self.clients: dict[str, dict[str, Consumer]] = {}
+        self.unsettled: dict[str, Readers] = {}
+        self.commits: list[tuple[Consumer, list[TopicPartition]]] = []
+        super().__init__(**given)
 
-        if self.consumers:
-            wait_for("the others hold all partitions", taken_over)
+    def named(self, local: str) -> str:
+        """Return what a topic or group is called on the brokers."""
+        name = self.name if local == GROUP else f"{self.name}-{local}"
+        self.names.add(name)
+        return name
 
-    def step(self) -> None:
-        """Produce, and consume, what 15 s have."""
-        for partition, rate in enumerate(self.rates):
-            count = int(rate * POLL_SECONDS)
-            self.stage.produce(self.name, count, partition)
-            self.ends[partition] += count
+    @property
+    def group_id(self) -> str:
+        return self.named(GROUP)
 
-    def consume(self) -> None:
-        """Have each member read what it can, and commit."""
-        for number, consumer in enumerate(self.consumers):
-            consumer.poll(0)  # a member that does not poll is put out of its group
-            held = sorted(each.partition for each in consumer.assignment())
-            if number in self.hangs or not held:
-                continue
-            budget = self.pace * POLL_SECONDS
-            going = [p for p in held if p not in self.stands]
-            for left, p in zip(
-                range(len(going), 0, -1),
-                sorted(going, key=lambda p: self._end(p) - self.done[p]),
-                strict=True,
+    # -- the cluster ------------------------------------------------------------------------------
+
+    def create(self, topic: str, partitions: int) -> None:
+        self.stage.topic(self.named(topic), leaders=[p % 2 + 1 for p in range(partitions)])
+        for p in range(partitions):
+            self.logs[topic, p] = BrokerLog()
+
+    def log(self, topic: str, partition: int) -> BrokerLog:
+        return self.logs[topic, partition]
+
+    def append(self, topic: str, partition: int, count: int) -> None:
+        self.stage.produce(self.named(topic), count, partition)
+        self.logs[topic, partition].end += count
+
+    def commit(
+        self, readers: Readers, consumer: lagging.Consumer | None, offsets: Mapping[int, int]
+    ) -> None:
+        group, topic = self.named(readers.group), self.named(readers.topic)
+        if consumer is not None:
+            client = self.clients[readers.group][consumer.id]
+            self.commits.append(
+                (client, [TopicPartition(topic, *each) for each in offsets.items()])
+            )
+            return
+        self._leave(readers.group, keep=())  # who has members takes no commit of others
+        self.stage.commit(
+            group, topic, *[offsets.get(p) for p in range(self.partitions_of(readers))]
+        )
+
+    # -- members ----------------------------------------------------------------------------------
+
+    def show_members(self, readers: Readers) -> None:
+        if readers.by_assign:
+            for n, consumer in enumerate(readers.consumers):
+                consumer.held = tuple(range(n, self.partitions_of(readers), len(readers.consumers)))
+        else:
+            self.unsettled[readers.group] = readers
+
+    def change_members(self) -> None:
+        """Have members leave and join, as far as these are others than they were."""
+        for group, readers in self.unsettled.items():
+            self._leave(group, keep=[consumer.id for consumer in readers.consumers])
+            clients = self.clients.setdefault(group, {})
+            for consumer in readers.consumers:
+                if consumer.id not in clients:
+                    clients[consumer.id] = self._client(readers)
+
+    def _client(self, readers: Readers) -> Consumer:
+        return self.stage.member(self.named(readers.group), self.named(readers.topic), **_MEMBER)
+
+    def _leave(self, group: str, keep: Sequence[str]) -> None:
+        clients = self.clients.get(group, {})
+        for one in clients.keys() - set(keep):
+            self.stage.leave_soon(clients.pop(one))
+
+    def holding(self) -> dict[str, int]:
+        """Return name -> number of members, of groups whose members hold partitions as they are to."""
+        found = {}
+        for group, readers in self.unsettled.items():
+            held = [_held(client) for client in self.clients[group].values()]
+            count = self.partitions_of(readers)
+            if not held or (
+                sorted(p for of in held for p in of) == list(range(count))
+                and sum(map(bool, held)) == min(len(held), count)
             ):
-                taken = max(0.0, min(budget / left, self._end(p) - self.done[p]))
-                self.done[p] += taken
-                budget -= taken
-            committed_by(
-                consumer, self.name,
-                *[int(self.done[p]) if p in going else None for p in range(self.partitions)],
-            )  # fmt: skip
+                found[group] = len(held)
+        return found
 
-    def _end(self, partition: int) -> int:
-        return self.readable.get(partition, self.ends[partition])
+    def settle(self, group: str) -> None:
+        """Number the members of a group by what they hold, as the model's shop does."""
+        readers, clients = self.unsettled.pop(group), self.clients[group]
+        by_held = sorted(clients.values(), key=lambda client: _held(client) or (10_000,))
+        for consumer, client in zip(readers.consumers, by_held, strict=True):
+            clients[consumer.id] = client
+            consumer.held = _held(client)
 
-    def rewind(self) -> None:
-        """Go back to the beginning."""
-        self.done = [0.0] * self.partitions
+    # -- what may happen --------------------------------------------------------------------------
 
-    def hold_back(self) -> None:
-        """Leave a transaction open on partition 0."""
-        self.readable[0] = self.ends[0]
-        self.stage.transaction(self.stage.transactional(self.name), self.name, 1, "open")
-        self.ends[0] += 1
+    def stay_rebalancing(self) -> None:
+        self.stand(*range(self.partitions_of(self.main)))
+        late = self.clients[GROUP]["late"] = self._client(self.main)
 
-    def leave_and_lose(self) -> None:
-        """Leave, all, and have retention delete what there is."""
-        self.leave(len(self.consumers))
-        for partition, end in enumerate(self.ends):
-            self.stage.delete_records(self.name, end, partition)
+        def is_rebalancing() -> bool:
+            late.poll(0)  # the others do not poll: they never hear that they are to join again
+            told = _described(self.stage, [self.group_id]).values()
+            return any(one.state == ConsumerGroupState.PREPARING_REBALANCING for one in told)
+
+        wait_for("rebalance", is_rebalancing, SETTLED_WITHIN_SECONDS)
+
+    def open_transaction(self, *partitions: int) -> None:
+        for p in partitions:
+            log = self.logs[lagging.TOPIC, p]
+            log.held_at, log.end = log.end, log.end + 1
+        producer = self.stage.transactional(self.name)
+        topic = self.named(lagging.TOPIC)
+        self.stage.transaction(producer, topic, 1, "open", partitions)
+
+    def delete_unread(self, left: int) -> None:
+        for p in range(self.partitions_of(self.main)):
+            log = self.logs[lagging.TOPIC, p]
+            log.start = max(log.start, log.end - left)
+            self.stage.delete_records(self.named(lagging.TOPIC), log.start, p)
+
+    def silence_broker(self) -> None:
+        self.without(2)
+        self.cluster.second.pause()
+
+    def lose_broker(self) -> None:
+        self.without(2)
+        self.stage.leave_topics()  # who deletes them may be sent to the lost one
+        self.cluster.second.stop()
+
+    # -- the monitor ------------------------------------------------------------------------------
+
+    def latest(self) -> State:
+        return self.poller.latest.state
+
+    def told(self) -> Told:
+        """Return what is told of the group, and of what."""
+        return Told(self.explain(), self.latest(), self.group_id, self.states)
+
+    def explain(self) -> Mapping[str, Any]:
+        app = create_app(self.poller, pools=lambda: self.pools)
+        answer = Client(app).get(f"/api/v1/explain/{self.group_id}")
+        found: Mapping[str, Any] = answer.json()
+        return found
+
+    def close(self) -> None:
+        """Have all members leave, and the monitor forget the group."""
+        for group in self.clients:
+            self._leave(group, keep=())
+        self._watch.shops.remove(self)
+
+
+def _held(client: Consumer) -> tuple[int, ...]:
+    client.poll(0)  # it hears of a rebalance only so
+    held = client.assignment()
+    if held:
+        client.pause(held)
+    return tuple(sorted(each.partition for each in held))
+
+
+def _described(stage: Stage, groups: Sequence[str]) -> dict[str, ConsumerGroupDescription]:
+    """Return what the coordinators say of groups, of those of which they say something."""
+    if not groups:
+        return {}
+    futures = stage.admin.describe_consumer_groups(list(groups), request_timeout=30)
+    return {
+        group: future.result()
+        for group, future in futures.items()
+        if future.exception(SETTLED_WITHIN_SECONDS) is None
+    }
+
+
+def _settle(stage: Stage, shops: Sequence[BrokerShop]) -> None:
+    """Wait until whoever is to be a member holds partitions, and whoever has left is gone."""
+    stage.finish()
+    for shop in shops:
+        shop.change_members()
+
+    def is_settled() -> bool:
+        holding = {
+            shop.named(group): (shop, group, members)
+            for shop in shops
+            for group, members in shop.holding().items()
+        }
+        for name, told in _described(stage, [*holding]).items():
+            shop, group, members = holding[name]
+            # one that is about to join may not be known to the others yet
+            expected = ConsumerGroupState.STABLE if members else ConsumerGroupState.EMPTY
+            if told.state == expected and len(told.members) == members:
+                shop.settle(group)
+        return not any(shop.unsettled for shop in shops)
+
+    wait_for("assignment of all members", is_settled, SETTLED_WITHIN_SECONDS)
+
+
+def _commit(offsets_of: tuple[Consumer, list[TopicPartition]]) -> None:
+    client, offsets = offsets_of
+
+    def is_committed() -> bool:
+        try:
+            client.commit(offsets=offsets, asynchronous=False)
+        except KafkaException:  # a coordinator that is busy
+            return False
+        return True
+
+    wait_for("commit", is_committed)
 
 
 @dataclass(frozen=True)
-class RealScene:
-    """What is done to a group once it has run well, and what is true then."""
+class Told:
+    """What the API answered about a group, what the monitor knew, and the states that it saw."""
 
-    truth: Cause
-    do: Callable[[RealGroup], object]
-    given: Mapping[str, Any] = field(default_factory=dict)
-
-
-SCENES: Final[Mapping[str, RealScene]] = {
-    "well": RealScene(Cause.HEALTHY, lambda _: None),
-    "gone": RealScene(Cause.NO_MEMBERS, lambda g: g.leave(3)),
-    "poison": RealScene(Cause.MESSAGE_STANDS, lambda g: g.stands.add(2)),
-    "wedged": RealScene(Cause.MEMBER_WEDGED, lambda g: g.hangs.add(1)),
-    "replay": RealScene(Cause.REWOUND, RealGroup.rewind, {"pace": 4.4}),
-    "hot": RealScene(Cause.HOT_PARTITION, lambda g: g.rates.__setitem__(3, 20.0)),
-}
-"""The fast ones."""
-
-MORE_SCENES: Final[Mapping[str, RealScene]] = {
-    "all-stand": RealScene(Cause.ALL_STAND, lambda g: g.hangs.update(range(3))),
-    "held": RealScene(Cause.OPEN_TRANSACTION, RealGroup.hold_back),
-    "slower": RealScene(Cause.SLOW_PROCESSING, lambda g: setattr(g, "pace", 1.0)),
-    "fewer": RealScene(Cause.FEWER_MEMBERS_THAN_NEEDED, lambda g: g.leave(2), {"pace": 5.0}),
-    "gone-and-lost": RealScene(Cause.NO_MEMBERS, RealGroup.leave_and_lose),
-    "single": RealScene(
-        Cause.MESSAGE_STANDS, lambda g: g.stands.add(0), {"members": 1, "pace": 20.0}
-    ),
-    "pair": RealScene(Cause.MEMBER_WEDGED, lambda g: g.hangs.add(0), {"members": 2}),
-    "spare": RealScene(Cause.HEALTHY, lambda _: None, {"partitions": 2, "members": 2}),
-}
-"""The others that one broker can be brought to."""
+    answer: Mapping[str, Any]
+    state: State
+    group: str
+    states: Sequence[str]
 
 
-def explained(
-    kafka: EmbeddedKafka, scenes: Mapping[str, RealScene], unique: Callable[[str], str]
-) -> dict[str, tuple[Finding, State]]:
-    """Bring all scenes about at once; return why each group is behind, and what was seen."""
-    stage = Stage(kafka)
-    wire = KafkaWire(KafkaSettings(bootstrap_servers=(kafka.bootstrap_servers,)))
-    try:
-        groups = {
-            name: RealGroup(stage, unique(name), **scene.given) for name, scene in scenes.items()
-        }
-        stage.settle()
-        ours = frozenset(group.name for group in groups.values())
-        clocks: dict[str, Any] = {"clock": stage.clock.wall, "monotonic": stage.clock.monotonic}
+class _Watch:
+    """A monitor of some shops."""
+
+    def __init__(self, wire: KafkaWire, clock: Clock) -> None:
+        self.shops: list[BrokerShop] = []
+        clocks: dict[str, Any] = {"clock": clock.wall, "monotonic": clock.monotonic}
         collector = Collector(
-            Ahead(wire, stage.clock), Intervals(), wants_group=ours.__contains__, **clocks
+            Ahead(wire, clock),
+            Intervals(request_timeout=REQUEST_TIMEOUT_SECONDS),
+            wants_group=self._is_ours,
+            wants_topic=self._is_ours,
+            **clocks,
         )
-        poller = Poller(collector, stale_after_s=45, **clocks)
-        for poll in range(CALM + IN_TROUBLE):
-            if poll == CALM:
-                for name, scene in scenes.items():
-                    scene.do(groups[name])
-            for group in groups.values():
-                group.step()
-            stage.finish()
-            for group in groups.values():
-                group.consume()
+        self.poller = Poller(collector, stale_after_s=45, **clocks)
+
+    def _is_ours(self, name: str) -> bool:
+        return any(name in shop.names for shop in self.shops)
+
+
+class Theatre:
+    """Plays scenes on a cluster, all at the same time."""
+
+    def __init__(self, cluster: Cluster, unique: Callable[[str], str]) -> None:
+        self._cluster = cluster
+        self._unique = unique
+        self._stack = ExitStack()
+        self._clock = StoppedClock()
+        self._stage = Stage(cluster.first, self._clock)
+
+    def play(self, scenes: Sequence[Scene]) -> dict[str, Told]:
+        """Return what is told of each scene at its end, by its id."""
+        with ExitStack() as stack:
+            self._stack = stack
+            stack.callback(self._stage.close)
+            stack.callback(self._cluster.wake_second)
+            threads = stack.enter_context(ThreadPoolExecutor(8))
+            everybodys = self._watch()
+            going = {
+                scene.id: self._begin(
+                    # what the others do would tell it that it is not the broker
+                    scene, self._watch() if scene.truth == Cause.BROKER_TROUBLE else everybodys,
+                )
+                for scene in scenes
+            }  # fmt: skip
+            found: dict[str, Told] = {}
+            while going:
+                for one, (shop, course) in list(going.items()):
+                    if next(course, _OVER) is _OVER:
+                        found[one] = shop.told()
+                        shop.close()
+                        del going[one]
+                shops = [shop for shop, _ in going.values()]
+                self._go_on(shops, threads)
+            return found
+
+    def _watch(self) -> _Watch:
+        servers = (self._cluster.bootstrap_servers,)
+        wire = KafkaWire(KafkaSettings(bootstrap_servers=servers))
+        self._stack.callback(wire.close)
+        return _Watch(wire, self._clock)
+
+    def _begin(self, scene: Scene, watch: _Watch) -> tuple[BrokerShop, Iterator[object]]:
+        name = self._unique(f"{GROUP}-causes")
+        if scene.truth == Cause.BROKER_TROUBLE:
+            # what it is known by stays when the other broker goes
+            name = self._cluster.group_of_first(self._stage.topic(name))
+        shop = BrokerShop(self._stage, self._cluster, name, watch, **scene.play.given)
+        return shop, scene.play.play(shop)
+
+    def _go_on(self, shops: Sequence[BrokerShop], threads: ThreadPoolExecutor) -> None:
+        """Let 15 s pass: what comes, what is read and committed, and a poll."""
+        _settle(self._stage, shops)
+        for shop in shops:
+            shop.produce()
+        self._stage.finish()
+        for shop in shops:
+            shop.consume()
+        list(threads.map(_commit, [each for shop in shops for each in shop.commits]))
+        self._stage.finish()
+        self._clock.go_on(POLL_SECONDS)
+        for poller in {id(shop.poller): shop.poller for shop in shops}.values():
             poller.poll()
-            stage.clock.go_on(POLL_SECONDS)
-        state = poller.latest.state
-        assert state.snapshot is not None
-        explainer = Explainer(state.snapshot, state.groups, state.findings)
-        return {name: (explainer.explain(group.name), state) for name, group in groups.items()}
-    finally:
-        wire.close()
-        stage.close()
+        for shop in shops:
+            shop.commits.clear()
+            shop.keep_state()
+
+
+def on_brokers(
+    cluster: Cluster, scenes: Sequence[Scene], unique: Callable[[str], str]
+) -> dict[str, Told]:
+    """Bring scenes about: those in which both brokers live, then those that silence one or lose it."""
+    found: dict[str, Told] = {}
+    for fate in Fate:
+        chosen = [scene for scene in scenes if scene.fate == fate]
+        if chosen:
+            found |= Theatre(cluster, unique).play(chosen)
+    return found
+
+
+_OVER: Final = object()

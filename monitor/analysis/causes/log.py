@@ -89,6 +89,8 @@ def broker_trouble(s: Symptoms) -> Verdict:
             leader is not None
             and witnesses
             and all(p.is_behind for p in s.partitions if p.leader == leader)
+            # a broker in trouble is one for most: a few groups may each stand for a reason of their own
+            and s.around.in_time(leader) <= len(witnesses)
         ):
             return Finding(
                 Cause.BROKER_TROUBLE,

@@ -135,7 +135,7 @@ def slow_member(s: Symptoms) -> Verdict:
     held = s.of_owner(owner)
     consumed = sum(p.consumed or 0.0 for p in held)
     produced = sum(p.produced or 0.0 for p in held)
-    if not consumed or any(p.stands for p in held):
+    if not consumed or any(p.stands or p in s.left_alone for p in held):
         return Checked("members' pace", "the member that is behind reads nothing")
     mean = sum(p.produced or 0.0 for p in others) / len({p.owner for p in others})
     member = next((m for m in s.measures.group.members or () if m.id == owner), None)
@@ -221,8 +221,13 @@ def spike(s: Symptoms) -> Verdict:
 
 
 def _has_slowed(s: Symptoms) -> bool:
-    """Say whether one consumer takes less than it was seen to manage."""
-    return s.managed is not None and s.per_consumer < SLOWED_SHARE * s.managed
+    """Say whether one consumer takes less than it was seen to manage, of what waits where it goes on."""
+    return (
+        s.managed is not None
+        and s.per_consumer < SLOWED_SHARE * s.managed
+        # where all but what stands is read in time, consumers take less because less is left to take
+        and any(not p.stands and p not in s.left_alone for p in s.behind)
+    )
 
 
 def _has_no_time_to_spare(s: Symptoms) -> bool:
@@ -319,6 +324,11 @@ def fewer_members_than_needed(s: Symptoms) -> Verdict:
     owners = {p.owner for p in s.partitions}
     if len(behind_owners) < len(owners):
         return Checked("members", f"{len(owners) - len(behind_owners)} of {len(owners)} keep up")
+    if s.left_alone:
+        # more members are of no use to what is not read at all
+        return Checked(
+            "members", f"{plural(len(s.left_alone), 'partition')} behind are not read now"
+        )
     needed = ceil(s.produced / s.per_consumer * 1.0001)
     fewer = [c for c in s.course.members_changes if c.after < c.before and c.after]
     partitions = len(s.partitions)

@@ -17,6 +17,7 @@ from monitor.analysis.causes.symptoms import (
     Around,
     Symptoms,
     leaders_behind,
+    leaders_in_time,
     symptoms_of,
     topics_of,
 )
@@ -95,7 +96,7 @@ class Explainer:
         topics = topics_of(measures, snapshot)
         if not topics:
             return self._without_lag(measures)
-        around = Around(self._all_behind, self._pools(group))
+        around = Around(self._all_behind, self._in_time, self._pools(group))
         found = [
             s
             for topic in topics
@@ -200,6 +201,12 @@ class Explainer:
                 if measures.lag.total and (found := leaders_behind(measures, self._snapshot))
             }
         return self._behind
+
+    def _in_time(self, leader: int) -> int:
+        return sum(
+            leader in leaders_in_time(measures, self._snapshot)
+            for measures in self._groups.values()
+        )
 
 
 _WITHOUT_LAG: Final = (log.messages_lost, log.open_transaction)

@@ -158,14 +158,7 @@ def _owner_moves_elsewhere(s: Symptoms, p: PartitionSymptoms) -> bool:
 
 def member_wedged(s: Symptoms) -> Verdict:
     """Ask whether all that a member has to read stands, and others move."""
-    owners = {p.owner for p in s.standing if p.owner is not None}
-    wedged = sorted(
-        owner
-        for owner in owners
-        if owner is not None
-        and not any(p.consumed for p in s.of_owner(owner))
-        and all(p.stands for p in s.of_owner(owner) if p.lag)
-    )
+    wedged = sorted(s.wedged)
     holders = {p.owner for p in s.partitions if p.owner is not None}
     if not wedged or (len(wedged) == len(holders) and len(holders) > 1):
         return Checked("members' commits", "no single member stands")

@@ -14,7 +14,7 @@ from monitor.analysis.measures import NOTHING_UNREAD
 from monitor.model import nothing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from monitor.analysis.findings import Findings
     from monitor.analysis.measures import GroupMeasures
@@ -70,11 +70,13 @@ class Pools:
 class Around:
     """What else there is on the cluster: `behind` finds group -> topic -> leaders of partitions behind.
 
-    That looks at all partitions of the cluster: it is asked for where one broker may be the cause.
-    `pools` is None where databases are not watched.
+    `in_time` counts the groups that read what a leader leads, and are not behind on it. Both look at all
+    partitions of the cluster: they are asked for where one broker may be the cause. `pools` is None where
+    databases are not watched.
     """
 
     behind: Callable[[], Mapping[str, Mapping[str, frozenset[int]]]]
+    in_time: Callable[[int], int]
     pools: Pools | None = None
 
 
@@ -142,10 +144,31 @@ class Symptoms:
         """Say whether there were polls enough to tell rates."""
         return self.span > 0
 
+    @cached_property
+    def left_alone(self) -> tuple[PartitionSymptoms, ...]:
+        """Return the partitions behind that are not read now while others are: too early to say that they stand."""
+        others_move = any(p.consumed and p.stands_for <= IN_FLIGHT_SECONDS for p in self.partitions)
+        return tuple(
+            p
+            for p in self.behind
+            if not p.consumed or (others_move and p.stands_for > IN_FLIGHT_SECONDS)
+        )
+
+    @cached_property
+    def wedged(self) -> frozenset[str]:
+        """Return the members of whom all that they have to read stands."""
+        owners = {p.owner for p in self.standing if p.owner is not None}
+        return frozenset(
+            owner
+            for owner in owners
+            if not any(p.consumed for p in self.of_owner(owner))
+            and all(p.stands for p in self.of_owner(owner) if p.lag)
+        )
+
     @property
     def per_consumer(self) -> float:
-        """Return what one consumer takes now."""
-        return self.consumed / max(1, self.consumers)
+        """Return what one consumer takes now, of those that go on."""
+        return self.consumed / max(1, self.consumers - len(self.wedged))
 
     @property
     def shrinks(self) -> bool:
@@ -385,15 +408,32 @@ def leaders_behind(measures: GroupMeasures, snapshot: Snapshot) -> dict[str, fro
     """Return topic -> leaders of the partitions that a group is behind on."""
     found = {}
     for topic in topics_of(measures, snapshot):
-        known = snapshot.topics.get(topic)
-        if known is None or topic in measures.not_consumed:
+        if topic in measures.not_consumed:
             continue
-        leaders = frozenset(
-            leader
-            for partition in _behind(measures, topic, snapshot.monotonic_at)
-            if partition in known.partitions
-            and (leader := known.partitions[partition].leader) is not None
-        )
+        leaders = _leaders(snapshot, topic, _behind(measures, topic, snapshot.monotonic_at))
         if leaders:
             found[topic] = leaders
     return found
+
+
+def leaders_in_time(measures: GroupMeasures, snapshot: Snapshot) -> frozenset[int]:
+    """Return the leaders of partitions that a group reads now, and is not behind on."""
+    moved_after = snapshot.monotonic_at - IN_FLIGHT_SECONDS
+    read = (
+        _leaders(snapshot, topic, (p for p, at in moments.items() if at > moved_after))
+        for topic, moments in measures.committed_at.items()
+    )
+    behind = leaders_behind(measures, snapshot).values()
+    return frozenset[int]().union(*read).difference(*behind)
+
+
+def _leaders(snapshot: Snapshot, topic: str, partitions: Iterable[int]) -> frozenset[int]:
+    known = snapshot.topics.get(topic)
+    if known is None:
+        return frozenset()
+    return frozenset(
+        leader
+        for partition in partitions
+        if partition in known.partitions
+        and (leader := known.partitions[partition].leader) is not None
+    )

@@ -9,13 +9,13 @@ import pytest
 from click.testing import CliRunner
 
 from monitor.commands import main
-from tests.support.lagging import GROUP, Shop
+from tests.support.lagging import GROUP, ModelShop
 
 
 @pytest.fixture
-def shop(monkeypatch: pytest.MonkeyPatch) -> Shop:
+def shop(monkeypatch: pytest.MonkeyPatch) -> ModelShop:
     """A shop whose only consumer was gone before anybody looked; time passes while the command sleeps."""
-    shop = Shop(members=1).run(2)
+    shop = ModelShop(members=1).run(2)
     shop.members(0)
     shop.run(2)
     monkeypatch.setattr("monitor.commands.watching.KafkaWire", lambda *_: shop.cluster)

@@ -104,3 +104,14 @@ def test_names_severities_and_limits_are_those_of_the_shipped_rules(repository: 
         assert limit.findall(shipped[name]["expr"]) == [f"{seconds:.0f}"]
     (patience,) = (rule["expr"] for rule in rules if "within_patience" in str(rule.get("record")))
     assert f"> {LEAST_PATIENCE_SECONDS:.0f}" in patience
+
+
+def test_the_document_says_of_each_rule_about_groups_whether_it_is_marked(repository: Path) -> None:
+    groups = yaml.safe_load((repository / "alerts/rules/consumer-groups.yml").read_text())["groups"]
+    shipped = {rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule}
+    told = (repository / "docs/causes.md").read_text().partition("| rule | marked |")[2]
+    rows = [line.split("|")[1:3] for line in told.partition("## ")[0].splitlines() if "`" in line]
+    marked = {
+        name: text.strip() == "yes" for names, text in rows for name in names.split("`")[1::2]
+    }
+    assert marked == {name: name in {rule.name for rule in RULES} for name in shipped}

@@ -47,6 +47,13 @@ def test_many_turns_in_a_row_are_as_far_apart_as_their_pace() -> None:
     assert turns <= 10 / 0.5 + 2
 
 
+def test_turns_that_nobody_held_up_hold_up_the_next_for_one_pace_at_most() -> None:
+    pace = Pace(0.5)
+    for n in range(100):  # full batches
+        pace.began(7 + n / 64)
+    assert pace.due_in(7 + 99 / 64) == 0.5
+
+
 def test_dead_letters_are_limited_within_a_window() -> None:
     now = [0.0]
     limit = DeadLetterLimit(3, 60, clock=lambda: now[0])
