@@ -157,7 +157,7 @@ def test_a_terminal_is_left_as_it_was(ending: str) -> None:
     )  # fmt: skip
     try:
         # ended before its first look, it has seen nothing, and ends with another code
-        output = _read(ours, b"Kafka lag  cluster ")
+        output = _read(ours, b"  1 group, seen ")
         assert b"\x1b[?1049h" in output  # the alternate screen
         if ending == "q":
             os.write(ours, b"q")
