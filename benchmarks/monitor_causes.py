@@ -120,6 +120,7 @@ def _blamed_in_health(seconds: float) -> bool:
         TemporaryDirectory(prefix="benchmark-") as directory,
         watched(Path(directory), ORDERS_PER_SECOND, monitor_program=MONITOR) as system,
     ):
+        print(f"the system runs; watching it for {seconds:.0f} s", file=sys.stderr, flush=True)
         told = told_in_health(system, seconds)
     table(
         f"The order system, {ORDERS_PER_SECOND:.0f} orders/s for {seconds:.0f} s",
