@@ -19,7 +19,8 @@ class State:
     `findings` what analysis found beside them. `error` is why the last poll saw nothing, `up` whether
     any broker answered it: what is told then is the last poll's that did, and ages. `succeeded_at` is
     the Unix time of that one; `monotonic_at` is when this state was made, on the monotonic clock, for
-    ages; `duration_seconds` what the poll took with its analysis.
+    ages; `duration_seconds` what the poll took with its analysis. `is_too_old` says that what was seen
+    is left out for its age, and that nothing follows from its absence.
     """
 
     cluster: str
@@ -31,6 +32,7 @@ class State:
     duration_seconds: float = 0.0
     monotonic_at: float = 0.0
     findings: Findings = field(default_factory=Findings)
+    is_too_old: bool = False
 
     @property
     def up(self) -> bool:
@@ -54,6 +56,7 @@ class State:
             snapshot=shown,
             groups={group_id: withdraw(self.groups[group_id], gone) for group_id in shown.groups},
             findings=self.findings.within(shown.end_offsets.values),
+            is_too_old=self.snapshot.monotonic_at < moment,
         )
 
     def without_empty_groups(self) -> State:

@@ -62,6 +62,8 @@ def why_incomplete(state: State) -> str | None:
         return state.error or "the first poll has not ended"
     if state.error is not None:
         return state.error
+    if state.is_too_old:
+        return f"the data is {state.monotonic_at - state.snapshot.monotonic_at:.0f} s old"
     return None if state.snapshot.groups_complete else who_is_silent(state.snapshot)
 
 

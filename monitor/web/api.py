@@ -210,20 +210,22 @@ class Api:
         )
 
     def _group(self, name: str, query: OfCluster) -> GroupDetail:
-        state = self._one(query.cluster).current()
+        source = self._one(query.cluster)
+        state = source.current()
         snapshot = state.snapshot
         if snapshot is None or name not in snapshot.groups:
-            raise _missing("group", name, why_incomplete(state))
+            raise _missing("group", name, source.unready_reason() or why_incomplete(state))
         why = self.causes_of(state)(name)
         return group_detail(
             state.cluster, snapshot, snapshot.groups[name], state.groups[name], why=why
         )
 
     def _explain(self, name: str, query: OfCluster) -> Explanation:
-        state = self._one(query.cluster).current()
+        source = self._one(query.cluster)
+        state = source.current()
         snapshot = state.snapshot
         if snapshot is None or name not in snapshot.groups:
-            raise _missing("group", name, why_incomplete(state))
+            raise _missing("group", name, source.unready_reason() or why_incomplete(state))
         return explanation(state.cluster, snapshot, name, self._explainer(state).explain(name))
 
     def _explainer(self, state: State) -> Explainer:
@@ -301,11 +303,11 @@ class Api:
         )
 
     def _topic(self, name: str, query: OfCluster) -> TopicDetail:
-        state = self._one(query.cluster).current()
+        source = self._one(query.cluster)
+        state = source.current()
         topic: Topic | None = None if state.snapshot is None else state.snapshot.topics.get(name)
         if topic is None:
-            unknown = state.error or (None if state.snapshot else "the first poll has not ended")
-            raise _missing("topic", name, unknown)
+            raise _missing("topic", name, source.unready_reason() or state.error)
         return topic_detail(state, topic)
 
     def _advice(self, _: str, query: AdviceQuery) -> AdvicePage:

@@ -197,6 +197,15 @@ def test_before_the_first_poll_and_after_the_last_nothing_passes_for_an_answer()
     assert watched.get("/clusters/model")["groups"] is None
 
 
+def test_what_is_too_old_to_be_shown_is_not_said_to_be_missing(watched: WatchedCluster) -> None:
+    assert watched.get("/groups/behind")
+    watched.clock.go_on(60)  # a poll hangs
+    for path in ("/groups/behind", "/explain/behind", "/topics/gone", "/scaling/behind"):
+        assert "the data is 60 s old" in watched.get(path, 503)["error"]["message"]
+    (told,) = watched.get("/groups")["clusters"]
+    assert (told["complete"], told["error"]) == (False, "the data is 60 s old")
+
+
 @pytest.mark.parametrize("name", ["a/b", "//", "..", "a%2F", "ü\n", "", "a?b#c", "\x1b[2J", " "])
 def test_any_name_is_found_by_its_path(name: str) -> None:
     watched = WatchedCluster()
