@@ -210,22 +210,20 @@ class Api:
         )
 
     def _group(self, name: str, query: OfCluster) -> GroupDetail:
-        source = self._one(query.cluster)
-        state = source.current()
+        state = self._one(query.cluster).current()
         snapshot = state.snapshot
         if snapshot is None or name not in snapshot.groups:
-            raise _missing("group", name, source.unready_reason() or why_incomplete(state))
+            raise _missing("group", name, why_incomplete(state))
         why = self.causes_of(state)(name)
         return group_detail(
             state.cluster, snapshot, snapshot.groups[name], state.groups[name], why=why
         )
 
     def _explain(self, name: str, query: OfCluster) -> Explanation:
-        source = self._one(query.cluster)
-        state = source.current()
+        state = self._one(query.cluster).current()
         snapshot = state.snapshot
         if snapshot is None or name not in snapshot.groups:
-            raise _missing("group", name, source.unready_reason() or why_incomplete(state))
+            raise _missing("group", name, why_incomplete(state))
         return explanation(state.cluster, snapshot, name, self._explainer(state).explain(name))
 
     def _explainer(self, state: State) -> Explainer:

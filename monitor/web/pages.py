@@ -179,7 +179,7 @@ class _StatusPages:
         name, poller, state = self._asked()
         group_id, snapshot = self._name("group"), state.snapshot
         if snapshot is None or group_id not in snapshot.groups:
-            abort(404, _missing("group", group_id, poller))
+            abort(404, _missing("group", group_id, state))
         group, measures = snapshot.groups[group_id], state.groups[group_id]
         detail = group_detail(state.cluster, snapshot, group, measures, max_partitions=MAX_ROWS)
         return render_template(
@@ -197,7 +197,7 @@ class _StatusPages:
         name, poller, state = self._asked()
         topic_name, snapshot = self._name("topic"), state.snapshot
         if snapshot is None or topic_name not in snapshot.topics:
-            abort(404, _missing("topic", topic_name, poller))
+            abort(404, _missing("topic", topic_name, state))
         return render_template(
             "topic.html",
             name=name,
@@ -224,7 +224,7 @@ class _StatusPages:
         )
 
     def _group_data(self) -> Response:
-        name, poller, _ = self._asked()
+        name, poller, state = self._asked()
         group_id = self._name("group")
         document = self._documents.get(
             poller,
@@ -240,17 +240,17 @@ class _StatusPages:
             ),
         )
         if document is None:
-            abort(404, _missing("group", group_id, poller))
+            abort(404, _missing("group", group_id, state))
         return _answer(document)
 
     def _topic_data(self) -> Response:
-        name, poller, _ = self._asked()
+        name, poller, state = self._asked()
         topic = self._name("topic")
         document = self._documents.get(
             poller, ("topic", topic), lambda: topic_document(poller, name, topic)
         )
         if document is None:
-            abort(404, _missing("topic", topic, poller))
+            abort(404, _missing("topic", topic, state))
         return _answer(document)
 
     def _pools_data(self) -> Response:
@@ -300,9 +300,8 @@ class _StatusPages:
         }
 
 
-def _missing(kind: str, name: str, poller: Poller) -> str:
-    # what is too old to be shown is not gone
-    unknown = poller.unready_reason() or why_incomplete(poller.current())
+def _missing(kind: str, name: str, state: State) -> str:
+    unknown = why_incomplete(state)
     if unknown is None:
         return f"the cluster has no {kind} {safe(name)!r}, or it is not watched"
     return f"not known whether the cluster has a {kind} {safe(name)!r}: {unknown}"
