@@ -68,9 +68,11 @@ class Losses:
             # older log's, and nothing is known of this one
             kept = {p: s for p, s in (before or nothing()).items() if p not in found}
             counted[topic] = found if len(known) == len(found) and not kept else {**kept, **known}
-            told = {p: offset for p, offset in committed.items() if p not in kept}
-            untold = {p: offset for p, offset in then.items() if p in kept}
-            self.committed[topic] = {**told, **untold} if kept else committed
+            self.committed[topic] = committed
+            if kept:
+                told = {p: offset for p, offset in committed.items() if p not in kept}
+                untold = {p: offset for p, offset in then.items() if p in kept}
+                self.committed[topic] = {**told, **untold}
         for topic in counted.keys() - commits.keys():
             del counted[topic], self.committed[topic]
 

@@ -17,7 +17,7 @@ from monitor.analysis.causes.symptoms import (
     Around,
     Symptoms,
     leaders_behind,
-    leaders_in_time,
+    leaders_read,
     symptoms_of,
     topics_of,
 )
@@ -203,9 +203,11 @@ class Explainer:
         return self._behind
 
     def _in_time(self, leader: int) -> int:
+        behind = self._all_behind()
         return sum(
-            leader in leaders_in_time(measures, self._snapshot)
-            for measures in self._groups.values()
+            leader in leaders_read(measures, self._snapshot)
+            and all(leader not in each for each in behind.get(group, {}).values())
+            for group, measures in self._groups.items()
         )
 
 

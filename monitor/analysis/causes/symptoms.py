@@ -416,15 +416,14 @@ def leaders_behind(measures: GroupMeasures, snapshot: Snapshot) -> dict[str, fro
     return found
 
 
-def leaders_in_time(measures: GroupMeasures, snapshot: Snapshot) -> frozenset[int]:
-    """Return the leaders of partitions that a group reads now, and is not behind on."""
+def leaders_read(measures: GroupMeasures, snapshot: Snapshot) -> frozenset[int]:
+    """Return the leaders of partitions that a group reads now."""
     moved_after = snapshot.monotonic_at - IN_FLIGHT_SECONDS
     read = (
         _leaders(snapshot, topic, (p for p, at in moments.items() if at > moved_after))
         for topic, moments in measures.committed_at.items()
     )
-    behind = leaders_behind(measures, snapshot).values()
-    return frozenset[int]().union(*read).difference(*behind)
+    return frozenset[int]().union(*read)
 
 
 def _leaders(snapshot: Snapshot, topic: str, partitions: Iterable[int]) -> frozenset[int]:
