@@ -63,6 +63,8 @@ class Connection(HttpToolsProtocol):
 
     # when the gate accepted it, in looks at those who wait
     accepted_in = 0
+    # its handshake has ended: closed by whoever accepts it, it would answer into the void
+    is_made = False
     _since: float
     _use = Use.ASKING
     _head_bytes = 0
@@ -71,6 +73,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """Begin to wait for a request."""
         super().connection_made(transport)
+        self.is_made = True
         self._since = self.loop.time()
 
     def data_received(self, data: bytes) -> None:
@@ -190,7 +193,8 @@ class Gate:
         self._certificate = certificate
         self._limit = limit
         self._looks = 0
-        self._handshakes: dict[asyncio.Task[None], tuple[int, float]] = {}
+        # task that accepts -> what it makes, and since when; a task ends some time after it has made it
+        self._accepting: dict[asyncio.Task[None], tuple[Connection, float]] = {}
 
     def open(self, listener: socket.socket) -> None:
         """Begin to accept."""
@@ -219,9 +223,11 @@ class Gate:
                     return
                 continue  # the client has gone already
             accepted.setblocking(False)
-            task = self._loop.create_task(self._begin(accepted))
-            self._handshakes[task] = (self._looks, self._loop.time())
-            task.add_done_callback(lambda done: self._handshakes.pop(done, None))
+            connection = self._make_connection()
+            connection.accepted_in = self._looks
+            task = self._loop.create_task(self._begin(connection, accepted))
+            self._accepting[task] = (connection, self._loop.time())
+            task.add_done_callback(lambda done: self._accepting.pop(done, None))
 
     def close_overdue(self) -> None:
         """Close all connections whose clients take too long."""
@@ -238,14 +244,12 @@ class Gate:
 
     def close_all(self) -> None:
         """Close all connections at once."""
-        for task in self._handshakes:
+        for task, _, _ in self._handshakes():
             task.cancel()
         for connection in list(self._connections):
             connection.abort()
 
-    async def _begin(self, accepted: socket.socket) -> None:
-        connection = self._make_connection()
-        connection.accepted_in = self._looks
+    async def _begin(self, connection: Connection, accepted: socket.socket) -> None:
         is_secured = self._certificate is not None
         try:
             await self._loop.connect_accepted_socket(
@@ -261,11 +265,18 @@ class Gate:
             self._connections.discard(connection)
             raise
 
+    def _handshakes(self) -> list[tuple[asyncio.Task[None], Connection, float]]:
+        return [
+            (task, connection, since)
+            for task, (connection, since) in self._accepting.items()
+            if not connection.is_made
+        ]
+
     def _is_full(self) -> bool:
-        if len(self._connections) + len(self._handshakes) < self._limit:
+        if len(self._connections) + len(self._accepting) < self._limit:
             return False
         is_open = sum(not one.transport.is_closing() for one in self._connections)
-        return is_open + len(self._handshakes) >= self._limit
+        return is_open + len(self._handshakes()) >= self._limit
 
     def _close_least_useful(self) -> bool:
         """Close the connection that has been of least use for longest, if there is one.
@@ -281,8 +292,8 @@ class Gate:
         ]
         found += [
             ((Use.ASKING, now - since), partial(self._give_up, task))
-            for task, (look, since) in self._handshakes.items()
-            if look <= old
+            for task, connection, since in self._handshakes()
+            if connection.accepted_in <= old
         ]
         worst = min(found, key=lambda one: (one[0][0], -one[0][1]), default=None)
         if worst is None:
@@ -291,5 +302,5 @@ class Gate:
         return True
 
     def _give_up(self, handshake: asyncio.Task[None]) -> None:
-        del self._handshakes[handshake]
+        del self._accepting[handshake]
         handshake.cancel()
