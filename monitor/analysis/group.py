@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from monitor.analysis.activity import Activity, GroupActivity, topics_not_consumed
 from monitor.analysis.advice import advise, turns_at
@@ -22,7 +22,7 @@ from monitor.analysis.rates import TopicRates, group_rates, produce_rates, produ
 from monitor.analysis.rebalances import KEPT_SECONDS as REBALANCES_KEPT_SECONDS
 from monitor.analysis.retention import retention_of, retention_risks
 from monitor.analysis.status import NOT_FOUND, GroupStatus, StatusRules, group_status
-from monitor.model import nothing
+from monitor.model import Group, nothing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -36,7 +36,10 @@ if TYPE_CHECKING:
     from monitor.analysis.topic import TopicLog
     from monitor.analysis.windows import CommitWindows
     from monitor.guard import Guard
-    from monitor.model import Group, PartitionOffsets, Snapshot
+    from monitor.model import PartitionOffsets, Snapshot
+
+# what has nothing to tell is the same object in all groups
+_NOTHING_KNOWN: Final = GroupMeasures(Group(""), GroupLag(), GroupFacts(None, None))
 
 
 class Poll(NamedTuple):
@@ -101,8 +104,8 @@ class GroupMeter:
         measures = replace(measures, advice=advice, measured_at=self._poll.now)
         if last is not None and measures == last:
             return last
-        history.measures = measures
-        return measures
+        history.measures = measures.sharing(last or _NOTHING_KNOWN)
+        return history.measures
 
     def _advice(
         self, measures: GroupMeasures, beside: Beside, history: GroupHistory

@@ -7,7 +7,7 @@ anything made of them is kept.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import TYPE_CHECKING, Final
 
@@ -72,6 +72,15 @@ class GroupMeasures:
     rebalances: int | None = None
     advice: tuple[Advice, ...] = ()
     measured_at: float = field(default=0.0, compare=False)
+
+    def sharing(self, last: GroupMeasures) -> GroupMeasures:
+        """Return the same with each part that is as it was as the object that it was."""
+        parts = {
+            name: before
+            for name in self.__slots__
+            if (before := getattr(last, name)) == getattr(self, name)
+        }
+        return replace(self, **parts)
 
     def as_of(self, now: float) -> float:
         """Return the moment of which ages are told: of a silent group that when it last answered."""
