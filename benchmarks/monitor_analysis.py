@@ -187,7 +187,7 @@ def _is_live(number: int) -> bool:
 
 def _kept_in(folder: Path) -> Recorder:
     """Return a recorder that has begun."""
-    recorder = Recorder(Store(f"sqlite:///{folder / 'history.sqlite'}"))
+    recorder = Recorder(Store(f"sqlite:///{folder / 'history.sqlite'}"), patience_s=45)
     recorder.start()
     return recorder
 

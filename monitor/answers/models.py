@@ -375,7 +375,10 @@ class TargetGroup(Model):
 
 
 class PastPoint(Model):
-    """What was found of a group; it holds until the next point."""
+    """What was found of a group; it holds until the next point.
+
+    One of which all is null is where nobody looked: the monitor was not there, or reached no broker.
+    """
 
     at: float
     seconds: Count

@@ -219,7 +219,7 @@ def history_of(settings: MonitorSettings) -> tuple[Recorder | None, Block | None
     from monitor.history.store import Store  # noqa: PLC0415
 
     try:
-        recorder = Recorder(Store(place))
+        recorder = Recorder(Store(place), settings.stale_after_seconds)
     except ValueError as error:
         raise options.Refusal(f"MONITOR_HISTORY_URL: {error}") from None
     if isinstance(place, Path):

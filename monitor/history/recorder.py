@@ -22,7 +22,7 @@ from monitor.exposition.metric import Metric
 from monitor.exposition.series import Block, Samples
 from monitor.history.kept_rows import kept_of, rows_of
 from monitor.history.store import Store, why_failed
-from monitor.history.summary import Summary
+from monitor.history.summary import Summary, with_gaps
 from monitor.model import Snapshot
 from monitor.state import State
 
@@ -38,6 +38,7 @@ TAKE_UP_SECONDS: Final = 5.0
 @dataclass(frozen=True, slots=True)
 class _Write:
     cluster: str
+    at: float
     summaries: Sequence[Summary]
 
 
@@ -59,15 +60,21 @@ _Task = _Write | _Condense | _Keep
 class Recorder:
     """Writes in a thread of its own; `record` only puts down what is to be written.
 
-    Of a group to which nothing happened nothing is written: its last row holds on.
+    Of a group to which nothing happened nothing is written: its last row holds on, as long as polls
+    follow each other within `patience_s`.
     """
 
-    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, store: Store, patience_s: float, clock: Callable[[], float] = time.time
+    ) -> None:
         self._store = store
+        self._patience_s = patience_s
         self._clock = clock
         # None ends it
         self._waiting: queue.Queue[_Task | None] = queue.Queue(MAX_WAITING)
         self._last: dict[str, tuple[Snapshot, Mapping[str, GroupMeasures]]] = {}
+        # clusters of which a poll was lost: what it found new is not there to hold on
+        self._incomplete: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="history", daemon=True)
         # rows are joined by the hour of the calendar: those of an hour are whole then
         self._calendar = BackgroundScheduler(timezone="UTC")
@@ -99,19 +106,30 @@ class Recorder:
         self._store.close()
 
     def record(self, state: State) -> None:
-        """Put down what a poll found that is new; a state without a new poll has nothing."""
+        """Put down what a poll found that is new; a state without a new poll that reached a broker has nothing.
+
+        Of a group that is not known any more the row knows nothing.
+        """
         snapshot = state.snapshot
         last_snapshot, last = self._last.get(state.cluster, (None, {}))
-        if snapshot is None or snapshot is last_snapshot:
+        if snapshot is None or snapshot is last_snapshot or state.error is not None:
             return
-        self._last[state.cluster] = (snapshot, state.groups)
-        summaries = [
+        groups = state.without_older_than(self._patience_s).groups
+        self._last[state.cluster] = (snapshot, groups)
+        at = _moment(snapshot)
+        # deleted, or its coordinator is silent
+        summaries = [Summary(group, at) for group in last.keys() - groups.keys()]
+        if last_snapshot is not None and at - _moment(last_snapshot) > self._patience_s:
+            last = {}  # nobody looked meanwhile: no row holds on
+        if state.cluster in self._incomplete:
+            self._incomplete.discard(state.cluster)
+            last = {}
+        summaries += [
             _summary(snapshot, group, measures)
-            for group, measures in state.groups.items()
-            if last.get(group) is not measures
+            for group, measures in groups.items()
+            if (before := last.get(group)) is not measures and before != measures
         ]
-        if summaries:
-            self._put(_Write(state.cluster, summaries))
+        self._put(_Write(state.cluster, at, summaries))
 
     def keep(self, cluster: str, kept: Kept) -> None:
         """Put down what a restart takes up, as far as it is new; the first of a process is all."""
@@ -161,9 +179,16 @@ class Recorder:
     def read(
         self, cluster: str, group_id: str, since: float, until: float
     ) -> Sequence[Summary] | None:
-        """Return a group's rows between two Unix times, None while the database can't be read."""
+        """Return a group's rows between two Unix times, None while the database can't be read.
+
+        One that knows nothing is where nobody looked.
+        """
         try:
-            return self._store.read(cluster, group_id, since, until)
+            rows = self._store.read(cluster, group_id, since, until)
+            if not rows:
+                return rows
+            gaps = self._store.gaps(cluster, rows[0].at - rows[0].seconds, until, self._patience_s)
+            return with_gaps(rows, gaps)
         except SQLAlchemyError as error:
             _log.warning("history not read", cause=why_failed(error))
             return None
@@ -191,15 +216,20 @@ class Recorder:
         try:
             self._waiting.put_nowait(what)
         except queue.Full:
-            self._not_written += isinstance(what, _Write)
+            self._lose(what)
             self._note("the database takes too long")
+
+    def _lose(self, what: _Task | None) -> None:
+        if isinstance(what, _Write):
+            self._not_written += 1
+            self._incomplete.add(what.cluster)
 
     def _run(self) -> None:
         while (what := self._waiting.get()) is not None:
             try:
                 self._do(what)
             except Exception as error:  # noqa: BLE001  # drivers refuse some texts in their own ways
-                self._not_written += isinstance(what, _Write)
+                self._lose(what)
                 self._note(why_failed(error))
                 self._is_stopped.wait(RETRY_SECONDS)
             finally:
@@ -210,7 +240,7 @@ class Recorder:
         if isinstance(what, _Keep):
             self._write_kept(what.cluster)
         elif isinstance(what, _Write):
-            self._store.write(what.cluster, what.summaries)
+            self._store.write(what.cluster, what.summaries, at=what.at, patience_s=self._patience_s)
             self._written_at = self._clock()
         else:
             self._store.condense(self._clock())
@@ -242,6 +272,10 @@ class Recorder:
         self._fault = fault
 
 
+def _moment(snapshot: Snapshot) -> float:
+    return round(snapshot.taken_at, 3)
+
+
 def _summary(snapshot: Snapshot, group: str, measures: GroupMeasures) -> Summary:
     behind, since = measures.behind(snapshot.seen_at), measures.behind_since
     produced = list(_known(rates.produced for rates in measures.rates.values()))
@@ -249,7 +283,7 @@ def _summary(snapshot: Snapshot, group: str, measures: GroupMeasures) -> Summary
     status = measures.status.status
     return Summary(
         group,
-        round(snapshot.taken_at, 3),
+        _moment(snapshot),
         measures.lag.total if measures.lag.partitions else None,
         None if behind is None else round(behind, 3),
         None if since is None or isinf(since) else round(since + snapshot.wall_offset, 3),

@@ -5,10 +5,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import accumulate
+from math import inf
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import (
+    Connection,
     Engine,
     Select,
     bindparam,
@@ -19,6 +22,7 @@ from sqlalchemy import (
     insert,
     literal,
     select,
+    update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
@@ -26,8 +30,8 @@ from sqlalchemy.exc import ArgumentError
 
 from monitor.history.claim import Claim
 from monitor.history.kept_rows import KeptRow
-from monitor.history.summary import POLL, Summary
-from monitor.history.tables import KEPT, METADATA, SUMMARIES
+from monitor.history.summary import POLL, Gap, Summary
+from monitor.history.tables import KEPT, METADATA, SUMMARIES, WATCHED
 
 # Resolution in seconds -> for how long its rows are kept. Each is made of the one before.
 KEPT_SECONDS: Final = {POLL: 86_400.0, 300: 30 * 86_400.0, 3_600: 366 * 86_400.0}
@@ -58,12 +62,62 @@ class Store:
         if self._claim:
             self._claim.release()
 
-    def write(self, cluster: str, summaries: Iterable[Summary]) -> None:
-        """Add what a poll found."""
+    def write(
+        self, cluster: str, summaries: Iterable[Summary], *, at: float, patience_s: float
+    ) -> None:
+        """Add what a poll found at a Unix time, and that polls went on if the one before is as near."""
         rows = [{"cluster": cluster, **asdict(each)} for each in summaries]
-        if rows:
-            with self._engine.begin() as connection:
+        with self._engine.begin() as connection:
+            if rows:
                 connection.execute(insert(SUMMARIES), rows)
+            self._watch(connection, cluster, at, patience_s)
+
+    def _watch(self, connection: Connection, cluster: str, at: float, patience_s: float) -> None:
+        table = WATCHED.c
+        last = connection.execute(
+            select(table.since, table.until)
+            .where((table.cluster == cluster) & (table.since <= at))
+            .order_by(table.since.desc())
+            .limit(1)
+        ).first()
+        if last is None or at - last.until > patience_s:
+            new = {"cluster": cluster, "since": at, "until": at}
+            connection.execute(insert(WATCHED), new)
+        elif at > last.until:
+            connection.execute(
+                update(WATCHED)
+                .where((table.cluster == cluster) & (table.since == last.since))
+                .values(until=at)
+            )
+
+    def gaps(self, cluster: str, since: float, until: float, patience_s: float) -> list[Gap]:
+        """Return when nobody looked between two Unix times, oldest first.
+
+        Of before the first poll of which it is known nothing is told.
+        """
+        table = WATCHED.c
+        of_cluster = table.cluster == cluster
+        first = select(func.max(table.since)).where(of_cluster & (table.since <= since))
+        with self._engine.connect() as connection:
+            spans = connection.execute(
+                select(table.since, table.until)
+                .where(
+                    of_cluster
+                    & (table.since >= func.coalesce(first.scalar_subquery(), since))
+                    & (table.since <= until)
+                )
+                .order_by(table.since)
+            ).all()
+        # two monitors may have watched at a time
+        ends = list(accumulate((span.until for span in spans), max))
+        found = [
+            Gap(end, span.since)
+            for end, span in zip(ends, spans[1:], strict=False)
+            if span.since > end
+        ]
+        if ends and until - ends[-1] > patience_s:
+            found.append(Gap(ends[-1], inf))
+        return found
 
     def keep(self, cluster: str, rows: Iterable[KeptRow], *, anew: bool) -> None:
         """Put rows in place of those of their kinds and names; of all of the cluster with `anew`."""
@@ -140,6 +194,9 @@ class Store:
                 connection.execute(
                     insert(SUMMARIES).from_select(_NAMES, _joined(fine, coarse, now))
                 )
+            connection.execute(
+                delete(WATCHED).where(WATCHED.c.until < now - max(KEPT_SECONDS.values()))
+            )
             for seconds, kept in KEPT_SECONDS.items():
                 connection.execute(
                     delete(SUMMARIES).where(

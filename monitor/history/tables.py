@@ -40,6 +40,16 @@ SUMMARIES: Final = Table(
     PrimaryKeyConstraint("cluster", "group_id", "seconds", "at"),
 )
 
+# From when to when polls followed each other: between two of them nobody looked, and no row holds on.
+WATCHED: Final = Table(
+    "monitor_watched",
+    METADATA,
+    Column("cluster", String(255), nullable=False),
+    Column("since", Float(53), nullable=False),
+    Column("until", Float(53), nullable=False),
+    PrimaryKeyConstraint("cluster", "since"),
+)
+
 # What a restart takes up, see `kept_rows`: the last of each.
 KEPT: Final = Table(
     "monitor_kept",

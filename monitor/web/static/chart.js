@@ -6,11 +6,20 @@ import { html, useEffect, useRef } from "/static/parts.js";
 
 const WORSE = { OK: 0, WARN: 1, STALL: 1, REWIND: 1, STOP: 2, ERR: 2 };
 
-// What happened between one point and the next.
+// From there to the next point nobody looked: the monitor was not there, or reached no broker.
+const isGap = (point) => [point.lag, point.lag_seconds, point.members, point.status].every((each) => each == null);
+
+// What happened between one point and the next of which something is known.
 export function events(past) {
   const found = [];
+  let before = past[0];
   for (let i = 1; i < past.length; i++) {
-    const [before, now] = [past[i - 1], past[i]];
+    const now = past[i];
+    if (isGap(now)) {
+      const next = past[i + 1];
+      found.push({ at: now.at, kind: "gap", text: next ? `nobody looked until ${clock(next.at)}` : "nobody looked since" });
+      continue;
+    }
     if (now.rebalances != null && before.rebalances != null) {
       if (now.rebalances > before.rebalances) found.push({ at: now.at, kind: "rebalance", text: "rebalance" });
       // counted since the monitor's start
@@ -19,13 +28,15 @@ export function events(past) {
     if (now.members != null && before.members != null && now.members !== before.members)
       found.push({ at: now.at, kind: "members", text: `members ${before.members} → ${now.members}` });
     if ((WORSE[now.status] ?? 0) > (WORSE[before.status] ?? 0)) found.push({ at: now.at, kind: "status", text: `status ${now.status}` });
+    before = now;
   }
   return found;
 }
 
 // Times, lags and seconds behind, as polls every so many seconds saw them. Of polls that found nothing new
 // there is no point: until the last of them before the next point, the first unread message was there
-// and aged. Whether it was between that poll and the next one nobody saw, and a line joins the two.
+// and aged. Whether it was between that poll and the next one nobody saw, and a line joins the two. None is
+// drawn where nobody looked for longer.
 export function series(past, until, every) {
   const [times, lags, seconds] = [[], [], []];
   const add = (at, point) => {
@@ -36,7 +47,7 @@ export function series(past, until, every) {
     seconds.push(point.behind_since == null || point.seconds ? point.lag_seconds : Math.max(0, at - point.behind_since));
   };
   past.forEach((point, i) => {
-    if (i) add(point.at - (every || 0.001), past[i - 1]);
+    if (i) add(point.at - (isGap(point) ? 0.001 : every || 0.001), past[i - 1]);
     add(point.at, point);
   });
   if (past.length) add(until, past[past.length - 1]);
@@ -120,7 +131,7 @@ function options(width, marks, alerts) {
             ctx.moveTo(x, bbox.top);
             ctx.lineTo(x, bbox.top + bbox.height);
             ctx.stroke();
-            ctx.fillText({ rebalance: "R", restart: "M", members: "±", status: "!" }[mark.kind], x + 3, bbox.top + 10 + 12 * (i % 3));
+            ctx.fillText({ rebalance: "R", restart: "M", members: "±", status: "!", gap: "?" }[mark.kind], x + 3, bbox.top + 10 + 12 * (i % 3));
           });
           ctx.restore();
         },

@@ -33,6 +33,8 @@ from tests.support.asgi import Client
 from tests.support.waiting import wait_for
 from tests.unit.monitor.fake_brokers import FakeBrokers
 
+PATIENCE_S = 45.0
+
 
 class Watched:
     """A poller of a group that is behind, whose polls are recorded."""
@@ -49,7 +51,7 @@ class Watched:
 
         self.poller = Poller(
             Collector(self.brokers, Intervals(), clock=clock, monotonic=clock),
-            stale_after_s=45,
+            stale_after_s=PATIENCE_S,
             clock=clock,
             monotonic=clock,
             published=lambda: recorder.record(self.poller.latest.state),
@@ -62,7 +64,8 @@ class Watched:
 
     def points(self) -> list[dict[str, Any]]:
         # nothing while the tables are not there yet
-        return list(self.client.get("/api/v1/history/a/b?since=0").json().get("points", ()))
+        address = f"/api/v1/history/a/b?since=0&until={int(self.brokers.now) + 15}"  # before the next poll
+        return list(self.client.get(address).json().get("points", ()))
 
 
 def value(recorder: Recorder, metric: Any) -> float:
@@ -76,7 +79,7 @@ def url(tmp_path: Path) -> str:
 
 
 def test_what_a_group_did_is_read_again(tmp_path: Path) -> None:
-    recorder = Recorder(Store(url(tmp_path)))
+    recorder = Recorder(Store(url(tmp_path)), PATIENCE_S)
     watched = Watched(recorder)
     recorder.start()
     watched.poll()
@@ -96,7 +99,7 @@ def test_what_a_group_did_is_read_again(tmp_path: Path) -> None:
 
 def test_nothing_is_written_of_a_group_to_which_nothing_happens(tmp_path: Path) -> None:
     store = Store(url(tmp_path))
-    recorder = Recorder(store)
+    recorder = Recorder(store, PATIENCE_S)
     watched = Watched(recorder)
     recorder.start()
     for _ in range(5):
@@ -106,8 +109,97 @@ def test_nothing_is_written_of_a_group_to_which_nothing_happens(tmp_path: Path) 
     assert len(watched.points()) <= 3  # as a status comes in, and rates
 
 
+def lags(watched: Watched) -> list[int | None]:
+    return [point["lag"] for point in watched.points()]
+
+
+def unknown(watched: Watched) -> list[float]:
+    return [point["at"] for point in watched.points() if point["lag"] is None]
+
+
+def test_where_nobody_looked_nothing_is_known(tmp_path: Path) -> None:
+    recorder = Recorder(Store(url(tmp_path)), PATIENCE_S)
+    watched = Watched(recorder)
+    recorder.start()
+    for _ in range(12):
+        watched.poll()
+    wait_for("it to be written", lambda: watched.points() and recorder.is_written)
+    assert None not in lags(watched)
+    stopped_at = watched.brokers.now
+    watched.brokers.now += 600
+    assert lags(watched)[-2:] == [6, None]  # and nobody has looked again
+    watched.poll()
+    wait_for("the polls after it", lambda: recorder.is_written)
+    # nothing happened to the group, and yet it is told anew
+    assert lags(watched)[-2:] == [None, 6]
+    assert unknown(watched) == [pytest.approx(stopped_at, abs=0.01)]
+    recorder.stop()
+
+
+def test_what_is_not_reached_is_not_known(tmp_path: Path) -> None:
+    recorder = Recorder(Store(url(tmp_path)), PATIENCE_S)
+    watched = Watched(recorder)
+    recorder.start()
+    for _ in range(3):
+        watched.poll()
+    last_reached_at = watched.brokers.now
+    watched.brokers.down = {1, 2}
+    for _ in range(10):
+        watched.poll()
+    watched.brokers.down = set()
+    for _ in range(3):
+        watched.poll()
+    wait_for("all to be written", lambda: recorder.is_written)
+    assert unknown(watched) == [pytest.approx(last_reached_at, abs=0.01)]
+    assert lags(watched)[-1] == 6
+    recorder.stop()
+
+
+@pytest.mark.parametrize("how", ["silent", "deleted"])
+def test_of_a_group_that_is_not_known_any_more_nothing_holds_on(tmp_path: Path, how: str) -> None:
+    recorder = Recorder(Store(url(tmp_path)), PATIENCE_S)
+    watched = Watched(recorder)
+    recorder.start()
+    for _ in range(3):
+        watched.poll()
+    listed, commits = watched.brokers.groups[1], dict(watched.brokers.commits)
+    if how == "silent":
+        watched.brokers.down = {1}
+    else:
+        watched.brokers.delete_group("a/b")
+    for _ in range(6):
+        watched.poll()
+    wait_for("all to be written", lambda: recorder.is_written)
+    assert lags(watched)[-2:] == [6, None]
+    watched.brokers.down, watched.brokers.groups[1] = set(), listed
+    watched.brokers.commits.update(commits)
+    for _ in range(3):
+        watched.poll()
+    wait_for("all to be written", lambda: recorder.is_written)
+    assert lags(watched).count(None) == 1
+    assert lags(watched)[-1] == 6
+    recorder.stop()
+
+
+def test_what_a_restart_finds_as_it_was_was_not_seen_to_be_so(tmp_path: Path) -> None:
+    first = Recorder(Store(url(tmp_path)), PATIENCE_S)
+    watched = Watched(first)
+    first.start()
+    watched.poll()
+    wait_for("it to be written", lambda: watched.points() and first.is_written)
+    first.stop()
+    second = Recorder(Store(url(tmp_path)), PATIENCE_S)
+    again = Watched(second)
+    again.brokers.now = watched.brokers.now + 600
+    second.start()
+    again.poll()
+    wait_for("it to be written again", lambda: second.is_written)
+    assert lags(again) == [6, None, 6]
+    second.stop()
+
+
 def test_what_cannot_be_asked_is_refused(tmp_path: Path) -> None:
-    recorder = Recorder(Store(url(tmp_path)))
+    recorder = Recorder(Store(url(tmp_path)), PATIENCE_S)
     watched = Watched(recorder)
     watched.poll()
     for query in ("since=5&until=4", "since=x", "until=-1", "what=1"):
@@ -128,11 +220,11 @@ class Failing(Store):
         self.fails = True
         self.hangs_s = 0.0
 
-    def write(self, cluster: str, summaries: Any) -> None:
+    def write(self, *args: Any, **options: Any) -> None:
         time.sleep(self.hangs_s)
         if self.fails:
             raise OperationalError("insert", {}, Exception("geheim"))
-        super().write(cluster, summaries)
+        super().write(*args, **options)
 
 
 def test_a_database_that_fails_costs_its_polls_and_is_told(
@@ -140,7 +232,7 @@ def test_a_database_that_fails_costs_its_polls_and_is_told(
 ) -> None:
     monkeypatch.setattr(recorders, "RETRY_SECONDS", 0.01)
     store = Failing(url(tmp_path))
-    recorder = Recorder(store)
+    recorder = Recorder(store, PATIENCE_S)
     watched = Watched(recorder)
     recorder.start()
     watched.poll()
@@ -155,13 +247,37 @@ def test_a_database_that_fails_costs_its_polls_and_is_told(
     assert [point["lag"] for point in watched.points()] == [1]
 
 
+def test_what_a_lost_poll_found_is_told_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorders, "RETRY_SECONDS", 0.01)
+    store = Failing(url(tmp_path))
+    store.fails = False
+    recorder = Recorder(store, PATIENCE_S)
+    watched = Watched(recorder)
+    recorder.start()
+    watched.poll()
+    wait_for("the first row", watched.points)
+    store.fails = True
+    watched.brokers.commits["a/b"] = GroupCommits({"t": {0: 9}})
+    watched.poll()
+    wait_for("the fault", lambda: value(recorder, UP) == 0)
+    store.fails = False
+    for _ in range(3):  # in which nothing happens
+        watched.poll()
+    wait_for("it works again", lambda: value(recorder, UP) == 1)
+    wait_for("all to be written", lambda: recorder.is_written)
+    recorder.stop()
+    assert lags(watched)[-1] == 1
+
+
 def test_a_database_that_hangs_holds_up_no_poll_and_no_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recorders, "STOP_SECONDS", 0.1)
     store = Failing(url(tmp_path))
     store.hangs_s = 2.0
-    recorder = Recorder(store)
+    recorder = Recorder(store, PATIENCE_S)
     watched = Watched(recorder)
     recorder.start()
     for offset in range(recorders.MAX_WAITING + 5):
@@ -181,7 +297,7 @@ def test_rows_are_joined_by_the_calendar(tmp_path: Path) -> None:
             Condensed.asked += 1
             super().condense(now)
 
-    recorder = Recorder(Condensed(url(tmp_path)))
+    recorder = Recorder(Condensed(url(tmp_path)), PATIENCE_S)
     recorder.start()
     (job,) = recorder._calendar.get_jobs()
     job.func(*job.args)
@@ -193,7 +309,7 @@ class Kept:
     """What a monitor of the watched group keeps, and one that is started after it takes up."""
 
     def __init__(self, store: Store) -> None:
-        self.recorder = Recorder(store)
+        self.recorder = Recorder(store, PATIENCE_S)
         self.brokers = FakeBrokers(
             groups={1: [ListedGroup("g", CLASSIC, "Empty", "consumer")]},
             commits={"g": GroupCommits({"t": {0: 4}})},
@@ -206,7 +322,7 @@ class Kept:
 
         return Poller(
             Collector(self.brokers, Intervals(), clock=clock, monotonic=clock),
-            stale_after_s=45,
+            stale_after_s=PATIENCE_S,
             cluster="c",
             clock=clock,
             monotonic=clock,

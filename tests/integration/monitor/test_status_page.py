@@ -410,8 +410,8 @@ def test_the_chart_ages_what_was_seen_to_be_unread_and_nothing_between_two_polls
 ) -> None:
     opened(page, "/group?group=payment-service-group")
 
-    def seconds(*past: dict[str, float | None]) -> list[float]:
-        made: list[list[float]] = page.evaluate(
+    def seconds(*past: dict[str, float | None]) -> list[float | None]:
+        made: list[list[Any]] = page.evaluate(
             "async (past) => (await import('/static/chart.js')).series(past, 100, 5)", past
         )
         assert made[0] == sorted(set(made[0]))
@@ -427,6 +427,31 @@ def test_the_chart_ages_what_was_seen_to_be_unread_and_nothing_between_two_polls
     assert seconds(*standing) == [10, 35, 0, 0]
     of_five_minutes = point(50, 7, 1, 300), point(90, 0, None)
     assert seconds(*of_five_minutes) == [7, 7, 0, 0]
+    nobody = {"at": 70.001, "lag": None, "lag_seconds": None, "behind_since": None, "seconds": 0}
+    # at 60; at 70, when it was last seen; nothing until 90
+    assert seconds(point(60, 10, 50), nobody, point(90, 40, 50)) == pytest.approx(
+        [10, 20, None, None, 40, 50]
+    )
+    assert seconds(point(60, 10, 50), nobody) == pytest.approx([10, 20, None, None])
+
+
+def test_what_happened_has_the_time_in_which_nobody_looked(page: Page) -> None:
+    opened(page, "/group?group=payment-service-group")
+
+    def point(at: float, members: int | None, lag: int | None = 1) -> dict[str, Any]:
+        return {"at": at, "lag": lag, "lag_seconds": None, "members": members, "status": None}
+
+    def told(*past: dict[str, Any]) -> list[str]:
+        made: list[dict[str, Any]] = page.evaluate(
+            "async (past) => (await import('/static/chart.js')).events(past)", past
+        )
+        return [each["text"].split(" until ")[0] for each in made]
+
+    assert told(point(1, 3), point(2, None, None), point(9, 2)) == [
+        "nobody looked",
+        "members 3 → 2",
+    ]
+    assert told(point(1, 3), point(2, None, None)) == ["nobody looked since"]
 
 
 @pytest.mark.parametrize("path", PAGES)

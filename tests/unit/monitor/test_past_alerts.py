@@ -60,6 +60,13 @@ def test_an_alert_ends_with_its_condition_and_what_is_shorter_than_the_rule_wait
     ) == [("LagTimeHigh", 2_300, 2_800)]
 
 
+def test_an_alert_ends_where_nobody_looked() -> None:
+    standing = row(2_010, behind=10.0, behind_since=2_000)
+    assert told(standing, Summary("g", 2_500), row(9_000, behind=0.0)) == [
+        ("LagTimeHigh", 2_360, 2_500)
+    ]
+
+
 def test_a_group_that_lost_its_members_while_records_wait() -> None:
     assert told(
         row(1_000, behind=0.0, members=0),
