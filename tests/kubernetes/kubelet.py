@@ -301,6 +301,7 @@ class Pod(threading.Thread):
             "HOSTNAME": self.name,
             # what it keeps goes when the tests' files go
             "HOME": str(self.kubelet.folder / f"{self.name}-home"),
+            "STATE_DIRECTORY": str(self.kubelet.folder / f"{self.name}-state"),
         }
         # all addresses of a pod's network are its one address here
         here = self.kubelet.network.reached_at(self.address)

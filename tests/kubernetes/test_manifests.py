@@ -101,6 +101,24 @@ def test_helm_refuses_a_misspelt_value(helm: Path) -> None:
     assert "serviceMonitor" in answer.stderr
 
 
+def test_a_claim_keeps_the_history_of_one_replica(helm: Path) -> None:
+    claim = ["history.existingClaim=mine"]
+    one = _helm(helm, "template", "lag", str(REPOSITORY / CHART), switches=claim)
+    assert one.returncode == 0, one.stderr
+    deployment = next(
+        each for each in yaml.safe_load_all(one.stdout) if each["kind"] == "Deployment"
+    )
+    # two pods at a time would not both get the volume, nor the history
+    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+    volumes = deployment["spec"]["template"]["spec"]["volumes"]
+    assert {"name": "history", "persistentVolumeClaim": {"claimName": "mine"}} in volumes
+    two = _helm(
+        helm, "template", "lag", str(REPOSITORY / CHART), switches=[*claim, "replicaCount=2"]
+    )
+    assert two.returncode != 0
+    assert "one replica" in two.stderr
+
+
 def test_helm_finds_nothing_to_say_about_the_chart(helm: Path) -> None:
     answer = _helm(helm, "lint", "--strict", str(REPOSITORY / CHART))
     assert answer.returncode == 0, answer.stdout + answer.stderr

@@ -13,8 +13,13 @@ from typing import Final
 from tests.unit.deploy.compose import REPOSITORY
 
 PATH: Final = REPOSITORY / "deploy" / "Dockerfile"
-# what is set for Python and the shell, not for our programs
-SYSTEM_VARIABLES: Final = {"PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"}
+# what is set for Python and the shell, or as systemd would set it, and is no setting of our programs
+SYSTEM_VARIABLES: Final = {
+    "PATH",
+    "PYTHONDONTWRITEBYTECODE",
+    "PYTHONUNBUFFERED",
+    "STATE_DIRECTORY",
+}
 
 
 @dataclass

@@ -16,6 +16,7 @@ import yaml
 from monitor.configuration import read_configuration
 from monitor.settings import MonitorSettings
 from scripts.kubernetes import CHART
+from tests.unit.deploy import dockerfile
 from tests.unit.deploy.compose import REPOSITORY
 
 FOLDER = REPOSITORY / CHART
@@ -53,6 +54,7 @@ def test_the_default_values_are_valid_and_the_schema_is_one() -> None:
         # the chart's own: a probe would ask elsewhere
         {"config": {"port": 9000}},
         {"config": {"host": "127.0.0.1"}},
+        {"history.claim": "mine"},
     ],
 )
 def test_a_misspelt_or_impossible_value_is_refused(change: dict[str, Any]) -> None:
@@ -97,3 +99,10 @@ def test_the_chart_is_of_the_packages_version_and_serves_the_monitors_port() -> 
     assert version
     assert chart["appVersion"] == version[1]
     assert VALUES["service"]["port"] == MonitorSettings.model_fields["port"].default
+
+
+def test_the_history_is_where_the_image_keeps_it() -> None:
+    deployment = (FOLDER / "templates" / "deployment.yaml").read_text()
+    place = dockerfile.environment("monitor")["STATE_DIRECTORY"]
+    assert f"- name: history\n              mountPath: {place}\n" in deployment
+    assert f"USER {VALUES['podSecurityContext']['fsGroup']}:" in dockerfile.PATH.read_text()

@@ -97,6 +97,13 @@ def test_everything_mounted_exists_and_cannot_be_changed_from_inside(name: str) 
 
 
 @both_files
+def test_the_monitors_history_is_on_a_volume(name: str) -> None:
+    mounts = compose.mounts(compose.services(name)["monitor"])
+    place = dockerfile.environment("monitor")["STATE_DIRECTORY"]
+    assert ("monitor-data", place, False) in mounts
+
+
+@both_files
 def test_what_is_built_is_a_stage_of_the_dockerfile_and_the_rest_has_a_fixed_version(
     name: str,
 ) -> None:

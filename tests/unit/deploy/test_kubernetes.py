@@ -413,6 +413,16 @@ def test_only_one_says_how_many_replicas_there_are(overlay: str) -> None:
         assert "replicas" not in kustomize.find(overlay, "Deployment", name)["spec"], name
 
 
+@all_overlays
+def test_the_monitor_keeps_its_history_where_it_may_write(overlay: str) -> None:
+    pod = kustomize.find(overlay, "Deployment", "monitor")["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    mounted = {each["mountPath"]: each["name"] for each in container["volumeMounts"]}
+    name = mounted[dockerfile.environment("monitor")["STATE_DIRECTORY"]]
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert {"name": name, "emptyDir": {}} in pod["volumes"]
+
+
 def test_keda_follows_the_monitors_answer_up_to_the_partitions() -> None:
     scaled = kustomize.of_kind("keda", "ScaledObject")
     assert {each["metadata"]["name"] for each in scaled} == {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from pathlib import Path
 
@@ -108,10 +107,7 @@ def test_a_bare_serve_keeps_its_history_and_one_that_is_told_off_none(
     assert history_of(MonitorSettings()) == (None, None)
 
 
-def test_the_container_image_names_no_place_and_its_user_has_no_home(repository: Path) -> None:
+def test_the_container_image_has_a_place_that_its_user_may_write(repository: Path) -> None:
     text = (repository / "deploy" / "Dockerfile").read_text()
-    assert "--home-dir /nonexistent" in text
-    assert not {"STATE_DIRECTORY", "XDG_STATE_HOME", "MONITOR_HISTORY_URL"} & set(
-        text.replace("=", " ").split()
-    )
-    assert not os.path.lexists("/nonexistent")
+    assert "ENV STATE_DIRECTORY=/var/lib/kafka-lag-monitor\n" in text
+    assert "--mode 0700 --owner app --group app /var/lib/kafka-lag-monitor\n" in text
