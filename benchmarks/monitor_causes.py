@@ -19,7 +19,7 @@ from statistics import mean, pstdev
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from benchmarks.support import table
+from benchmarks.support import say, table
 from monitor import logs
 from monitor.analysis.causes.finding import Cause
 from monitor.analysis.measures import GroupMeasures
@@ -120,8 +120,8 @@ def _blamed_in_health(seconds: float) -> bool:
         TemporaryDirectory(prefix="benchmark-") as directory,
         watched(Path(directory), ORDERS_PER_SECOND, monitor_program=MONITOR) as system,
     ):
-        print(f"the system runs; watching it for {seconds:.0f} s", file=sys.stderr, flush=True)
-        told = told_in_health(system, seconds)
+        say(f"the system runs; watching it for {seconds:.0f} s")
+        told = told_in_health(system, seconds, say)
     table(
         f"The order system, {ORDERS_PER_SECOND:.0f} orders/s for {seconds:.0f} s",
         ("group", "looks", "causes named", "oldest unread, s", "right"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -43,12 +43,23 @@ def causes(system: WatchedSystem) -> Mapping[str, Cause]:
     }
 
 
-def told_in_health(system: WatchedSystem, seconds: float) -> Mapping[str, OfGroup]:
-    """Wait until all groups are well, and return what is told of each for so long after."""
+def told_in_health(
+    system: WatchedSystem, seconds: float, tell: Callable[[str], None] = lambda _: None
+) -> Mapping[str, OfGroup]:
+    """Wait until all groups are well, and return what is told of each for so long after.
+
+    `tell` is called once a minute with how it goes.
+    """
     wait_for("groups that are well", lambda: causes(system) == dict.fromkeys(GROUPS, Cause.HEALTHY))
     told = {group: OfGroup() for group in GROUPS}
-    ends_at = time.monotonic() + seconds
-    while time.monotonic() < ends_at:
+    began = time.monotonic()
+    minutes = 0
+    while (passed := time.monotonic() - began) < seconds:
+        if passed // 60 > minutes:
+            minutes = int(passed // 60)
+            blamed = [group for group, of in told.items() if not of.is_well]
+            looks = min(of.looks for of in told.values())
+            tell(f"{minutes} min, {looks:,} looks at each; blamed: {', '.join(blamed) or 'nobody'}")
         for group, cause in causes(system).items():
             told[group].looks += 1
             told[group].causes.add(cause)
