@@ -197,21 +197,20 @@ class Renderer:
         self, block: Block, live: dict[tuple[str, ...], list[Series]]
     ) -> dict[Metric, Part]:
         rendered = {}
+        # of a block whose text is kept only while it is made: the labels are twenty times as much
+        texts = {} if block.sources else self._labels
         for metric, series in block.samples().items():
             if not series:
                 continue
+            names = metric.labels
+            if names not in texts:
+                texts[names] = _LabelTexts(names, self._cluster)
             if not block.sources:
-                labels = self._labels.setdefault(
-                    metric.labels, _LabelTexts(metric.labels, self._cluster)
-                )
                 if not isinstance(series, ByPartition):
-                    live.setdefault(metric.labels, []).append(series)
+                    live.setdefault(names, []).append(series)
                 else:
-                    live.setdefault(metric.labels, []).append(dict.fromkeys(series.values, 0.0))
-            else:
-                # the whole text is kept: its labels would be twenty times as much
-                labels = _LabelTexts(metric.labels, self._cluster)
-            rendered[metric] = Part.of(_texts(metric.name, series, labels))
+                    live.setdefault(names, []).append(dict.fromkeys(series.values, 0.0))
+            rendered[metric] = Part.of(_texts(metric.name, series, texts[names]))
         return rendered
 
     def _forget_dead(self, live: dict[tuple[str, ...], list[Series]]) -> None:
