@@ -1,8 +1,8 @@
 """Scenes on real brokers, played in a process of their own.
 
 librdkafka aborts its process now and then when a broker of many clients is killed (seen once in four runs), and
-a commit of it waits for ever when its coordinator moves to the broker that is stopped (seen once in ten, on a
-machine with too much to do): that is no answer of the monitor's, and must not take the tests with it.
+a commit of it sometimes waits for ever while the broker that is not its coordinator is stopped (twice in a row on a
+machine with much to do): that is no answer of the monitor's, and must not take the tests with it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from tests.support.causes_table import INNOCENT, SCENES
 from tests.support.cluster import Cluster
 from tests.support.lagging_on_broker import SESSION_TIMEOUT_MS, on_brokers
 
-TRIES: Final = 3
-# all of them take three minutes on two cores, twice that beside other tests
-PLAYED_WITHIN_SECONDS: Final = 600.0
+TRIES: Final = 4
+# all of them take three minutes on two cores, less than twice that beside other tests
+PLAYED_WITHIN_SECONDS: Final = 480.0
 
 Answers = Mapping[str, Mapping[str, Any]]
 
