@@ -119,11 +119,10 @@ class Recorder:
         at = _moment(snapshot)
         # deleted, or its coordinator is silent
         summaries = [Summary(group, at) for group in last.keys() - groups.keys()]
-        if last_snapshot is not None and at - _moment(last_snapshot) > self._patience_s:
-            last = {}  # nobody looked meanwhile: no row holds on
-        if state.cluster in self._incomplete:
+        nobody_looked = last_snapshot is not None and at - _moment(last_snapshot) > self._patience_s
+        if nobody_looked or state.cluster in self._incomplete:
             self._incomplete.discard(state.cluster)
-            last = {}
+            last = {}  # no row holds on
         summaries += [
             _summary(snapshot, group, measures)
             for group, measures in groups.items()

@@ -58,9 +58,10 @@ class Watched:
         )
         self.client = Client(create_app(self.poller, history=recorder.read))
 
-    def poll(self) -> None:
-        self.brokers.now += 15
-        self.poller.poll()
+    def poll(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.brokers.now += 15
+            self.poller.poll()
 
     def points(self) -> list[dict[str, Any]]:
         # nothing while the tables are not there yet
@@ -109,6 +110,13 @@ def test_nothing_is_written_of_a_group_to_which_nothing_happens(tmp_path: Path) 
     assert len(watched.points()) <= 3  # as a status comes in, and rates
 
 
+def begun(tmp_path: Path) -> Watched:
+    """Return one whose recorder writes."""
+    watched = Watched(Recorder(Store(url(tmp_path)), PATIENCE_S))
+    watched.recorder.start()
+    return watched
+
+
 def lags(watched: Watched) -> list[int | None]:
     return [point["lag"] for point in watched.points()]
 
@@ -118,67 +126,54 @@ def unknown(watched: Watched) -> list[float]:
 
 
 def test_where_nobody_looked_nothing_is_known(tmp_path: Path) -> None:
-    recorder = Recorder(Store(url(tmp_path)), PATIENCE_S)
-    watched = Watched(recorder)
-    recorder.start()
-    for _ in range(12):
-        watched.poll()
-    wait_for("it to be written", lambda: watched.points() and recorder.is_written)
+    watched = begun(tmp_path)
+    watched.poll(12)
+    wait_for("it to be written", lambda: watched.points() and watched.recorder.is_written)
     assert None not in lags(watched)
     stopped_at = watched.brokers.now
     watched.brokers.now += 600
     assert lags(watched)[-2:] == [6, None]  # and nobody has looked again
     watched.poll()
-    wait_for("the polls after it", lambda: recorder.is_written)
+    wait_for("the polls after it", lambda: watched.recorder.is_written)
     # nothing happened to the group, and yet it is told anew
     assert lags(watched)[-2:] == [None, 6]
     assert unknown(watched) == [pytest.approx(stopped_at, abs=0.01)]
-    recorder.stop()
+    watched.recorder.stop()
 
 
 def test_what_is_not_reached_is_not_known(tmp_path: Path) -> None:
-    recorder = Recorder(Store(url(tmp_path)), PATIENCE_S)
-    watched = Watched(recorder)
-    recorder.start()
-    for _ in range(3):
-        watched.poll()
+    watched = begun(tmp_path)
+    watched.poll(3)
     last_reached_at = watched.brokers.now
     watched.brokers.down = {1, 2}
-    for _ in range(10):
-        watched.poll()
+    watched.poll(10)
     watched.brokers.down = set()
-    for _ in range(3):
-        watched.poll()
-    wait_for("all to be written", lambda: recorder.is_written)
+    watched.poll(3)
+    wait_for("all to be written", lambda: watched.recorder.is_written)
     assert unknown(watched) == [pytest.approx(last_reached_at, abs=0.01)]
     assert lags(watched)[-1] == 6
-    recorder.stop()
+    watched.recorder.stop()
 
 
 @pytest.mark.parametrize("how", ["silent", "deleted"])
 def test_of_a_group_that_is_not_known_any_more_nothing_holds_on(tmp_path: Path, how: str) -> None:
-    recorder = Recorder(Store(url(tmp_path)), PATIENCE_S)
-    watched = Watched(recorder)
-    recorder.start()
-    for _ in range(3):
-        watched.poll()
+    watched = begun(tmp_path)
+    watched.poll(3)
     listed, commits = watched.brokers.groups[1], dict(watched.brokers.commits)
     if how == "silent":
         watched.brokers.down = {1}
     else:
         watched.brokers.delete_group("a/b")
-    for _ in range(6):
-        watched.poll()
-    wait_for("all to be written", lambda: recorder.is_written)
+    watched.poll(6)
+    wait_for("all to be written", lambda: watched.recorder.is_written)
     assert lags(watched)[-2:] == [6, None]
     watched.brokers.down, watched.brokers.groups[1] = set(), listed
     watched.brokers.commits.update(commits)
-    for _ in range(3):
-        watched.poll()
-    wait_for("all to be written", lambda: recorder.is_written)
+    watched.poll(3)
+    wait_for("all to be written", lambda: watched.recorder.is_written)
     assert lags(watched).count(None) == 1
     assert lags(watched)[-1] == 6
-    recorder.stop()
+    watched.recorder.stop()
 
 
 def test_what_a_restart_finds_as_it_was_was_not_seen_to_be_so(tmp_path: Path) -> None:
