@@ -143,7 +143,7 @@ class GroupMeter:
         left = guard.attempt(
             "activity", name, topics_not_consumed, group, facts, moved_at, poll.window_began,
             history.not_consumed,
-        ) or frozenset()  # fmt: skip
+        ) or _NOTHING_KNOWN.not_consumed  # fmt: skip
         history.not_consumed = left
         activity = guard.attempt(
             "activity", name, history.activity.observe,
@@ -175,7 +175,11 @@ class GroupMeter:
             oldest_unread_at=dict.fromkeys(lag.partitions, nothing()) if oldest is None else oldest,
             behind_since=None if oldest is None else behind_since(lag, oldest, left),
             changed_at=changed_at,
-            committed_at={topic: commits.committed_at(topic) for topic in group.commits},
+            committed_at={
+                topic: commits.committed_at(topic)
+                for topic in group.commits
+                if commits.has_moved(topic)
+            } or nothing(),
             rates=rates,
             imbalance=guard.attempt(
                 "imbalance", name, self._imbalance, close, lag, facts, rates

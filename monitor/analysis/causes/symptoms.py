@@ -297,7 +297,7 @@ class _Waiting:
         self._oldest: Mapping[int, float] = measures.oldest_unread_at.get(topic, nothing())
         waits = measures.activity.waiting if measures.activity else nothing()
         self._waits: Mapping[int, float] = waits.get(topic, nothing())
-        self._committed: Mapping[int, float] = measures.committed_at.get(topic, nothing())
+        self._committed = measures.commits_at(topic)
 
     def age(self, partition: int) -> float | None:
         """Return how long its oldest unread record has waited, None where that is not known."""
@@ -420,8 +420,10 @@ def leaders_read(measures: GroupMeasures, snapshot: Snapshot) -> frozenset[int]:
     """Return the leaders of partitions that a group reads now."""
     moved_after = snapshot.monotonic_at - IN_FLIGHT_SECONDS
     read = (
-        _leaders(snapshot, topic, (p for p, at in moments.items() if at > moved_after))
-        for topic, moments in measures.committed_at.items()
+        _leaders(
+            snapshot, topic, (p for p, at in measures.commits_at(topic).items() if at > moved_after)
+        )
+        for topic in measures.changed_at
     )
     return frozenset[int]().union(*read)
 
