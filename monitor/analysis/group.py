@@ -160,7 +160,7 @@ class GroupMeter:
             or changed_at.get(topic, poll.window_began) >= poll.window_began
         }
         status = guard.attempt("status", name, self._status, group, lag, left, activity, commits)
-        rates = guard.attempt("rates", name, self._rates, close, lag, commits) or {}
+        rates = guard.attempt("rates", name, self._rates, close, lag, history) or {}
         oldest = guard.attempt("times", name, self._oldest_unread_at, lag, readable)
         losses = guard.attempt("losses", name, self._lost, group, history.losses)
         if losses is None:
@@ -228,7 +228,7 @@ class GroupMeter:
         )  # fmt: skip
 
     def _rates(
-        self, commits: PartitionOffsets, lag: GroupLag, windows: CommitWindows
+        self, commits: PartitionOffsets, lag: GroupLag, history: GroupHistory
     ) -> dict[str, TopicRates]:
         poll = self._poll
         for topic in commits:
@@ -236,8 +236,9 @@ class GroupMeter:
                 known = poll.topics.get(topic)
                 poll.produced[topic] = {} if known is None else produce_rates(known.ends)
         return group_rates(
-            commits, poll.ends, windows, poll.topics,
+            commits, poll.ends, history.commits, poll.topics,
             now=poll.now, produced=poll.produced, unread=lag.unread,
+            others_for=history.rebalances.seconds_since(poll.now), interval=poll.interval,
         )  # fmt: skip
 
     def _oldest_unread_at(
