@@ -136,11 +136,12 @@ def test_what_holds_after_a_span_is_its_last_row_and_not_the_worst(store: Store)
         assert (held.behind, held.behind_since) == (seconds - 18, START + 18)
 
 
-def test_what_held_at_the_beginning_of_a_span_counts_in_it(store: Store) -> None:
+@pytest.mark.parametrize(("changed", "lag"), [(900, 0), (900.001, 9), (1_190, 9)])
+def test_what_held_when_a_span_began_counts_in_it(store: Store, changed: float, lag: int) -> None:
     look(store, DAY)
     write(store, [Summary("g", START + 10, 9)])
-    write(store, [Summary("g", START + 1_190, 0)])
-    assert joined_lags(store, START + 2 * DAY) == [(0, 9), (300, 9), (900, 9), (1_200, 0)]
+    write(store, [Summary("g", START + changed, 0)])
+    assert joined_lags(store, START + 2 * DAY) == [(0, 9), (300, 9), (900, lag), (1_200, 0)]
 
 
 @pytest.mark.parametrize(("away_until", "told"), [(200, [9, 1]), (320, [9, 1, 1])])
