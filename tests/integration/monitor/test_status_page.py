@@ -436,6 +436,22 @@ def test_the_chart_ages_what_was_seen_to_be_unread_and_nothing_between_two_polls
     assert seconds(point(60, 10, 50), nobody) == pytest.approx([10, 20, None, None])
 
 
+def test_a_small_curve_has_a_gap_where_the_lag_is_not_known(page: Page) -> None:
+    opened(page)
+
+    def path(*points: tuple[float, float | None]) -> str:
+        same = "(each) => each"
+        script = (
+            f"async (points) => (await import('/static/parts.js')).steps(points, {same}, {same}, 9)"
+        )
+        return str(page.evaluate(script, points))
+
+    assert path((0, 5), (3, 7)) == "M0,5H3V7H9"
+    assert path((0, None), (1, 5), (3, None), (6, 5), (7, 8)) == "M1,5H3M6,5H7V8H9"
+    assert path((0, 5), (3, None)) == "M0,5H3"
+    assert path((0, None)) == ""
+
+
 def test_what_happened_has_the_time_of_which_nothing_is_known(page: Page) -> None:
     opened(page, "/group?group=payment-service-group")
 
