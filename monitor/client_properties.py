@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-import javaproperties
-
 from monitor.settings import SettingsError
 
 _PLAIN: Final = {
@@ -68,6 +66,8 @@ def read_client_properties(path: Path) -> dict[str, Any]:
 
 
 def _parse(path: Path) -> dict[str, str]:
+    import javaproperties  # noqa: PLC0415  # with XML and the like, 0.7 MB that a service without such a file spares
+
     try:
         return javaproperties.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -7,6 +7,7 @@ import gc
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec, module_from_spec
 from typing import Final
 
 # mallopt's names and numbers, as in glibc's malloc.h
@@ -51,6 +52,19 @@ def without(*packages: str) -> Iterator[None]:
         for name in packages:
             del sys.modules[name]
         sys.modules.update(loaded)
+
+
+def unopened(package: str) -> None:
+    """Have a package be there without what it begins with: its modules are imported one by one.
+
+    Of no use to who wants a name that the package itself has.
+    """
+    if package in sys.modules:
+        return
+    spec = find_spec(package)
+    if spec is None:
+        raise ModuleNotFoundError(package, name=package)
+    sys.modules[package] = module_from_spec(spec)
 
 
 class GarbageCollection:

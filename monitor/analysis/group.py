@@ -143,7 +143,7 @@ class GroupMeter:
         left = guard.attempt(
             "activity", name, topics_not_consumed, group, facts, moved_at, poll.window_began,
             history.not_consumed,
-        ) or frozenset()  # fmt: skip
+        ) or _NOTHING_KNOWN.not_consumed  # fmt: skip
         history.not_consumed = left
         activity = guard.attempt(
             "activity", name, history.activity.observe,
@@ -160,7 +160,7 @@ class GroupMeter:
             or changed_at.get(topic, poll.window_began) >= poll.window_began
         }
         status = guard.attempt("status", name, self._status, group, lag, left, activity, commits)
-        rates = guard.attempt("rates", name, self._rates, close, lag, commits) or {}
+        rates = guard.attempt("rates", name, self._rates, close, lag, history) or {}
         oldest = guard.attempt("times", name, self._oldest_unread_at, lag, readable)
         losses = guard.attempt("losses", name, self._lost, group, history.losses)
         if losses is None:
@@ -175,7 +175,11 @@ class GroupMeter:
             oldest_unread_at=dict.fromkeys(lag.partitions, nothing()) if oldest is None else oldest,
             behind_since=None if oldest is None else behind_since(lag, oldest, left),
             changed_at=changed_at,
-            committed_at={topic: commits.committed_at(topic) for topic in group.commits},
+            committed_at={
+                topic: commits.committed_at(topic)
+                for topic in group.commits
+                if commits.has_moved(topic)
+            } or nothing(),
             rates=rates,
             imbalance=guard.attempt(
                 "imbalance", name, self._imbalance, close, lag, facts, rates
@@ -224,7 +228,7 @@ class GroupMeter:
         )  # fmt: skip
 
     def _rates(
-        self, commits: PartitionOffsets, lag: GroupLag, windows: CommitWindows
+        self, commits: PartitionOffsets, lag: GroupLag, history: GroupHistory
     ) -> dict[str, TopicRates]:
         poll = self._poll
         for topic in commits:
@@ -232,8 +236,9 @@ class GroupMeter:
                 known = poll.topics.get(topic)
                 poll.produced[topic] = {} if known is None else produce_rates(known.ends)
         return group_rates(
-            commits, poll.ends, windows, poll.topics,
+            commits, poll.ends, history.commits, poll.topics,
             now=poll.now, produced=poll.produced, unread=lag.unread,
+            others_for=history.rebalances.seconds_since(poll.now), interval=poll.interval,
         )  # fmt: skip
 
     def _oldest_unread_at(

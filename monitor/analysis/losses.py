@@ -9,7 +9,7 @@ How far a group stands before the log start *now* is a gauge (`unread_deleted`).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from monitor.analysis.kept import KeptLosses, by_topic
 from monitor.model import nothing
@@ -20,18 +20,28 @@ if TYPE_CHECKING:
     from monitor.model import PartitionOffsets
 
 
+class Counted(NamedTuple):
+    """The log starts up to which losses are counted, and what was committed when they were told.
+
+    The very mappings that the poll brought: groups of a topic share them.
+    """
+
+    starts: Mapping[int, int]
+    commits: Mapping[int, int]
+
+
+_NEVER: Final = Counted(nothing(), nothing())
+
+
 @dataclass(slots=True)
 class Losses:
     """Counts the messages that a group lost, by topic, from the first look on.
 
-    `counted_to` has the log starts up to which losses are counted, and `committed` what the group had
-    committed when they were told: the very mappings that the poll brought, as groups of a topic share
-    them. `lost` has the topics on which any were; `lost_at` is when a standing loss was seen, or grew,
+    `counted` says up to where. `lost` has the topics on which any were; `lost_at` is when a standing loss was seen, or grew,
     in monotonic seconds.
     """
 
-    counted_to: dict[str, Mapping[int, int]] = field(default_factory=dict)
-    committed: dict[str, Mapping[int, int]] = field(default_factory=dict)
+    counted: dict[str, Counted] = field(default_factory=dict)
     lost: Mapping[str, int] = field(default_factory=nothing)
     lost_at: Mapping[str, float] = field(default_factory=nothing)
     is_kept: bool = False  # as it is now
@@ -44,53 +54,56 @@ class Losses:
         now: float,
     ) -> None:
         """Take in the commits and the log starts, as one poll saw them."""
-        counted = self.counted_to
         for topic, committed in commits.items():
             found = starts.get(topic)
-            before = counted.get(topic)
             if not found:
                 continue
+            is_first = topic not in self.counted
+            before, then = self.counted.get(topic, _NEVER)
             if found is before or found == before:
-                counted[topic], self.committed[topic] = found, committed
+                self.counted[topic] = Counted(found, committed)
                 continue
             self.is_kept = False
             known = {p: s for p, s in found.items() if s <= ends.get(topic, nothing()).get(p, s)}
-            then = self.committed.get(topic, nothing())
-            lost = _lost(committed, then, before or nothing(), known)
+            lost = _lost(committed, then, before, known)
             if lost:
                 self.lost = {**self.lost, topic: self.lost.get(topic, 0) + lost}
-            stands_before = before is None and any(
+            stands_before = is_first and any(
                 committed.get(partition, start) < start for partition, start in known.items()
             )
             if lost or stands_before:
                 self.lost_at = {**self.lost_at, topic: now}
             # of a start that was not told, losses count from where they did; one past its end is an
             # older log's, and nothing is known of this one
-            kept = {p: s for p, s in (before or nothing()).items() if p not in found}
-            counted[topic] = found if len(known) == len(found) and not kept else {**kept, **known}
-            self.committed[topic] = committed
+            kept = {p: s for p, s in before.items() if p not in found}
+            counted = found if len(known) == len(found) and not kept else {**kept, **known}
             if kept:
                 told = {p: offset for p, offset in committed.items() if p not in kept}
                 untold = {p: offset for p, offset in then.items() if p in kept}
-                self.committed[topic] = {**told, **untold}
-        for topic in counted.keys() - commits.keys():
-            del counted[topic], self.committed[topic]
+                self.counted[topic] = Counted(counted, {**told, **untold})
+            else:
+                self.counted[topic] = Counted(counted, committed)
+        for topic in self.counted.keys() - commits.keys():
+            del self.counted[topic]
 
     def export(self) -> KeptLosses:
         """Return what a restart takes up."""
-        return KeptLosses(by_topic(self.counted_to), dict(self.lost), dict(self.lost_at))
+        starts = {topic: counted.starts for topic, counted in self.counted.items()}
+        return KeptLosses(by_topic(starts), dict(self.lost), dict(self.lost_at))
 
     @classmethod
     def restored(cls, kept: KeptLosses, committed: PartitionOffsets, shift: float) -> Losses:
         """Return what was kept, of a group that had committed this."""
         lost_at = {topic: at + shift for topic, at in kept.lost_at.items()}
-        then = {topic: committed.get(topic, nothing()) for topic in kept.counted_to}
-        return cls(dict(kept.counted_to), then, kept.lost, lost_at)
+        counted = {
+            topic: Counted(starts, committed.get(topic, nothing()))
+            for topic, starts in kept.counted_to.items()
+        }
+        return cls(counted, kept.lost, lost_at)
 
     def forget(self, topic: str) -> None:
         """Start a topic anew that was deleted or re-created; what was counted stays counted."""
-        self.counted_to.pop(topic, None)
-        self.committed.pop(topic, None)
+        self.counted.pop(topic, None)
         if topic in self.lost_at:
             self.lost_at = {t: at for t, at in self.lost_at.items() if t != topic}
 

@@ -42,8 +42,9 @@ class GroupMeasures:
     `oldest_unread_at` (topic -> partition -> when its oldest unread record was appended) has only
     topics with unread messages: on the others nothing is unread. `behind_since` is the earliest that
     is known, of topics that are consumed. `changed_at` is when a commit on the topic last changed or
-    was first seen, `committed_at` the same by partition. `rates` has the topics that were looked at closely, `imbalance` (topic -> kind ->
-    excess) those with members or lag, `retention` (topic -> partition) the partitions with lag.
+    was first seen, `committed_at` the same by partition, of topics on which one was seen to change.
+    `rates` has the topics that were looked at closely, `imbalance` (topic -> kind -> excess) those
+    with members or lag, `retention` (topic -> partition) the partitions with lag.
 
     By topic: `lost` counts the messages deleted unread since the monitor's start, `unread_deleted`
     those before the log starts now, `stuck` and `uncommitted` partitions. `not_consumed` are topics
@@ -90,6 +91,14 @@ class GroupMeasures:
     def behind(self, now: float) -> float | None:
         """Return the largest lag in seconds, None where it is not known."""
         return None if self.behind_since is None else age(self.behind_since, self.as_of(now))
+
+    def commits_at(self, topic: str) -> Mapping[int, float]:
+        """Return partition -> when its commit on a topic last changed or was first seen."""
+        moments = self.committed_at.get(topic)
+        if moments is not None or topic not in self.changed_at:
+            return moments or nothing()
+        # none was seen to change: so it is of most groups, and 20,000 moments take 1 MB
+        return dict.fromkeys(self.group.commits.get(topic, ()), self.changed_at[topic])
 
     def behind_by_partition(self, topic: str, now: float) -> Mapping[int, float]:
         """Return partition -> lag in seconds of a topic, where it is known."""

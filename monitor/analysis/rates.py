@@ -9,6 +9,7 @@ rate is never negative.
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 from monitor.analysis.windows import is_single, progress
@@ -28,14 +29,19 @@ CatchUp: TypeAlias = float | Literal["never"] | None
 # Equal rates differ in their last digits: that was told as millions of years.
 LEAST_GAIN: Final = 1e-6
 
+# Those who have just begun to read are not judged by a poll or two.
+POLLS_TO_SETTLE: Final = 4
+
 _NO_UNREAD: Mapping[str, Mapping[int, int]] = {}
 
 
 class TopicRates(NamedTuple):
     """What a group does on one topic, summed over the partitions it has committed.
 
-    Rates are messages (commits) per second over the window, None until two polls saw the topic.
-    `commit_rate` counts at most one commit per partition and poll.
+    Rates are messages (commits) per second over the window, None until two polls saw the topic. What is
+    consumed counts since the last rebalance in it, once that is `POLLS_TO_SETTLE` ago; until then
+    nobody knows when a lag is gone that grew in the window. `commit_rate` counts at most one commit per
+    partition and poll.
     """
 
     produced: float | None
@@ -76,14 +82,20 @@ def group_rates(
     now: float,
     produced: Mapping[str, Mapping[int, float]],
     unread: PartitionOffsets = _NO_UNREAD,
+    others_for: float = inf,
+    interval: float = 0.0,
 ) -> dict[str, TopicRates]:
     """Return the rates of a group by topic, after this poll's ends and commits were observed.
 
     `produced` holds `produce_rates` of each topic: reckoned once, used by all its groups. `unread`
-    has what can be read of partitions where that is not all up to the log end.
+    has what can be read of partitions where that is not all up to the log end. `others_for` is how
+    many seconds ago others began to read than before, `interval` the time between two polls.
     """
     now_ms = int(now * 1000)
-    return {
+    # a poll may be a little early
+    is_settled = others_for > (POLLS_TO_SETTLE - 0.5) * interval
+    since_ms = now_ms - int(others_for * 1000) if is_settled and others_for < inf else 0
+    found = {
         topic: _topic_rates(
             partitions,
             log_ends.get(topic, {}),
@@ -92,9 +104,16 @@ def group_rates(
             produced.get(topic, {}),
             unread=unread.get(topic, {}),
             now_ms=now_ms,
+            since_ms=since_ms,
         )
         for topic, partitions in commits.items()
         if partitions
+    }
+    if is_settled:
+        return found
+    return {
+        topic: rates._replace(catch_up=None) if rates.catch_up == NEVER else rates
+        for topic, rates in found.items()
     }
 
 
@@ -107,6 +126,7 @@ def _topic_rates(
     *,
     unread: Mapping[int, int],
     now_ms: int,
+    since_ms: int,
 ) -> TopicRates:
     sum_produced = sum_consumed = commit_rate = velocity = 0.0
     known = 0
@@ -127,16 +147,17 @@ def _topic_rates(
         sum_produced += rate
         consumed = 0.0
         seen = end_windows[partition]
-        since = seen[0]
+        began = seen[0]
+        since = max(began, since_ms)
         if changed > since and not is_single(packed):
-            messages, commits_seen, since_ms = progress(packed, since)
-            if now_ms > since_ms:
-                elapsed = (now_ms - since_ms) / 1000
+            messages, commits_seen, counted_from = progress(packed, since)
+            if now_ms > counted_from:
+                elapsed = (now_ms - counted_from) / 1000
                 consumed = messages / elapsed
                 sum_consumed += consumed
                 commit_rate += commits_seen / elapsed
         if lag > 0:
-            interval = (seen[-2] - since) / 1000 / (len(seen) // 2 - 1)
+            interval = (seen[-2] - began) / 1000 / (len(seen) // 2 - 1)
             catch_up = _slower(catch_up, time_to_catch_up(lag, rate, consumed, interval))
         if lag > 0 or end <= committed:  # what nobody can read is no lag that grows
             velocity += rate - consumed

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from monitor.analysis.groups import is_rebalancing
@@ -85,6 +86,10 @@ class Rebalances:
             kept.count, kept.epoch, kept.rebalancing, frozenset(kept.assignment),
             deque((at + shift, steps) for at, steps in kept.seen_at) or None,
         )  # fmt: skip
+
+    def seconds_since(self, now: float) -> float:
+        """Return how long ago the last was seen, infinity where none was within the last hour."""
+        return now - self.seen_at[-1][0] if self.seen_at else inf
 
     def within_an_hour(self, now: float) -> int:
         """Return how many were seen within the last hour, and forget the others."""

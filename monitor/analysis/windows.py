@@ -170,12 +170,7 @@ class CommitWindows:
 
     def committed_at(self, topic: str) -> Mapping[int, float]:
         """Return partition -> when its commit last changed or was first seen, in monotonic seconds."""
-        kept = self._topics.get(topic)
-        if kept is None:
-            return {}
-        if kept.changed_windows is None:
-            return dict.fromkeys(kept.commits, kept.changed / 1000)
-        return {partition: packed[-3] / 1000 for partition, packed in kept.windows.items()}
+        return {partition: packed[-3] / 1000 for partition, packed in self.packed(topic).items()}
 
     def newest_poll(self, topic: str) -> int | None:
         """Return the number of the first poll that saw the topic's newest partition."""

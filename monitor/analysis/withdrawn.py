@@ -20,7 +20,8 @@ def withdraw(measures: GroupMeasures, gone: Mapping[str, frozenset[int]]) -> Gro
     changes = {
         field.name: cut
         for field in fields(measures)
-        if (cut := _without(known := getattr(measures, field.name), gone)) is not known
+        if field.name != "committed_at"  # commits are the coordinator's to tell, not the leaders'
+        and (cut := _without(known := getattr(measures, field.name), gone)) is not known
     }
     if not changes:
         return measures

@@ -67,7 +67,9 @@ class Cluster:
             if self._monotonic() < self._due_at:
                 return
             # another broker each time: one that lags behind in metadata is not believed for ever
-            ask = Ask(healthy[int(self._monotonic()) % len(healthy)], Metadata(self._said))
+            ask = Ask(
+                healthy[int(self._monotonic()) % len(healthy)], Metadata(self._said, known.topics)
+            )
             exchange.ask([ask])
             if ask.answer is not None:
                 self._take(ask.answer)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-import bcrypt
 import structlog
 from werkzeug.datastructures import Authorization
 
@@ -125,6 +124,8 @@ def _is_password(password: str, hashed: str) -> bool:
     encoded = password.encode()
     # $2$, $2x$ and $2y$ differ from $2b$ only for faults of old programs
     modern = "$2b$" + hashed.split("$", 2)[2]
+    import bcrypt  # noqa: PLC0415  # most pages are open: it is 0.4 MB
+
     return len(encoded) <= MAX_BCRYPT_BYTES and bcrypt.checkpw(encoded, modern.encode())
 
 

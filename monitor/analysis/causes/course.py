@@ -2,7 +2,8 @@
 
 A mark is where a group stood at a poll: commits and log ends by reference, as the poll brought them.
 One in `POLLS_OF_A_MARK` polls is kept, and of those older than `MARKS` only the rates between two. So
-a rate is that of at least so many polls, and a group to which nothing happens costs nothing.
+a rate is that of at least so many polls, and a group to which nothing happens costs nothing. No rate is
+reckoned over a step back of commits, nor over a change of who reads: half an outage is no pace.
 """
 
 from __future__ import annotations
@@ -26,13 +27,22 @@ EVENTS: Final = 20
 
 
 class Mark(NamedTuple):
-    """Where a group stood at a moment; `ends` are of its topics, `consumers` hold partitions of them."""
+    """Where a group stood at a poll; `ends` are of its topics, `consumers` hold partitions of them."""
 
+    poll: int
     at: float
     commits: PartitionOffsets
     ends: PartitionOffsets
     members: int | None
     consumers: Mapping[str, int]
+    rebalances: int
+
+
+class Count(NamedTuple):
+    """How many rebalances had been seen at a poll."""
+
+    poll: int
+    at: float
     rebalances: int
 
 
@@ -65,19 +75,32 @@ class MembersChange(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What was seen of a group, oldest first; `began` is when it was first seen."""
+    """What was seen of a group, oldest first; `began` is when it was first seen.
+
+    `others_since` is from when on others read than before, None if those of the beginning do;
+    `counts` are as far apart as marks.
+    """
 
     began: float
     last: Mark
+    counts: tuple[Count, ...]
     marks: tuple[Mark, ...] = ()
+    others_since: float | None = None
     stretches: Mapping[str, tuple[Stretch, ...]] = field(default_factory=nothing)
     rewinds: tuple[Rewind, ...] = ()
     members_changes: tuple[MembersChange, ...] = ()
 
     def since(self, now: float) -> Mark | None:
-        """Return the mark from which rates of now are reckoned: one that is old enough, else the oldest."""
-        spaced = self.marks[:-1] if len(self.marks) > 1 else self.marks
-        return spaced[-1] if spaced and spaced[-1].at < now else None
+        """Return the mark from which rates of now are reckoned: one that is old enough, else the oldest.
+
+        Those who have just begun to read are not judged by a poll or two: None until they have read on.
+        """
+        for mark in reversed(self.marks):
+            if _are_apart(mark, self.last):
+                return mark
+        oldest = self.marks[0] if self.marks else None
+        is_too_soon = oldest is None or oldest.at in (now, self.others_since)
+        return None if is_too_soon else oldest
 
 
 class Courses:
@@ -101,7 +124,6 @@ class Courses:
 
         `replaced` are topics that were created anew: what is committed on them is no step back.
         """
-        makes_marks = self._polls % POLLS_OF_A_MARK == 0
         self._polls += 1
         courses = dict(self._courses)
         for group_id in courses.keys() - measured.keys():
@@ -111,8 +133,7 @@ class Courses:
             last = None if before is None else before.last
             course = self._guard.attempt(
                 "course", group_id, self._next,
-                before, _mark(measured[group_id], ends, now, last), replaced,
-                makes_marks=makes_marks,
+                before, _mark(measured[group_id], ends, self._polls, now, last), replaced,
             )  # fmt: skip
             if course is None:
                 courses.pop(group_id, None)
@@ -121,16 +142,18 @@ class Courses:
         self._courses, self._last_poll = courses, now
         return courses
 
-    def _next(
-        self, course: Course | None, mark: Mark, replaced: Collection[str], *, makes_marks: bool
-    ) -> Course:
+    def _next(self, course: Course | None, mark: Mark, replaced: Collection[str]) -> Course:
+        count = Count(mark.poll, mark.at, mark.rebalances)
         if course is None:
-            return Course(mark.at, mark, (mark,))
+            return Course(mark.at, mark, (count,), (mark,))
         last = course.last
-        if last.at < self._last_poll:
+        if last.poll < mark.poll - 1:
             # it rested, and stood there until the last poll: rates of now are not those of the rest
-            last = last._replace(at=self._last_poll)
-            course = replace(_with_mark(course, last), marks=(last,))
+            last = last._replace(at=self._last_poll, poll=mark.poll - 1)
+            counts = (Count(last.poll, last.at, last.rebalances),)
+            course = replace(_with_mark(course, last), marks=(last,), counts=counts)
+        if _are_apart(course.counts[-1], mark):
+            course = replace(course, counts=(*course.counts, count)[-MARKS:])
         rewinds = _rewinds(last, mark, replaced)
         changes = course.members_changes
         if None not in (last.members, mark.members) and last.members != mark.members:
@@ -144,10 +167,28 @@ class Courses:
         if rewinds or not last.commits.keys().isdisjoint(replaced):
             # nothing is reckoned over a step back
             return replace(course, marks=(mark,))
-        return _with_mark(course, mark) if makes_marks else course
+        if _others_read(last, mark):
+            # whose this poll's commits are nobody knows: it counts from the next on
+            return replace(course, marks=())
+        if not course.marks:
+            return replace(_with_mark(course, mark), others_since=mark.at)
+        return _with_mark(course, mark) if _are_apart(course.marks[-1], mark) else course
+
+
+def _are_apart(one: Mark | Count, other: Mark) -> bool:
+    return other.poll - one.poll >= POLLS_OF_A_MARK
+
+
+def _others_read(last: Mark, mark: Mark) -> bool:
+    """Say whether others may have read after this mark than before the last."""
+    return (last.consumers, last.rebalances) != (mark.consumers, mark.rebalances) or (
+        None not in (last.members, mark.members) and last.members != mark.members
+    )
 
 
 def _with_mark(course: Course, mark: Mark) -> Course:
+    if not course.marks:
+        return replace(course, marks=(mark,))
     before = course.marks[-1]
     stretches = dict(course.stretches)
     for topic in mark.commits:
@@ -199,13 +240,16 @@ def by_partition(one: Mark, other: Mark, topic: str) -> dict[int, Rate]:
     }
 
 
-def _mark(measures: GroupMeasures, ends: PartitionOffsets, now: float, last: Mark | None) -> Mark:
+def _mark(
+    measures: GroupMeasures, ends: PartitionOffsets, poll: int, now: float, last: Mark | None
+) -> Mark:
     group = measures.group
     ends = {topic: ends[topic] for topic in group.commits if topic in ends}
     if last is not None and last.ends == ends:
         ends = last.ends  # most logs rest: 230 bytes of each mark
     consumers = {t: sum(map(bool, counts)) for t, counts in measures.facts.per_topic.items()}
     return Mark(
+        poll,
         now,
         group.commits,
         ends,

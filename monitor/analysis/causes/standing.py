@@ -88,18 +88,18 @@ def rebalancing(s: Symptoms) -> Verdict:
     if any(p.consumed and not p.is_behind for p in s.partitions) and not _nothing_moves(s):
         # whoever waits for an assignment reads nothing: some partitions are read in time
         return Checked("rebalances", f"{s.rebalances} lately, yet some partitions are read in time")
-    marks = s.course.marks
-    joined = sum(c.after > c.before for c in s.course.members_changes if c.at >= marks[0].at)
+    since = s.course.counts[0].at
+    joined = sum(c.after > c.before for c in s.course.members_changes if c.at >= since)
     return Finding(
         Cause.REBALANCING,
         f"The group rebalances again and again: {s.rebalances} times in "
-        f"{duration(s.now - marks[0].at)}; at each, nobody reads."
+        f"{duration(s.now - since)}; at each, nobody reads."
         if s.rebalances >= REBALANCES
         else f"The group has been rebalancing, and reads nothing: state {s.measures.facts.state}.",
         s.topic,
         since=s.since,
         figures=(
-            Figure("rebalances", s.rebalances, f"in {duration(s.now - marks[0].at)}"),
+            Figure("rebalances", s.rebalances, f"in {duration(s.now - since)}"),
             Figure("times that members joined", joined, "times"),
             Figure("consumed", s.consumed, "messages/s"),
         ),

@@ -242,7 +242,7 @@ def symptoms_of(
         produced=sum(rate.produced for rate in rates.values()),
         consumed=sum(rate.consumed for rate in rates.values()),
         consumers=sum(map(bool, measures.facts.per_topic.get(topic, ()))),
-        rebalances=(measures.rebalances or 0) - course.marks[0].rebalances,
+        rebalances=(measures.rebalances or 0) - course.counts[0].rebalances,
         usual_produced=_usual(before),
         managed=best and best.consumed / best.consumers,
         had_to_hurry=best is not None and best.had_backlog,
@@ -297,7 +297,7 @@ class _Waiting:
         self._oldest: Mapping[int, float] = measures.oldest_unread_at.get(topic, nothing())
         waits = measures.activity.waiting if measures.activity else nothing()
         self._waits: Mapping[int, float] = waits.get(topic, nothing())
-        self._committed: Mapping[int, float] = measures.committed_at.get(topic, nothing())
+        self._committed = measures.commits_at(topic)
 
     def age(self, partition: int) -> float | None:
         """Return how long its oldest unread record has waited, None where that is not known."""
@@ -360,6 +360,7 @@ def _partitions(
         any(of.consumed for of in measures.rates.values()),
     )
     known = snapshot.topics.get(topic)
+    usual = _mean_consumed(measures, topic)
     found = []
     for partition, lag in sorted(waiting.readable.items()):
         age, stands_for = waiting.age(partition), waiting.stands_for(partition)
@@ -378,7 +379,7 @@ def _partitions(
                 owners.get(partition),
                 leader,
                 is_behind=_is_behind(
-                    lag, age, stands_for, waiting.limit, rate.consumed if rate else 0.0
+                    lag, age, stands_for, waiting.limit, rate.consumed if rate else usual
                 ),
                 stands=bool(rate and not rate.consumed and lag > 0)
                 and silence.is_unusual(stands_for, age or 0.0),
@@ -420,8 +421,10 @@ def leaders_read(measures: GroupMeasures, snapshot: Snapshot) -> frozenset[int]:
     """Return the leaders of partitions that a group reads now."""
     moved_after = snapshot.monotonic_at - IN_FLIGHT_SECONDS
     read = (
-        _leaders(snapshot, topic, (p for p, at in moments.items() if at > moved_after))
-        for topic, moments in measures.committed_at.items()
+        _leaders(
+            snapshot, topic, (p for p, at in measures.commits_at(topic).items() if at > moved_after)
+        )
+        for topic in measures.changed_at
     )
     return frozenset[int]().union(*read)
 

@@ -61,7 +61,7 @@ def _read(reply: Any) -> list[ListedGroup] | Failure:
             id=sys.intern(group.group_id),
             type=(group.group_type or CLASSIC).lower(),  # brokers before 3.8 do not say
             state=group.group_state or None,  # nor the state before 2.6
-            protocol_type=group.protocol_type or "",
+            protocol_type=sys.intern(group.protocol_type or ""),
         )
         for group in reply.groups
     ]

@@ -13,7 +13,7 @@ from kafka.protocol.metadata import MetadataRequest, MetadataResponse
 from monitor.kafka.apis.error_codes import error_name
 from monitor.kafka.encoded import EncodedRequest, LastAnswer, Reply
 from monitor.kafka.questions import Failure, Question, VersionOf
-from monitor.model import Broker, Partition, Topic
+from monitor.model import Broker, Partition, Topic, nothing
 
 # The first version whose reply begins with the throttle time, as `Reply` takes it.
 THROTTLE_TIME: Final = 3
@@ -50,10 +50,12 @@ class ClusterMetadata:
 class Metadata(Question[ClusterMetadata]):
     """All brokers, topics and partitions.
 
-    Where the reply says the same as that of `last`, the answer is the same object.
+    Where the reply says the same as that of `last`, the answer is the same object; a topic that is as
+    it is `known` is that object.
     """
 
     last: LastAnswer[ClusterMetadata] = field(default_factory=LastAnswer, compare=False, repr=False)
+    known: Mapping[str, Topic] = field(default_factory=nothing, compare=False, repr=False)
 
     def requests(self, version_of: VersionOf) -> list[Any]:
         """Ask for all topics, and have none created."""
@@ -69,25 +71,30 @@ class Metadata(Question[ClusterMetadata]):
         """Read the reply; raises ValueError when it has no brokers: the broker is starting."""
         (reply,) = replies
         if not isinstance(reply, Reply):
-            return _read(reply)
+            return _read(reply, self.known)
         return self.last.read(
-            reply, lambda body: _read(MetadataResponse.decode(body, version=reply.version))
+            reply,
+            lambda body: _read(MetadataResponse.decode(body, version=reply.version), self.known),
         )
 
 
-def _read(reply: Any) -> ClusterMetadata:
+def _read(reply: Any, known: Mapping[str, Topic]) -> ClusterMetadata:
     if not reply.brokers:
         raise ValueError("its metadata names no brokers yet")
     return ClusterMetadata(
         cluster_id=reply.cluster_id,
         controller=reply.controller_id if reply.controller_id >= 0 else None,
         brokers={b.node_id: Broker(b.node_id, b.host, b.port, b.rack) for b in reply.brokers},
-        topics={sys.intern(t.name): _topic(t) for t in reply.topics if t.name is not None},
+        topics={
+            sys.intern(topic.name): _topic(topic, known.get(topic.name))
+            for topic in reply.topics
+            if topic.name is not None
+        },
     )
 
 
-def _topic(topic: Any) -> Topic:
-    return Topic(
+def _topic(topic: Any, known: Topic | None) -> Topic:
+    found = Topic(
         name=sys.intern(topic.name),
         partitions={
             partition.partition_index: _placed(
@@ -102,6 +109,7 @@ def _topic(topic: Any) -> Topic:
         id=str(topic.topic_id) if topic.topic_id else None,
         error=error_name(topic.error_code) if topic.error_code else None,
     )
+    return known if known == found else found  # the answer is kept, and another copy with it
 
 
 @lru_cache(maxsize=10_000)

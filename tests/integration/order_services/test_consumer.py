@@ -8,7 +8,7 @@ from typing import Any
 import psycopg2
 import pytest
 from confluent_kafka import Producer, TopicPartition
-from kafka import KafkaProducer
+from kafka.producer import KafkaProducer
 from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 

@@ -48,6 +48,15 @@ def test_what_came_and_was_deleted_between_two_looks_at_a_group_at_the_end_is_co
     assert watch.see(10, 5_010, 10_010) == 5_000
 
 
+def test_each_topic_of_a_group_is_counted_by_its_own_log() -> None:
+    losses = Losses()
+    commits = {"a": {0: 10}, "b": {0: 10}, "c": {0: 10}}
+    for start in (0, 15):
+        starts = {"a": {0: start}, "b": {0: start + start // 5}, "c": {0: start // 5}}
+        losses.observe(commits, starts, {key: {0: END} for key in commits}, float(start))
+    assert losses.lost == {"a": 5, "b": 8}
+
+
 def test_a_rewind_into_what_was_counted_loses_nothing_twice() -> None:
     watch = Watch()
     watch.see(10, 0)
