@@ -67,7 +67,10 @@ class Watcher(threading.Thread):
                     for group in look.groups
                 }
                 for group, trend in trends.items():
-                    trend.append(look.groups[group].behind(look.snapshot.seen_at))
+                    # it may be another by now
+                    is_old = look.snapshot.groups[group].is_silent
+                    behind = look.groups[group].behind(look.snapshot.seen_at)
+                    trend.append(None if is_old else behind)
                 self._trends = trends
                 shown = {group: tuple(trend) for group, trend in trends.items()}
                 self.latest = (replace(look, trends=shown), time.monotonic())

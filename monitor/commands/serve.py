@@ -78,7 +78,7 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
     connects = not wait and len(configuration.clusters) == 1
     recorder, history_block = history_of(process_settings)
     pushing = _pushing(lambda: tuple(fleet.pollers.values()), process_settings.otlp_level)
-    trends = Trends()
+    trends = Trends(process_settings.stale_after_seconds)
     fleet = Fleet(
         configuration,
         lambda watched, published: _open(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -115,7 +116,9 @@ def pages(
     app.register_blueprint(
         burrow_routes(Burrow(lambda: [*watching.pollers.values()], lambda: watching.watched))
     )
-    app.register_blueprint(_StatusPages(watching, api, history, pools, trends or Trends()).routes())
+    app.register_blueprint(
+        _StatusPages(watching, api, history, pools, trends or Trends(inf)).routes()
+    )
 
     @app.errorhandler(HTTPException)
     def refuse(error: HTTPException) -> tuple[Response, int, dict[str, str]]:

@@ -1,7 +1,7 @@
 """The last lags of each group, for the small curve in its row.
 
-Of a group to which nothing happened nothing is added: its last lag holds on. 40 points of a group are
-640 bytes, 1.3 MB where 2,000 groups move.
+Of a group to which nothing happened nothing is added: its last lag holds on, but where nobody looked or
+it did not answer nothing is known. 40 points of a group are 640 bytes, 1.3 MB where 2,000 groups move.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from math import isnan, nan
 from typing import Final
 
 from monitor.analysis.measures import GroupMeasures
+from monitor.history.summary import AFTER_SECONDS
 from monitor.model import Snapshot
 from monitor.state import State
 
@@ -23,8 +24,16 @@ POINTS: Final = 40
 class _Trend:
     """Unix time and lag in turn; NaN is a lag that was not known."""
 
-    last: GroupMeasures
+    last: GroupMeasures | None
     points: array[float] = field(default_factory=lambda: array("d"))
+
+    def add(self, at: float, lag: float) -> None:
+        """Have a lag from a time on, if it is another."""
+        before = self.points[-1] if self.points else None
+        if before == lag or (before is not None and isnan(before) and isnan(lag)):
+            return
+        self.points.extend((at, lag))
+        del self.points[: -2 * POINTS]
 
 
 @dataclass(slots=True)
@@ -34,28 +43,40 @@ class _OfCluster:
 
 
 class Trends:
-    """Remembers, for the threads that make pages; `record` is called by one thread at a time."""
+    """Remembers, for the threads that make pages; `record` is called by one thread at a time.
 
-    def __init__(self) -> None:
+    A lag holds on as long as polls follow each other within `patience_s`, and the group's was not
+    older in one.
+    """
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
         self._clusters: dict[str, _OfCluster] = {}
 
     def record(self, state: State) -> None:
-        """Take what a poll found; a state without a new poll has nothing."""
+        """Take what a poll found; a state without a new poll that reached a broker has nothing."""
         snapshot = state.snapshot
         before = self._clusters.get(state.cluster)
-        if snapshot is None or (before is not None and before.snapshot is snapshot):
+        last, old = (None, {}) if before is None else (before.snapshot, before.groups)
+        if snapshot is None or snapshot is last or state.error is not None:
             return
-        old = {} if before is None else before.groups
+        nobody_looked_from = None
+        if last is not None and snapshot.monotonic_at - last.monotonic_at > self._patience_s:
+            nobody_looked_from = last.taken_at + AFTER_SECONDS
+        # those that are left out are not known any more
+        known = state.without_older_than(self._patience_s).groups
         # a new table, as pages read the one before
         groups = {}
-        for group, measures in state.groups.items():
-            trend = old.get(group)
-            if trend is None or trend.last is not measures:
-                points = array("d") if trend is None else trend.points[-2 * (POINTS - 1) :]
-                lag = measures.lag.total if measures.lag.partitions else nan
-                if len(points) < 2 or points[-1] != lag:
-                    points.extend((snapshot.taken_at, lag))
-                trend = _Trend(measures, points)
+        for group in state.groups:
+            measures, trend = known.get(group), old.get(group)
+            if trend is None:
+                trend = _Trend(measures)
+                trend.add(snapshot.taken_at, _lag(measures))
+            elif trend.last is not measures or nobody_looked_from is not None:
+                trend = _Trend(measures, trend.points[:])
+                if nobody_looked_from is not None:
+                    trend.add(nobody_looked_from, nan)
+                trend.add(snapshot.taken_at, _lag(measures))
             groups[group] = trend
         self._clusters[state.cluster] = _OfCluster(snapshot, groups)
 
@@ -70,3 +91,7 @@ class Trends:
             (points[i], None if isnan(points[i + 1]) else points[i + 1])
             for i in range(0, len(points), 2)
         ]
+
+
+def _lag(measures: GroupMeasures | None) -> float:
+    return measures.lag.total if measures is not None and measures.lag.partitions else nan

@@ -28,6 +28,7 @@ from monitor.web.server import WebServer
 from monitor.web.trends import Trends
 
 INTERVAL_S: Final = 15.0
+STALE_AFTER_S: Final = 3_600.0
 WARM_UP: Final = 12  # polls: a status needs ten
 
 HOSTILE: Final = (
@@ -62,10 +63,10 @@ class ShownCluster:
 
     def __post_init__(self) -> None:
         """Watch it."""
-        self.trends = Trends()
+        self.trends = Trends(STALE_AFTER_S)
         self.poller = Poller(
             self,
-            stale_after_s=3_600,
+            stale_after_s=STALE_AFTER_S,
             cluster=self.name,
             published=lambda: self.trends.record(self.poller.latest.state),
             clock=lambda: time.time() - self.back_s,
@@ -249,7 +250,7 @@ def pools() -> PoolReport:
 
 def serve(port: int, *clusters: ShownCluster, **options: Any) -> tuple[WebServer, int]:
     """Serve the pages of clusters on a port, 0 for a free one; returns it."""
-    trends = Trends()
+    trends = Trends(STALE_AFTER_S)
     for cluster in clusters:
         trends._clusters.update(cluster.trends._clusters)  # as `serve` has one of all
     app = create_app(

@@ -50,7 +50,19 @@ export function trendWord(points) {
 
 const ARROWS = { growing: "↗", shrinking: "↘", steady: "→" };
 
-// The lag of the last polls; each point holds until the next.
+// A curve of steps: each lag holds until the next, and there is none while it is not known.
+export function steps(points, x, y, end) {
+  let path = "";
+  let isDown = false;
+  for (const [at, lag] of points) {
+    if (isDown) path += `H${x(at)}`;
+    if (lag != null) path += isDown ? `V${y(lag)}` : `M${x(at)},${y(lag)}`;
+    isDown = lag != null;
+  }
+  return isDown ? `${path}H${end}` : path;
+}
+
+// The lag of the last polls.
 export function Sparkline({ points, until }) {
   const word = trendWord(points);
   if (!word) return html`<${Unknown} />`;
@@ -60,7 +72,7 @@ export function Sparkline({ points, until }) {
   const top = Math.max(1, ...known.map(([, lag]) => lag));
   const x = (at) => (((at - start) / span) * WIDTH).toFixed(1);
   const y = (lag) => (HEIGHT - 2 - (lag / top) * (HEIGHT - 4)).toFixed(1);
-  const path = known.map(([at, lag], i) => (i ? `H${x(at)}V${y(lag)}` : `M${x(at)},${y(lag)}`)).join("") + `H${WIDTH}`;
+  const path = steps(points, x, y, WIDTH);
   const told = `${word}: from ${number(known[0][1])} to ${number(known[known.length - 1][1])} in ${duration(span)}`;
   return html`<span class="trend"
     ><svg viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label=${told}><path d=${path} /></svg

@@ -17,9 +17,9 @@ import pytest
 
 from monitor.analysis.analyst import Analyst
 from monitor.commands.looks import Look
-from monitor.commands.screen import keys_of
+from monitor.commands.screen import Watcher, keys_of
 from monitor.commands.views import Sort, View, screen, spark
-from monitor.model import Group, Member, Offsets, Partition, Snapshot, Topic
+from monitor.model import Group, Member, Offsets, Partition, Silent, Snapshot, Topic
 
 PROGRAM = """
 import time
@@ -145,6 +145,32 @@ def test_a_trend_is_a_line_of_blocks() -> None:
     assert spark([0.0, 4.0, None, 8.0]) == "▁▅ █"  # blocks
     assert spark([0.0, 0.0]) == "▁▁"
     assert spark([]) == ""
+
+
+@pytest.mark.parametrize("who", ["its coordinator", "the leaders of what it reads"])
+def test_a_trend_has_a_blank_where_nobody_answered(who: str) -> None:
+    def answered(poll: int, *, silent: bool) -> Look:
+        at = 10.0 * poll
+        group = Group("g", state="Empty", members=(), commits={"t": {0: 4}})
+        ends = Offsets({"t": {0: 4}}, at)
+        if silent and who == "its coordinator":
+            group = replace(group, answer=Silent(at - 10, "timed out"))
+        elif silent:
+            ends = replace(ends, silent={"t": {0: at - 10}})
+        snapshot = Snapshot(
+            "c", taken_at=at, monotonic_at=at, topics={"t": Topic("t", {0: Partition(1)})},
+            start_offsets=Offsets({"t": {0: 0}}, at), end_offsets=ends, groups={"g": group},
+        )  # fmt: skip
+        return Look(snapshot, analyst.measure(snapshot))
+
+    analyst = Analyst()
+    polls = [answered(1, silent=False), answered(2, silent=True), answered(3, silent=False)]
+    looks = iter(polls)
+    watcher = Watcher(lambda: next(looks), 0.0)
+    watcher.start()
+    watcher.join(60)  # it ends with the looks
+    assert watcher.latest is not None
+    assert watcher.latest[0].trends == {"g": (0.0, None, 0.0)}
 
 
 @pytest.mark.parametrize("ending", ["q", "ctrl-c", "sigterm"])
