@@ -377,16 +377,18 @@ class TargetGroup(Model):
 class PastPoint(Model):
     """What was found of a group; it holds until the next point.
 
-    One of which all is null is where nobody looked: the monitor was not there, or reached no broker.
+    One of which all is null is where that is not known: the group was gone or its coordinator did not
+    answer, the monitor was not there, or reached no broker.
     """
 
     at: float
     seconds: Count
-    """How many seconds before `at` it stands for; 0 for a single poll. Of many polls the worst counts."""
+    """How many seconds from `at` on it stands for; 0 for a single poll. Of many polls the worst counts."""
     lag: Lag | None
     lag_seconds: Seconds | None
     behind_since: float | None
-    """When its oldest unread record was appended: while it stays unread, the lag in seconds grows."""
+    """When its oldest unread record was appended: while it stays unread, the lag in seconds grows.
+    Of many polls only where it was the same in all."""
     members: Count | None
     status: str | None
     produced_per_second: Seconds | None

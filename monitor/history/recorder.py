@@ -37,9 +37,12 @@ TAKE_UP_SECONDS: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class _Write:
+    """What a poll found that is new, or all if it `is_anew`: of what was before none holds on."""
+
     cluster: str
     at: float
     summaries: Sequence[Summary]
+    is_anew: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +122,20 @@ class Recorder:
         at = _moment(snapshot)
         # deleted, or its coordinator is silent
         summaries = [Summary(group, at) for group in last.keys() - groups.keys()]
-        nobody_looked = last_snapshot is not None and at - _moment(last_snapshot) > self._patience_s
-        if nobody_looked or state.cluster in self._incomplete:
+        is_anew = (
+            last_snapshot is None
+            or at - _moment(last_snapshot) > self._patience_s
+            or state.cluster in self._incomplete
+        )
+        if is_anew:
             self._incomplete.discard(state.cluster)
-            last = {}  # no row holds on
+            last = {}
         summaries += [
             _summary(snapshot, group, measures)
             for group, measures in groups.items()
             if (before := last.get(group)) is not measures and before != measures
         ]
-        self._put(_Write(state.cluster, at, summaries))
+        self._put(_Write(state.cluster, at, summaries, is_anew))
 
     def keep(self, cluster: str, kept: Kept) -> None:
         """Put down what a restart takes up, as far as it is new; the first of a process is all."""
@@ -186,7 +193,7 @@ class Recorder:
             rows = self._store.read(cluster, group_id, since, until)
             if not rows:
                 return rows
-            gaps = self._store.gaps(cluster, rows[0].at - rows[0].seconds, until, self._patience_s)
+            gaps = self._store.gaps(cluster, rows[0].at, until, self._patience_s)
             return with_gaps(rows, gaps)
         except SQLAlchemyError as error:
             _log.warning("history not read", cause=why_failed(error))
@@ -239,10 +246,13 @@ class Recorder:
         if isinstance(what, _Keep):
             self._write_kept(what.cluster)
         elif isinstance(what, _Write):
-            self._store.write(what.cluster, what.summaries, at=what.at, patience_s=self._patience_s)
+            # a group that is not there any more may have a row of before, which would hold on
+            patience_s = 0.0 if what.is_anew else self._patience_s
+            self._store.write(what.cluster, what.summaries, at=what.at, patience_s=patience_s)
             self._written_at = self._clock()
         else:
-            self._store.condense(self._clock())
+            # later it may yet turn out that nobody looked
+            self._store.condense(self._clock() - self._patience_s)
         self._note(None)
 
     def _create(self) -> None:

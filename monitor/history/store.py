@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from math import inf
 from pathlib import Path
 from typing import Any, Final
@@ -13,14 +13,12 @@ from typing import Any, Final
 from sqlalchemy import (
     Connection,
     Engine,
-    Select,
     bindparam,
     create_engine,
     delete,
     event,
     func,
     insert,
-    literal,
     select,
     update,
 )
@@ -29,6 +27,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from monitor.history.claim import Claim
+from monitor.history.joining import NAMES, joined
 from monitor.history.kept_rows import KeptRow
 from monitor.history.summary import POLL, Gap, Summary
 from monitor.history.tables import KEPT, METADATA, SUMMARIES, WATCHED
@@ -167,84 +166,44 @@ class Store:
         of_group = (table.cluster == cluster) & (table.group_id == group_id)
         columns = [table[name] for name in Summary.__dataclass_fields__]
         found: list[Summary] = []
-        end = until
+        is_wanted = table.at <= until
         with self._engine.connect() as connection:
             for seconds in KEPT_SECONDS:
-                mine = of_group & (table.seconds == seconds)
+                mine = of_group & (table.seconds == seconds) & is_wanted
                 start = (
                     select(func.max(table.at)).where(mine & (table.at <= since)).scalar_subquery()
                 )
                 rows = connection.execute(
                     select(*columns)
-                    .where(mine & (table.at >= func.coalesce(start, since)) & (table.at <= end))
+                    .where(mine & (table.at >= func.coalesce(start, since)))
                     .order_by(table.at)
                 )
-                of_resolution = [Summary(**row) for row in rows.mappings()]
-                found = [*of_resolution, *found]
-                if of_resolution and of_resolution[0].at <= since:
+                found = [*(Summary(**row) for row in rows.mappings()), *found]
+                if found and found[0].at <= since:
                     break
-                if of_resolution:
-                    end = min(end, of_resolution[0].at - seconds)
+                if found:
+                    is_wanted = table.at + table.seconds <= found[0].at
         return found
 
     def condense(self, now: float) -> None:
-        """Join the rows of each resolution to the next, and delete those that are too old."""
+        """Join the rows of each resolution to the next, and delete those that are too old.
+
+        `now` is a Unix time until which all polls are written, and it is known when nobody looked.
+        """
+        table, coarsest = SUMMARIES.c, max(KEPT_SECONDS)
         with self._engine.begin() as connection:
-            for fine, coarse in zip(KEPT_SECONDS, [*KEPT_SECONDS][1:], strict=False):
+            for fine, coarse in pairwise(KEPT_SECONDS):
+                new = joined(fine, coarse, now)
+                connection.execute(insert(SUMMARIES).from_select(NAMES, new))
+            for fine, coarse in pairwise([*KEPT_SECONDS, coarsest]):
+                # whole spans: a coarse row is told of those without a finer one
+                oldest = (now - KEPT_SECONDS[fine]) // coarse * coarse
                 connection.execute(
-                    insert(SUMMARIES).from_select(_NAMES, _joined(fine, coarse, now))
+                    delete(SUMMARIES).where((table.seconds == fine) & (table.at < oldest))
                 )
             connection.execute(
-                delete(WATCHED).where(WATCHED.c.until < now - max(KEPT_SECONDS.values()))
+                delete(WATCHED).where(WATCHED.c.until < now - KEPT_SECONDS[coarsest])
             )
-            for seconds, kept in KEPT_SECONDS.items():
-                connection.execute(
-                    delete(SUMMARIES).where(
-                        (SUMMARIES.c.seconds == seconds) & (SUMMARIES.c.at < now - kept)
-                    )
-                )
-
-
-_NAMES: Final = [column.name for column in SUMMARIES.columns]
-
-
-def _joined(fine: int, coarse: int, now: float) -> Select[Any]:
-    """Return the query of the rows that whole spans of the coarse resolution make, and lack yet.
-
-    The largest lag and its status count; rates are the means.
-    """
-    table = SUMMARIES.c
-    span = func.floor(table.at / coarse)
-    there = SUMMARIES.alias("there")
-    newest = (
-        select(func.coalesce(func.max(there.c.at), 0.0))
-        .where(
-            (there.c.cluster == table.cluster)
-            & (there.c.group_id == table.group_id)
-            & (there.c.seconds == coarse)
-        )
-        .correlate(SUMMARIES)
-        .scalar_subquery()
-    )
-    ends = (span + 1) * coarse
-    return (
-        select(
-            table.cluster,
-            table.group_id,
-            literal(coarse).label("seconds"),
-            ends.label("at"),
-            func.max(table.lag),
-            func.max(table.behind),
-            func.min(table.behind_since),
-            func.max(table.members),
-            func.max(table.status),
-            func.avg(table.produced),
-            func.avg(table.consumed),
-            func.max(table.rebalances),
-        )
-        .where((table.seconds == fine) & (ends <= now) & (ends > newest))
-        .group_by(table.cluster, table.group_id, span)
-    )
 
 
 def why_failed(error: Exception) -> str:

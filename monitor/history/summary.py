@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
@@ -44,18 +45,22 @@ AFTER_SECONDS: Final = 0.001
 def with_gaps(rows: Sequence[Summary], gaps: Sequence[Gap]) -> list[Summary]:
     """Return a group's rows, oldest first, and for each gap one that knows nothing.
 
-    A row that stands for some time ends where a gap begins in it; one in which a gap begins and ends
-    is too coarse to show it.
+    A row of many polls begins where a gap ends in it. One in which a gap begins and ends is too coarse
+    to show it, and its value was seen again after it if a row follows at its end.
     """
-    if not rows:
-        return []
-    found: list[Summary] = []
-    shown = [gap for gap in gaps if gap.since >= rows[0].at - rows[0].seconds]
-    for row in rows:
-        inside = [gap for gap in shown if row.at - row.seconds < gap.since < row.at]
-        if inside and inside[-1].until > row.at:
-            row = replace(row, at=inside.pop().since)  # noqa: PLW2901
-        found.append(row)
-        shown = [gap for gap in shown if gap not in inside]
-    found += [Summary(rows[0].group_id, gap.since + AFTER_SECONDS) for gap in shown]
+    moments = [row.at for row in rows]
+    found = [*rows]
+    for gap in gaps:
+        before, last = (bisect_right(moments, at) - 1 for at in gap)
+        if last < 0:
+            continue
+        row = rows[last]
+        end = row.at + row.seconds
+        is_in_row = before == last and gap.until < end
+        if is_in_row and moments[last + 1 : last + 2] == [end]:
+            continue
+        if before >= 0:
+            found.append(Summary(row.group_id, gap.since + AFTER_SECONDS))
+        if before < last and row.at < gap.until < end:
+            found[last] = replace(row, at=gap.until)
     return sorted(found, key=lambda row: row.at)

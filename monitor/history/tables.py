@@ -18,9 +18,9 @@ from sqlalchemy import (
 
 METADATA: Final = MetaData()
 
-# What a poll found of a group, or what many polls did: `seconds` is how many one row stands for, 0 for
-# one poll. A row holds until the next one of its group: nothing is written of a group that is as before.
-# Unix times; NULL is not known; `behind` is the lag in seconds, the largest of the rows that were joined.
+# What a poll found of a group, or what many polls did: `seconds` is how many from `at` on one row stands
+# for, 0 for one poll. A row holds until the next one of its group: nothing is written of a group that is
+# as before. Unix times; NULL is not known; `behind` is the lag in seconds, the largest of what was joined.
 SUMMARIES: Final = Table(
     "monitor_group_summaries",
     METADATA,
@@ -30,7 +30,8 @@ SUMMARIES: Final = Table(
     Column("at", Float(53), nullable=False),
     Column("lag", BigInteger),
     Column("behind", Float(53)),
-    # when its oldest unread record was appended: of a group that stands still the lag grows unwritten
+    # when its oldest unread record was appended: of a group that stands still the lag grows unwritten;
+    # of many polls only if it was the same in all
     Column("behind_since", Float(53)),
     Column("members", Integer),
     Column("status", Integer),

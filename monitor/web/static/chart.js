@@ -6,7 +6,7 @@ import { html, useEffect, useRef } from "/static/parts.js";
 
 const WORSE = { OK: 0, WARN: 1, STALL: 1, REWIND: 1, STOP: 2, ERR: 2 };
 
-// From there to the next point nobody looked: the monitor was not there, or reached no broker.
+// From there to the next point nothing is known: the group was gone or silent, or nobody looked.
 const isGap = (point) => [point.lag, point.lag_seconds, point.members, point.status].every((each) => each == null);
 
 // What happened between one point and the next of which something is known.
@@ -17,7 +17,7 @@ export function events(past) {
     const now = past[i];
     if (isGap(now)) {
       const next = past[i + 1];
-      found.push({ at: now.at, kind: "gap", text: next ? `nobody looked until ${clock(next.at)}` : "nobody looked since" });
+      found.push({ at: now.at, kind: "gap", text: next ? `not known until ${clock(next.at)}` : "not known since" });
       continue;
     }
     if (now.rebalances != null && before.rebalances != null) {
@@ -36,15 +36,14 @@ export function events(past) {
 // Times, lags and seconds behind, as polls every so many seconds saw them. Of polls that found nothing new
 // there is no point: until the last of them before the next point, the first unread message was there
 // and aged. Whether it was between that poll and the next one nobody saw, and a line joins the two. None is
-// drawn where nobody looked for longer.
+// drawn where nothing is known for longer.
 export function series(past, until, every) {
   const [times, lags, seconds] = [[], [], []];
   const add = (at, point) => {
     if (times.length && at <= times[times.length - 1]) return;
     times.push(at);
     lags.push(point.lag);
-    // a point of several polls has the worst of them, and not since when
-    seconds.push(point.behind_since == null || point.seconds ? point.lag_seconds : Math.max(0, at - point.behind_since));
+    seconds.push(point.behind_since == null ? point.lag_seconds : Math.max(0, at - point.behind_since));
   };
   past.forEach((point, i) => {
     if (i) add(point.at - (isGap(point) ? 0.001 : every || 0.001), past[i - 1]);

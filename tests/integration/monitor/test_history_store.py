@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from math import inf
 from pathlib import Path
@@ -63,19 +64,143 @@ def test_rows_are_joined_to_coarser_ones_once_and_the_worst_counts(store: Store)
     # the single polls are there for a day; then what is left of them is the joined row
     store.condense(START + 2 * DAY)
     joined = store.read("c", "g", START, START + 900)
-    assert [(each.seconds, each.at - START) for each in joined] == [(300, 300), (300, 600)]
+    assert [(each.seconds, each.at - START) for each in joined][:2] == [(300, 0), (300, 300)]
     assert (joined[0].lag, joined[0].status) == (9, 3)
     assert joined[0].produced == pytest.approx(8.0)
-    assert ats(store, START, START + 900) == [(300, 300), (300, 600)]
+
+
+def test_where_a_finer_row_begins_the_coarse_one_before_it_holds(store: Store) -> None:
+    look(store, 2 * DAY)
+    write(store, [Summary("g", START + 10, 5)])
+    write(store, [Summary("g", START + DAY + 200, 7)])
+    store.condense(START + 2 * DAY)
+    assert ats(store, START + DAY + 100, START + 2 * DAY) == [(300, 300), (POLL, DAY + 200)]
+    # until all of its span goes
+    store.condense(START + 2 * DAY + 299)
+    assert ats(store, START + DAY + 100, START + 2 * DAY)[-1] == (POLL, DAY + 200)
+    store.condense(START + 2 * DAY + 300)
+    assert ats(store, START + DAY + 100, START + 2 * DAY)[0] == (300, DAY)
 
 
 def test_what_is_kept_long_becomes_hours_and_ends(store: Store) -> None:
     write(store, [Summary("g", START + 30, 7)])
     for days in (2, 40):
         store.condense(START + days * DAY)
-    assert ats(store, START, START + DAY) == [(3_600, 3_600)]
+    assert ats(store, START, START + DAY)[0] == (3_600, 0)
     store.condense(START + KEPT_SECONDS[3_600] + DAY)
     assert ats(store, START, START + DAY) == []
+
+
+def joined_lags(store: Store, now: float) -> list[tuple[float, int | None]]:
+    """Return when a row of the group begins, and its lag, as it is told when single polls are gone."""
+    store.condense(now)
+    store.condense(now + 1)  # nothing is joined twice
+    return [(each.at - START, each.lag) for each in store.read("c", "g", START, now)]
+
+
+def look(store: Store, until: float, since: float = 0) -> None:
+    """Have polls follow each other from one second to another, that find nothing new."""
+    store.write("c", [], at=START + since, patience_s=45)
+    store.write("c", [], at=START + until, patience_s=inf)
+
+
+@pytest.mark.parametrize("ended", [10, 150, 299, 300, 1_000, 3_590, 3_600])
+def test_a_group_that_ended_is_not_known_after_it(store: Store, ended: float) -> None:
+    look(store, DAY)
+    write(store, [Summary("g", START + 5, 7)])
+    write(store, [Summary("g", START + ended)])
+
+    def known_until(now: float) -> float:
+        rows = joined_lags(store, now)
+        end = min(at for at, lag in rows if lag is None)
+        assert all(lag == (7 if at < end else None) for at, lag in rows)
+        return end
+
+    assert ended <= known_until(START + 2 * DAY) <= ended + 300
+    assert ended <= known_until(START + 40 * DAY) <= ended + 3_600
+
+
+def test_what_holds_after_a_span_is_its_last_row_and_not_the_worst(store: Store) -> None:
+    look(store, DAY)
+    write(store, [Summary("g", START + 10, 9, 4.0, START + 6, 2, 4)])
+    write(store, [Summary("g", START + 20, 1, 2.0, START + 18, 1, 1)])
+    # in the hour what is unread was there for longer than in the first five minutes
+    for days, seconds, behind in ((2, 300, 4.0), (40, 3_600, 282.0)):
+        store.condense(START + days * DAY)
+        worst, held = store.read("c", "g", START, START + days * DAY)
+        assert (worst.at, worst.lag, worst.behind, worst.status) == (START, 9, behind, 4)
+        # no one record was unread in all of it, of which the lag in seconds grew
+        assert worst.behind_since is None
+        assert (held.at, held.lag, held.status) == (START + seconds, 1, 1)
+        # what is unread grew older
+        assert (held.behind, held.behind_since) == (seconds - 18, START + 18)
+
+
+@pytest.mark.parametrize(("changed", "lag"), [(900, 0), (900.001, 9), (1_190, 9)])
+def test_what_held_when_a_span_began_counts_in_it(store: Store, changed: float, lag: int) -> None:
+    look(store, DAY)
+    write(store, [Summary("g", START + 10, 9)])
+    write(store, [Summary("g", START + changed, 0)])
+    assert joined_lags(store, START + 2 * DAY) == [(0, 9), (300, 9), (900, lag), (1_200, 0)]
+
+
+@pytest.mark.parametrize(("away_until", "told"), [(200, [9, 1]), (320, [9, 1, 1])])
+def test_what_nobody_saw_holds_in_no_span(store: Store, away_until: float, told: list[int]) -> None:
+    """When somebody looked again, one group was gone, and the other was seen anew."""
+    write(store, [Summary("gone", START + 10, 9), Summary("g", START + 10, 9)])
+    look(store, DAY, since=away_until)
+    write(store, [Summary("g", START + away_until, 1)])
+    rows = joined_lags(store, START + 2 * DAY)
+    assert rows == [(300 * number, lag) for number, lag in enumerate(told)]
+    gone = store.read("c", "gone", START, START + DAY)
+    assert [(each.at - START, each.lag) for each in gone] == [(0, 9), (300, None)]
+    store.condense(START + 40 * DAY)
+    gone = store.read("c", "gone", START, START + DAY)
+    assert [(each.at - START, each.lag) for each in gone] == [(0, 9), (3_600, None)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_happens_a_coarse_row_says_the_worst_of_what_was_so_in_its_time(
+    store: Store, seed: int
+) -> None:
+    chance = random.Random(seed)
+    now, last_at, told = START, -inf, None
+    while now < START + 7_200:
+        lag = chance.choice((None, 1, 2, 3)) if chance.random() < (0.01, 0.03, 0.3)[seed] else told
+        is_new = lag != told or (now - last_at > 45 and lag is not None)
+        store.write("c", [Summary("g", now, lag)] if is_new else [], at=now, patience_s=45)
+        last_at, told = now, lag
+        now += chance.choice((60, 250, 1_000)) if chance.random() < 0.02 else 15
+        if chance.random() < 0.03:
+            store.condense(now - 45)
+
+    def shown() -> list[tuple[float, int | None]]:
+        rows = store.read("c", "g", START, last_at)
+        gaps = store.gaps("c", rows[0].at, last_at, 45)
+        return [(row.at, row.lag) for row in with_gaps(rows, gaps)]
+
+    fine = shown()
+    for days, seconds in ((2, 300), (40, 3_600)):
+        store.condense(START + days * DAY)
+        coarse = shown()
+        for moment in range(int(START) + 1, int(last_at), 20):
+            begin = moment // seconds * seconds
+            true = {lag for at, lag in fine if begin < at < begin + seconds}
+            true.add(value_at(fine, begin))
+            assert value_at(coarse, moment) in {None, *sorted(filter(None, true))[-1:]} & true
+
+
+def value_at(rows: list[tuple[float, int | None]], moment: float) -> int | None:
+    return next((lag for at, lag in reversed(rows) if at <= moment), None)
+
+
+def test_a_span_that_is_not_whole_is_joined_when_it_is(store: Store) -> None:
+    look(store, 600)
+    write(store, [Summary("g", START + 10, 9)])
+    for now in (299, 300, 599):
+        store.condense(START + now)
+    write(store, [Summary("g", START + 595, 12)])
+    assert joined_lags(store, START + 2 * DAY) == [(0, 9), (300, 12), (600, 12)]
 
 
 def test_single_polls_go_before_what_was_joined_of_them(store: Store) -> None:
@@ -121,13 +246,16 @@ def test_a_gap_is_a_row_that_knows_nothing() -> None:
     assert with_gaps([at(100), at(1_000)], [gap]) == [at(100), nothing(400), at(1_000)]
     assert with_gaps([at(400), at(1_000)], [gap]) == [at(400), nothing(400), at(1_000)]
     assert with_gaps([at(500)], [gap]) == [at(500)]  # before its first row nothing is told anyway
-    # what stands for a time ends where the gap begins in it
-    coarse = [at(300, 300), at(600, 300), at(1_200, 300)]
-    cut = [at(300, 300), at(400, 300), nothing(400), at(1_200, 300)]
+    # a row of many polls begins where the gap ends in it
+    coarse = [at(0, 300), at(300, 300), at(900, 300), at(1_200, 300)]
+    cut = [at(0, 300), at(300, 300), nothing(400), at(1_000, 300), at(1_200, 300)]
     assert with_gaps(coarse, [gap]) == cut
-    # and is too coarse for one of its own
-    assert with_gaps(coarse, [Gap(400, 500)]) == coarse
-    assert with_gaps(coarse, [Gap(310, 350), gap]) == cut
+    assert with_gaps(coarse[2:], [gap]) == cut[3:]
+    # and is too coarse for one of its own, if what it says was seen again
+    assert with_gaps(coarse, [Gap(40, 50)]) == coarse
+    assert with_gaps(coarse, [Gap(400, 500)]) == [*coarse[:2], nothing(400), *coarse[2:]]
+    assert with_gaps(coarse, [Gap(310, 350), gap]) == [*cut[:2], nothing(310), *cut[2:]]
+    assert with_gaps(coarse, [Gap(20, 50), gap]) == cut
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", "mysql://u:geheim@h/d", "postgresql:/", "sqlite"])
