@@ -56,6 +56,7 @@ class KafkaSettings(SettingsWithSecretFiles):
     model_config = SettingsConfigDict(
         env_prefix="KAFKA_",
         extra="ignore",
+        allow_inf_nan=False,
         populate_by_name=True,
         use_attribute_docstrings=True,
     )
@@ -206,7 +207,10 @@ class MonitorSettings(SettingsWithSecretFiles):
     """How the monitor works: environment variables `MONITOR_<NAME>`; times in seconds."""
 
     model_config = SettingsConfigDict(
-        env_prefix="MONITOR_", extra="ignore", use_attribute_docstrings=True
+        env_prefix="MONITOR_",
+        extra="ignore",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
     )
 
     cluster: str | None = None

@@ -6,6 +6,7 @@ performance data, one line first).
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,8 @@ from nagiosplugin.range import Range
 
 from monitor.analysis.analyst import Analyst
 from monitor.analysis.measures import GroupMeasures
-from monitor.commands import options
+from monitor.commands import MonitorFault, cant_write, options
+from monitor.commands.numbers import Number
 from monitor.commands.selection import refuse_left_out, selecting, selection_of
 from monitor.commands.watching import (
     choose,
@@ -53,24 +55,41 @@ class Outcome(IntEnum):
 _WORST_LAST: Final = (Outcome.OK, Outcome.UNKNOWN, Outcome.WARNING, Outcome.CRITICAL)
 
 
+_END: Final = r"-?(?:[0-9]{1,15}(?:\.[0-9]*)?|\.[0-9]+)"
+_RANGE: Final = re.compile(rf"@?(?:(?:~|{_END})?:)?(?:{_END})?")
+
+
 class _Timeout(BaseException):
     """The time is over; an event, as signals are: nobody who catches faults may keep it."""
 
 
 class _Plugin(click.Command):
-    """A command whose wrong use and every other failure is UNKNOWN: 2 would page somebody."""
+    """A command of which all that is no judgement is UNKNOWN: 2 would page somebody."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _unknown_unless_judged():
             return super().invoke(ctx)
-        except click.ClickException as error:
-            _end(Outcome.UNKNOWN, " | ".join(error.format_message().splitlines()))
+        raise AssertionError  # the block keeps no fault to itself; mypy can't know
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        try:
+        with _unknown_unless_judged():
             return super().parse_args(ctx, args)
-        except click.UsageError as error:
-            _end(Outcome.UNKNOWN, error.format_message())
+        raise AssertionError
+
+
+@contextmanager
+def _unknown_unless_judged() -> Iterator[None]:
+    """End with UNKNOWN whatever is raised, but for the end that a judgement is."""
+    try:
+        yield
+    except click.exceptions.Exit:
+        sys.exit(Outcome.UNKNOWN)  # the help, as other plugins have it
+    except click.ClickException as error:
+        _end(Outcome.UNKNOWN, " | ".join(error.format_message().splitlines()))
+    except (KeyboardInterrupt, EOFError, click.Abort):
+        _end(Outcome.UNKNOWN, "interrupted")
+    except Exception as error:  # noqa: BLE001  # whatever it is
+        _end(Outcome.UNKNOWN, MonitorFault(error).format_message())
 
 
 class _Range(click.ParamType[Range]):
@@ -82,6 +101,8 @@ class _Range(click.ParamType[Range]):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> Range:
         try:
+            if not _RANGE.fullmatch(value):
+                raise ValueError  # noqa: TRY301  # the library takes 1.0e999, which is infinite
             return Range(value)
         except ValueError:
             self.fail(f"{value!r} is no range: 10, 10:, ~:10, 10:20 and @10:20 are", param, ctx)
@@ -96,7 +117,7 @@ class _Range(click.ParamType[Range]):
               help="CRITICAL where the lag is outside.")  # fmt: skip
 @click.option("--unit", type=click.Choice(["seconds", "messages"]), default="seconds",
               show_default=True, help="What the ranges are of.")  # fmt: skip
-@click.option("-t", "--timeout", type=click.FloatRange(1, 600), default=10, show_default=True,
+@click.option("-t", "--timeout", type=Number(1, 600), default=10, show_default=True,
               metavar="SECONDS", help="UNKNOWN when the check takes longer.")  # fmt: skip
 def check(
     *,
@@ -230,5 +251,8 @@ def _end(
     told = [line.replace("|", "/") for line in (f"KAFKA LAG {outcome.name} - {first}", *lines)]
     if data:
         told[0] += f" | {' '.join(data)}"
-    click.echo("\n".join(told))
+    try:
+        click.echo("\n".join(told))
+    except OSError as error:
+        cant_write(error)
     sys.exit(outcome)

@@ -15,6 +15,7 @@ import structlog
 from monitor import logs
 from monitor.analysis.scaling.advisor import Advisor, BudgetOf
 from monitor.commands import options
+from monitor.commands.numbers import Number
 from monitor.commands.watching import collector_of, rules_of, scaling_rules_of
 from monitor.configuration import Configuration, Watched
 from monitor.exposition.families import history as history_family
@@ -48,7 +49,7 @@ _log = structlog.get_logger(__name__)
 @click.option("--port", type=int, help="Port to listen on. [env: MONITOR_PORT; default: 9308]")
 @click.option(
     "--poll-interval",
-    type=float,
+    type=Number(1, 3_600),
     metavar="SECONDS",
     help="Time between polls. [env: MONITOR_POLL_INTERVAL; default: 15]",
 )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import time
 
+import click
 import pytest
 
 from monitor.commands import watching
@@ -42,6 +46,21 @@ def brokers(monkeypatch: pytest.MonkeyPatch) -> Watched:
         (["--group-regex", "x.*"], 3, "UNKNOWN - No consumer group"),
         (["-w", "20:10"], 3, "UNKNOWN - Invalid value"),
         (["-w", "soon"], 3, "'soon' is no range: 10, 10:, ~:10, 10:20 and @10:20 are"),
+        (["-c", "1.0e999"], 3, "'1.0e999' is no range"),
+        (["-c", "nan"], 3, "'nan' is no range"),
+        (["-c", "~:nan"], 3, "'~:nan' is no range"),
+        (["-w", "-5:.5", "-c", "@~:0.25"], 2, "CRITICAL"),
+        (
+            ["-t", "nan"],
+            3,
+            "UNKNOWN - Invalid value for '-t' / '--timeout': 'nan' is no finite number",
+        ),
+        (
+            ["-t", "inf"],
+            3,
+            "UNKNOWN - Invalid value for '-t' / '--timeout': 'inf' is no finite number",
+        ),
+        (["-t", "0"], 3, "UNKNOWN - Invalid value for '-t' / '--timeout': 0.0 is not in the range"),
         (["--no-such-option"], 3, "UNKNOWN - No such option"),
     ],
 )
@@ -78,6 +97,81 @@ def test_a_cluster_that_is_away_is_unknown() -> None:
     result = run("check", "--bootstrap-servers", "127.0.0.1:1")
     assert result.exit_code == 3
     assert result.stdout.startswith("KAFKA LAG UNKNOWN - can't reach Kafka at 127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (ZeroDivisionError(), "UNKNOWN - the monitor failed: ZeroDivisionError at "),
+        (MemoryError(), "UNKNOWN - the monitor failed: MemoryError at "),
+        (PermissionError(), "UNKNOWN - the monitor failed: PermissionError at "),
+        (KeyboardInterrupt(), "UNKNOWN - interrupted"),
+        (click.Abort(), "UNKNOWN - interrupted"),
+    ],
+)
+@pytest.mark.parametrize("where", ["selection_of", "choose", "_measure", "_performance"])
+def test_whatever_is_no_judgement_is_unknown(
+    brokers: Watched,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    fault: BaseException,
+    words: str,
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise fault
+
+    assert brokers.commits
+    monkeypatch.setattr(f"monitor.commands.check.{where}", fails)
+    result = run("check")
+    assert result.stdout.startswith(f"KAFKA LAG {words}")
+    assert result.exit_code == 3
+
+
+def test_the_help_is_no_judgement() -> None:
+    result = run("check", "--help")
+    assert "monitoring plugin" in result.output
+    assert result.exit_code == 3
+
+
+@pytest.mark.parametrize("arguments", ["--help", "--bootstrap-servers 127.0.0.1:1", "--no-such"])
+@pytest.mark.parametrize(
+    ("redirect", "words"),
+    [(">/dev/full", "can't write: No space left on device"), (">&-", "standard output is closed")],
+)
+def test_what_cannot_be_told_is_unknown(arguments: str, redirect: str, words: str) -> None:
+    program = f"exec {sys.executable} -m monitor check {arguments} {redirect}"
+    found = subprocess.run(["sh", "-c", program], capture_output=True, text=True, check=False)
+    assert found.returncode == 3
+    assert words in found.stderr
+    assert len(found.stderr.splitlines()) == 1
+
+
+def test_what_nobody_reads_is_unknown() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    found = subprocess.run(
+        [sys.executable, "-m", "monitor", "check", "--bootstrap-servers", "127.0.0.1:1"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writer)
+    assert (found.returncode, found.stderr) == (3, b"")
+
+
+def test_a_fault_before_the_command_is_there_is_unknown() -> None:
+    program = """if True:
+        import sys
+        import monitor.commands
+        sys.modules["monitor.commands.check"] = None  # as of an installation that is not whole
+        sys.argv = ["monitor", *sys.argv[1:]]
+        monitor.commands.run()
+    """
+    for command, code in (("check", 3), ("lag", 0), ("none", 2)):
+        found = subprocess.run(
+            [sys.executable, "-c", program, command, "--help"], capture_output=True, check=False
+        )
+        assert found.returncode == code, found.stderr
 
 
 def test_a_time_out_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
