@@ -24,6 +24,7 @@ from monitor.analysis.measures import GroupMeasures
 from monitor.commands import MonitorFault, cant_write, options
 from monitor.commands.numbers import Number
 from monitor.commands.selection import refuse_left_out, selecting, selection_of
+from monitor.commands.unjudged import why_not_judged
 from monitor.commands.watching import (
     choose,
     collector_of,
@@ -131,7 +132,9 @@ def check(
     """Check the lag of consumer groups, as a monitoring plugin does.
 
     Exit code 0 is OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN: what could not be read, a time-out, and a
-    wrong use. A RANGE is 10 (alert outside 0 to 10), 10:, ~:10, 10:20 or @10:20 (alert inside).
+    wrong use. A group without a commit has no lag to judge: it is named, and UNKNOWN only where
+    --group asks for it, or no group can be judged. A RANGE is 10 (alert outside 0 to 10), 10:,
+    ~:10, 10:20 or @10:20 (alert inside).
     """
     selection = selection_of(**given)
     kafka, settings = source.one()
@@ -148,33 +151,53 @@ def check(
     if not chosen:
         _end(Outcome.UNKNOWN, no_groups(snapshot, selection), (*missing.lines, *notes))
     now = snapshot.seen_at
-    judged = {
-        group: _judge(_value(measures, unit, now), warning, critical)
-        for group, measures in chosen.items()
+    values = {group: _value(measures, unit, now) for group, measures in chosen.items()}
+    without = {
+        group: why
+        for group, value in values.items()
+        if value is None and (why := why_not_judged(chosen[group], settings.wants_topic()))
     }
-    if missing.lines:
-        judged[""] = Outcome.UNKNOWN
-    outcome = max(judged.values(), key=_WORST_LAST.index)
+    details = [*(f"Not read: {line}" for line in missing.lines), *_not_judged(without), *notes]
+    # of one that is asked for by name, that nothing can be said is no good news
+    told_of = {
+        group: measures
+        for group, measures in chosen.items()
+        if group not in without or group in selection.groups
+    }
+    if not told_of:
+        first = f"{plural(len(chosen), 'group')}, of which none can be judged"
+        _end(Outcome.UNKNOWN, first, details)
+    judged = {group: _judge(values[group], warning, critical) for group in told_of}
+    outcomes = [*judged.values(), *([Outcome.UNKNOWN] if missing.lines else [])]
     bad = sorted(
-        (group for group in chosen if judged[group] is not Outcome.OK),
-        key=lambda group: (_WORST_LAST.index(judged[group]), _value(chosen[group], unit, now) or 0),
+        (group for group in told_of if judged[group] is not Outcome.OK),
+        key=lambda group: (_WORST_LAST.index(judged[group]), values[group] or 0),
         reverse=True,
     )
     told = ", ".join(f"{safe(group)} {_behind(chosen[group], now)}" for group in bad[:MAX_NAMED])
-    of = plural(len(chosen), "group")
-    first = f"{told}; {len(bad)} of {of}" if bad else f"{of}, {_worst(chosen, now)}"
+    of = plural(len(told_of), "group")
+    first = f"{told}; {len(bad)} of {of}" if bad else f"{of}, {_worst(told_of, now)}"
+    if others := len(chosen) - len(told_of):
+        first += f"; {others} more can't be judged"
     lines = [
         f"{safe(group)}: {safe(f'{advice.finding(snapshot.monotonic_at)} {advice.action}')}"
         for group in bad[:MAX_NAMED]
+        if group not in without
         for advice in chosen[group].advice
     ]
-    lines += [*(f"Not read: {line}" for line in missing.lines), *notes]
     data = [
-        str(_performance(group, _value(measures, unit, now), unit, warning, critical))
-        for group, measures in sorted(chosen.items())
-        if _value(measures, unit, now) is not None
+        str(_performance(group, value, unit, warning, critical))
+        for group, value in sorted(values.items())
+        if value is not None
     ]
-    _end(outcome, first, lines, data)
+    _end(max(outcomes, key=_WORST_LAST.index), first, [*lines, *details], data)
+
+
+def _not_judged(why: Mapping[str, str]) -> list[str]:
+    """Return a line for each group that has nothing to judge, the last for those that are too many."""
+    told = [f"Not judged: {safe(group)}: {reason}." for group, reason in sorted(why.items())]
+    more = len(told) - MAX_NAMED
+    return [*told[:MAX_NAMED], *([f"Not judged: {plural(more, 'group')} more."] * (more > 0))]
 
 
 def _measure(
@@ -217,7 +240,7 @@ def _worst(chosen: Mapping[str, GroupMeasures], now: float) -> str:
 
 
 def _performance(
-    group: str, value: float | None, unit: str, warning: Range, critical: Range
+    group: str, value: float, unit: str, warning: Range, critical: Range
 ) -> Performance:
     # the format has no way to write these two in a label
     label = safe(group).replace("'", "_").replace("=", "_")
