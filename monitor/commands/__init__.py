@@ -28,13 +28,20 @@ NOT_JUDGED: Final = 3
 class MonitorFault(click.ClickException):
     """A fault of the monitor's own, which nobody on call can read a stack trace of."""
 
+    exit_code = FAULT
+
     def __init__(self, error: BaseException) -> None:
         super().__init__(
             f"the monitor failed: {cause_of(error)}; MONITOR_LOG_LEVEL=debug shows more"
         )
-        self.exit_code = _fault_code()
         if _is_debugging():
             traceback.print_exception(error)
+
+
+class _PluginFault(MonitorFault):
+    """The same before `check` is there to tell it."""
+
+    exit_code = NOT_JUDGED
 
 
 class _Commands(click.Group):
@@ -48,7 +55,7 @@ class _Commands(click.Group):
                 sys.exit(NOT_JUDGED)
             raise
         except Exception as error:  # noqa: BLE001  # whatever it is
-            raise MonitorFault(error) from None
+            raise (_PluginFault if _is_plugin() else MonitorFault)(error) from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
         return list(COMMANDS)
@@ -102,10 +109,6 @@ def _is_plugin() -> bool:
     return sys.argv[1:2] == ["check"]
 
 
-def _fault_code() -> int:
-    return NOT_JUDGED if _is_plugin() else FAULT
-
-
 def _is_debugging() -> bool:
     return os.environ.get("MONITOR_LOG_LEVEL", "").lower() == "debug"
 
@@ -113,7 +116,9 @@ def _is_debugging() -> bool:
 def _fail(message: str, *, silently: bool = False) -> NoReturn:
     if not silently and sys.stderr is not None:
         sys.stderr.write(f"Error: {message}\n")
-    sys.exit(1 if silently and not _is_plugin() else _fault_code())
+    if _is_plugin():
+        sys.exit(NOT_JUDGED)
+    sys.exit(1 if silently else FAULT)
 
 
 def _discard_output() -> None:

@@ -242,9 +242,8 @@ def why_failed(error: Exception) -> str:
 
 
 def _claim(url: URL) -> Claim | None:
-    """Return what keeps others from a file; a server, and what is in memory only, have none."""
-    is_file = url.get_backend_name() == "sqlite" and url.database not in {None, "", ":memory:"}
-    return Claim(Path(str(url.database))) if is_file else None
+    """Return what keeps others from a file; a server has none."""
+    return Claim(Path(str(url.database))) if url.get_backend_name() == "sqlite" else None
 
 
 def _engine(place: str | Path) -> Engine:
@@ -253,13 +252,15 @@ def _engine(place: str | Path) -> Engine:
         # a file may be called as no URL can say
         is_file = isinstance(place, Path)
         parsed = URL.create("sqlite", database=str(place)) if is_file else make_url(str(place))
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the one of no URL, the other of a port that is no number
         raise ValueError(_ALLOWED) from None
     if parsed.get_backend_name() == "sqlite":
+        if parsed.database in {None, "", ":memory:"}:  # each thread would have one of its own
+            raise ValueError(_ALLOWED)
         engine = create_engine(parsed, connect_args={"timeout": BUSY_MS / 1000})
         event.listen(engine, "connect", _tune_sqlite)
         return engine
-    if parsed.get_backend_name() == "postgresql":
+    if parsed.get_backend_name() == "postgresql" and "[" not in (parsed.host or ""):
         return create_engine(
             parsed.set(drivername="postgresql+psycopg2"),
             connect_args={

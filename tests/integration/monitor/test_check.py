@@ -19,7 +19,9 @@ class Groups:
     """Topics and groups that have a name of their own in common, and a plugin that checks these."""
 
     def __init__(self, kafka: EmbeddedKafka) -> None:
-        self._address = {"bootstrap.servers": kafka.bootstrap_servers}
+        self._address: dict[str, str | int | float | bool] = {
+            "bootstrap.servers": kafka.bootstrap_servers
+        }
         self.name = f"check-{uuid4().hex[:8]}"
         self._consumers: list[Consumer] = []
 
@@ -43,7 +45,7 @@ class Groups:
 
     def check(self, *more: str) -> Result:
         named = ["--group-regex", f"{self.name}-.*", "--timeout", "60", *more]
-        address = self._address["bootstrap.servers"]
+        address = str(self._address["bootstrap.servers"])
         return CliRunner().invoke(main, ["check", "--bootstrap-servers", address, *named])
 
     def close(self) -> None:
