@@ -267,7 +267,7 @@ class _File:
             return
         loader = yaml.SafeLoader("")
         try:
-            value = loader.construct_object(node, deep=True)
+            value = _value_of(node, loader)
             name = key if key in model.model_fields else key.removesuffix(SUFFIX.lower())
             if value is None:  # said without a value: as if nobody had said it, here or above
                 value = model.model_fields[name].get_default()
@@ -283,6 +283,15 @@ class _File:
             section.values[name] = _Value(value, _line(node))
         finally:
             loader.dispose()
+
+
+def _value_of(node: yaml.Node, loader: yaml.SafeLoader) -> Any:
+    """Return a list, None, or the text as it is written, which settings take as from the environment.
+
+    YAML reads `off` as a truth value, `yes` as one that is also the number 1, and 1:30 as 90.
+    """
+    value = loader.construct_object(node, deep=True)
+    return node.value if isinstance(node, yaml.ScalarNode) and value is not None else value
 
 
 def _parse(path: Path) -> yaml.Node | None:

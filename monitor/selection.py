@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import isinf
 from typing import Final
 
 from monitor.analysis.measures import GroupMeasures
@@ -30,6 +31,8 @@ class Amount:
         if found is None:
             raise ValueError(f"{text!r} is neither messages (1000) nor a time (90s, 5m, 2h)")
         number, unit = float(found[1]), found[2]
+        if isinf(number):
+            raise ValueError(f"{text!r} is too large")
         return cls(seconds=number * _UNITS[unit]) if unit else cls(messages=number)
 
     def is_exceeded(self, measures: GroupMeasures, snapshot: Snapshot) -> bool:

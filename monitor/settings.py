@@ -6,12 +6,13 @@ import ipaddress
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
     AliasChoices,
+    BeforeValidator,
     Field,
     SecretStr,
     field_validator,
@@ -28,6 +29,8 @@ SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal[
     "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "AWS_MSK_IAM", "GSSAPI"
 ]
+MAX_CLUSTER_NAME: Final = 255
+"""As many characters as the history's tables have room for."""
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
@@ -37,6 +40,25 @@ def _family(name: str) -> str:
     return name
 
 
+def _cluster_name(name: str) -> str:
+    if len(name) > MAX_CLUSTER_NAME or not name.isprintable():
+        raise ValueError(
+            f"a cluster's name has at most {MAX_CLUSTER_NAME} characters, all of them printable"
+        )
+    return name
+
+
+ClusterName = Annotated[str, AfterValidator(_cluster_name)]
+
+
+def _pattern(value: Any) -> Any:
+    try:
+        return re.compile(value) if isinstance(value, str) else value
+    except re.error as error:
+        raise ValueError(f"{value!r} is no regular expression: {error}") from None
+
+
+Pattern = Annotated[re.Pattern[str], BeforeValidator(_pattern)]
 FamilyName = Annotated[str, AfterValidator(_family)]
 
 
@@ -56,6 +78,7 @@ class KafkaSettings(SettingsWithSecretFiles):
     model_config = SettingsConfigDict(
         env_prefix="KAFKA_",
         extra="ignore",
+        allow_inf_nan=False,
         populate_by_name=True,
         use_attribute_docstrings=True,
     )
@@ -206,10 +229,13 @@ class MonitorSettings(SettingsWithSecretFiles):
     """How the monitor works: environment variables `MONITOR_<NAME>`; times in seconds."""
 
     model_config = SettingsConfigDict(
-        env_prefix="MONITOR_", extra="ignore", use_attribute_docstrings=True
+        env_prefix="MONITOR_",
+        extra="ignore",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
     )
 
-    cluster: str | None = None
+    cluster: ClusterName | None = None
     """Name of the cluster in metrics: a label `cluster` of every series; its id unless set."""
     host: str = "127.0.0.1"
     """Address to listen on."""
@@ -251,13 +277,13 @@ class MonitorSettings(SettingsWithSecretFiles):
     """Whether each member has a series of its own."""
     families: Annotated[tuple[FamilyName, ...], NoDecode] = DEFAULT_FAMILIES
     """Whose names the metrics have, separated by commas; ours about the monitor are always there."""
-    groups_allow: re.Pattern[str] | None = None
+    groups_allow: Pattern | None = None
     """Regular expression that the whole id of a group must match to be watched."""
-    groups_deny: re.Pattern[str] | None = None
+    groups_deny: Pattern | None = None
     """The same for groups that are left out; it goes before allow."""
-    topics_allow: re.Pattern[str] | None = None
+    topics_allow: Pattern | None = None
     """Regular expression that the whole name of a topic must match to be watched."""
-    topics_deny: re.Pattern[str] | None = None
+    topics_deny: Pattern | None = None
     """The same for topics that are left out; it goes before allow."""
     hide_empty_groups: bool = False
     """Whether groups without members that commit nothing are left out; those of a service that has just died are among them. Commands say how many, and show those that are named."""
@@ -339,6 +365,11 @@ class MonitorSettings(SettingsWithSecretFiles):
             raise ValueError(
                 f"MONITOR_STALE_AFTER={self.stale_after:g} must be longer than the poll interval "
                 f"of {self.poll_interval:g} s, or every value is stale between two polls"
+            )
+        if self.scaling_max is not None and self.scaling_max < self.scaling_min:
+            raise ValueError(
+                f"MONITOR_SCALING_MAX={self.scaling_max} is less than "
+                f"MONITOR_SCALING_MIN={self.scaling_min}"
             )
         return self
 

@@ -20,13 +20,28 @@ from monitor.every import cause_of
 # Each is the name of a module here that has a click command of the same name.
 COMMANDS: Final = ("advise", "check", "config", "explain", "groups", "lag", "pools", "serve")
 
-CANT_WRITE: Final = 2
+FAULT: Final = 2
+NOT_JUDGED: Final = 3
+"""What a monitoring plugin's exit code is where it has no judgement: 2 would page somebody."""
 
 
 class MonitorFault(click.ClickException):
     """A fault of the monitor's own, which nobody on call can read a stack trace of."""
 
-    exit_code = 2
+    exit_code = FAULT
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(
+            f"the monitor failed: {cause_of(error)}; MONITOR_LOG_LEVEL=debug shows more"
+        )
+        if _is_debugging():
+            traceback.print_exception(error)
+
+
+class _PluginFault(MonitorFault):
+    """The same before `check` is there to tell it."""
+
+    exit_code = NOT_JUDGED
 
 
 class _Commands(click.Group):
@@ -35,12 +50,12 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, OSError):
             raise
+        except KeyboardInterrupt:
+            if _is_plugin():  # click's own code is a plugin's WARNING
+                sys.exit(NOT_JUDGED)
+            raise
         except Exception as error:  # noqa: BLE001  # whatever it is
-            if _is_debugging():
-                traceback.print_exception(error)
-            raise MonitorFault(
-                f"the monitor failed: {cause_of(error)}; MONITOR_LOG_LEVEL=debug shows more"
-            ) from None
+            raise (_PluginFault if _is_plugin() else MonitorFault)(error) from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
         return list(COMMANDS)
@@ -65,7 +80,10 @@ def main() -> None:
 
 
 def run() -> NoReturn:
-    """Run the command as a program: output that can't be written is one line and exit code 2."""
+    """Run the command as a program: output that can't be written is one line and exit code 2.
+
+    It is 3 of `monitor check`.
+    """
     if sys.stdout is None:
         _fail("there is nothing to write to: standard output is closed")
     # on standard error: what is printed may be JSON
@@ -76,10 +94,19 @@ def run() -> NoReturn:
         finally:
             sys.stdout.flush()  # a full disk is told by the last line, too
     except OSError as error:
-        _discard_output()
-        # who reads no further (`| head`) has what they wanted
-        _fail(f"can't write: {error.strerror}", silently=error.errno == errno.EPIPE)
+        cant_write(error)
     sys.exit()
+
+
+def cant_write(error: OSError) -> NoReturn:
+    """End with one line that says why nothing was written."""
+    _discard_output()
+    # who reads no further (`| head`) has what they wanted
+    _fail(f"can't write: {error.strerror}", silently=error.errno == errno.EPIPE)
+
+
+def _is_plugin() -> bool:
+    return sys.argv[1:2] == ["check"]
 
 
 def _is_debugging() -> bool:
@@ -89,7 +116,9 @@ def _is_debugging() -> bool:
 def _fail(message: str, *, silently: bool = False) -> NoReturn:
     if not silently and sys.stderr is not None:
         sys.stderr.write(f"Error: {message}\n")
-    sys.exit(1 if silently else CANT_WRITE)
+    if _is_plugin():
+        sys.exit(NOT_JUDGED)
+    sys.exit(1 if silently else FAULT)
 
 
 def _discard_output() -> None:

@@ -18,6 +18,7 @@ from monitor.analysis.scaling.measuring import Sight
 from monitor.analysis.scaling.rules import Decision
 from monitor.commands import options
 from monitor.commands import selection as selecting
+from monitor.commands.numbers import Number
 from monitor.commands.options import Refusal
 from monitor.commands.watching import (
     collector_of,
@@ -37,7 +38,8 @@ _ROWS: Final = (
 )
 POSTGRES_TAKES: Final = 100
 POLL_SECONDS: Final = 5.0
-_Rate = click.FloatRange(min=0, min_open=True)
+# their quotients are whole numbers that a person can run
+_Rate = Number(1e-6, 1e12)
 _Count = click.IntRange(min=1)
 
 
@@ -57,7 +59,7 @@ class Recommendation:
     "--group", metavar="ID", help="Measure this group, and say how many replicas it should have."
 )
 @click.option("--topic", metavar="NAME", help="Only this of its topics.")
-@click.option("--for", "seconds", type=click.FloatRange(10, 3_600), default=60, show_default=True,
+@click.option("--for", "seconds", type=Number(10, 3_600), default=60, show_default=True,
               metavar="SECONDS", help="How long to measure.")  # fmt: skip
 @click.option("--orders-per-day", type=click.IntRange(min=0),
               help="The guide's row for that many.")  # fmt: skip

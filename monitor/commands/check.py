@@ -6,6 +6,7 @@ performance data, one line first).
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,8 +21,10 @@ from nagiosplugin.range import Range
 
 from monitor.analysis.analyst import Analyst
 from monitor.analysis.measures import GroupMeasures
-from monitor.commands import options
+from monitor.commands import MonitorFault, cant_write, options
+from monitor.commands.numbers import Number
 from monitor.commands.selection import refuse_left_out, selecting, selection_of
+from monitor.commands.unjudged import why_not_judged
 from monitor.commands.watching import (
     choose,
     collector_of,
@@ -53,24 +56,41 @@ class Outcome(IntEnum):
 _WORST_LAST: Final = (Outcome.OK, Outcome.UNKNOWN, Outcome.WARNING, Outcome.CRITICAL)
 
 
+_END: Final = r"-?(?:[0-9]{1,15}(?:\.[0-9]*)?|\.[0-9]+)"
+_RANGE: Final = re.compile(rf"@?(?:(?:~|{_END})?:)?(?:{_END})?")
+
+
 class _Timeout(BaseException):
     """The time is over; an event, as signals are: nobody who catches faults may keep it."""
 
 
 class _Plugin(click.Command):
-    """A command whose wrong use and every other failure is UNKNOWN: 2 would page somebody."""
+    """A command of which all that is no judgement is UNKNOWN: 2 would page somebody."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _unknown_unless_judged():
             return super().invoke(ctx)
-        except click.ClickException as error:
-            _end(Outcome.UNKNOWN, " | ".join(error.format_message().splitlines()))
+        raise AssertionError  # the block keeps no fault to itself; mypy can't know
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        try:
+        with _unknown_unless_judged():
             return super().parse_args(ctx, args)
-        except click.UsageError as error:
-            _end(Outcome.UNKNOWN, error.format_message())
+        raise AssertionError
+
+
+@contextmanager
+def _unknown_unless_judged() -> Iterator[None]:
+    """End with UNKNOWN whatever is raised, but for the end that a judgement is."""
+    try:
+        yield
+    except click.exceptions.Exit:
+        sys.exit(Outcome.UNKNOWN)  # the help, as other plugins have it
+    except click.ClickException as error:
+        _end(Outcome.UNKNOWN, " | ".join(error.format_message().splitlines()))
+    except (KeyboardInterrupt, EOFError, click.Abort):
+        _end(Outcome.UNKNOWN, "interrupted")
+    except Exception as error:  # noqa: BLE001  # whatever it is
+        _end(Outcome.UNKNOWN, MonitorFault(error).format_message())
 
 
 class _Range(click.ParamType[Range]):
@@ -82,6 +102,8 @@ class _Range(click.ParamType[Range]):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> Range:
         try:
+            if not _RANGE.fullmatch(value):
+                raise ValueError  # noqa: TRY301  # the library takes 1.0e999, which is infinite
             return Range(value)
         except ValueError:
             self.fail(f"{value!r} is no range: 10, 10:, ~:10, 10:20 and @10:20 are", param, ctx)
@@ -96,7 +118,7 @@ class _Range(click.ParamType[Range]):
               help="CRITICAL where the lag is outside.")  # fmt: skip
 @click.option("--unit", type=click.Choice(["seconds", "messages"]), default="seconds",
               show_default=True, help="What the ranges are of.")  # fmt: skip
-@click.option("-t", "--timeout", type=click.FloatRange(1, 600), default=10, show_default=True,
+@click.option("-t", "--timeout", type=Number(1, 600), default=10, show_default=True,
               metavar="SECONDS", help="UNKNOWN when the check takes longer.")  # fmt: skip
 def check(
     *,
@@ -110,7 +132,9 @@ def check(
     """Check the lag of consumer groups, as a monitoring plugin does.
 
     Exit code 0 is OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN: what could not be read, a time-out, and a
-    wrong use. A RANGE is 10 (alert outside 0 to 10), 10:, ~:10, 10:20 or @10:20 (alert inside).
+    wrong use. A group without a commit has no lag to judge: it is named, and UNKNOWN only where
+    --group asks for it, or no group can be judged. A RANGE is 10 (alert outside 0 to 10), 10:,
+    ~:10, 10:20 or @10:20 (alert inside).
     """
     selection = selection_of(**given)
     kafka, settings = source.one()
@@ -127,33 +151,53 @@ def check(
     if not chosen:
         _end(Outcome.UNKNOWN, no_groups(snapshot, selection), (*missing.lines, *notes))
     now = snapshot.seen_at
-    judged = {
-        group: _judge(_value(measures, unit, now), warning, critical)
-        for group, measures in chosen.items()
+    values = {group: _value(measures, unit, now) for group, measures in chosen.items()}
+    without = {
+        group: why
+        for group, value in values.items()
+        if value is None and (why := why_not_judged(chosen[group], settings.wants_topic()))
     }
-    if missing.lines:
-        judged[""] = Outcome.UNKNOWN
-    outcome = max(judged.values(), key=_WORST_LAST.index)
+    details = [*(f"Not read: {line}" for line in missing.lines), *_not_judged(without), *notes]
+    # of one that is asked for by name, that nothing can be said is no good news
+    told_of = {
+        group: measures
+        for group, measures in chosen.items()
+        if group not in without or group in selection.groups
+    }
+    if not told_of:
+        first = f"{plural(len(chosen), 'group')}, of which none can be judged"
+        _end(Outcome.UNKNOWN, first, details)
+    judged = {group: _judge(values[group], warning, critical) for group in told_of}
+    outcomes = [*judged.values(), *([Outcome.UNKNOWN] if missing.lines else [])]
     bad = sorted(
-        (group for group in chosen if judged[group] is not Outcome.OK),
-        key=lambda group: (_WORST_LAST.index(judged[group]), _value(chosen[group], unit, now) or 0),
+        (group for group in told_of if judged[group] is not Outcome.OK),
+        key=lambda group: (_WORST_LAST.index(judged[group]), values[group] or 0),
         reverse=True,
     )
     told = ", ".join(f"{safe(group)} {_behind(chosen[group], now)}" for group in bad[:MAX_NAMED])
-    of = plural(len(chosen), "group")
-    first = f"{told}; {len(bad)} of {of}" if bad else f"{of}, {_worst(chosen, now)}"
+    of = plural(len(told_of), "group")
+    first = f"{told}; {len(bad)} of {of}" if bad else f"{of}, {_worst(told_of, now)}"
+    if others := len(chosen) - len(told_of):
+        first += f"; {others} more can't be judged"
     lines = [
         f"{safe(group)}: {safe(f'{advice.finding(snapshot.monotonic_at)} {advice.action}')}"
         for group in bad[:MAX_NAMED]
+        if group not in without
         for advice in chosen[group].advice
     ]
-    lines += [*(f"Not read: {line}" for line in missing.lines), *notes]
     data = [
-        str(_performance(group, _value(measures, unit, now), unit, warning, critical))
-        for group, measures in sorted(chosen.items())
-        if _value(measures, unit, now) is not None
+        str(_performance(group, value, unit, warning, critical))
+        for group, value in sorted(values.items())
+        if value is not None
     ]
-    _end(outcome, first, lines, data)
+    _end(max(outcomes, key=_WORST_LAST.index), first, [*lines, *details], data)
+
+
+def _not_judged(why: Mapping[str, str]) -> list[str]:
+    """Return a line for each group that has nothing to judge, the last for those that are too many."""
+    told = [f"Not judged: {safe(group)}: {reason}." for group, reason in sorted(why.items())]
+    more = len(told) - MAX_NAMED
+    return [*told[:MAX_NAMED], *([f"Not judged: {plural(more, 'group')} more."] * (more > 0))]
 
 
 def _measure(
@@ -196,7 +240,7 @@ def _worst(chosen: Mapping[str, GroupMeasures], now: float) -> str:
 
 
 def _performance(
-    group: str, value: float | None, unit: str, warning: Range, critical: Range
+    group: str, value: float, unit: str, warning: Range, critical: Range
 ) -> Performance:
     # the format has no way to write these two in a label
     label = safe(group).replace("'", "_").replace("=", "_")
@@ -230,5 +274,8 @@ def _end(
     told = [line.replace("|", "/") for line in (f"KAFKA LAG {outcome.name} - {first}", *lines)]
     if data:
         told[0] += f" | {' '.join(data)}"
-    click.echo("\n".join(told))
+    try:
+        click.echo("\n".join(told))
+    except OSError as error:
+        cant_write(error)
     sys.exit(outcome)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import click
 
 from monitor.commands import options
-from monitor.commands.serve import url_of, web_config_of
-from monitor.web.tls import CertificateError
-from monitor.web.web_config import WebConfigError
+from monitor.commands.serve import url_of
+from monitor.commands.starting import start_of
 from monitor.words import plural, safe
 
 
@@ -25,18 +24,14 @@ def check(source: options.Source) -> None:
     to read such a file again goes on with what it has.
     """
     found = source.read()
+    start = start_of(found)
     for watched in found.clusters:
         name = safe(watched.settings.cluster or "the cluster")
         click.echo(
             f"{name}: {', '.join(watched.kafka.bootstrap_servers)} "
             f"({watched.kafka.security_protocol}), every {watched.settings.poll_interval:g} s"
         )
-    try:
-        web_config = web_config_of(found.process)
-    except (WebConfigError, CertificateError) as error:
-        raise options.Refusal(str(error)) from None
-    has_tls = web_config.has_tls if web_config else found.process.tls_files is not None
-    scheme = "https" if has_tls else "http"
+    scheme = "https" if start.certificate else "http"
     click.echo(
         f"{plural(len(found.clusters), 'cluster')}, served at "
         f"{url_of(scheme, found.process.host, found.process.port)}"

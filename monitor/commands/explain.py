@@ -15,6 +15,7 @@ from monitor.analysis.causes.symptoms import Pools
 from monitor.answers.explanation import CauseAnswer, Explanation, explanation
 from monitor.commands import options
 from monitor.commands import selection as selecting
+from monitor.commands.numbers import Number
 from monitor.commands.watching import cluster_of, collector_of, refuse_unknown_groups, rules_of
 from monitor.pools.settings import DatabaseSettings
 from monitor.selection import Selection
@@ -27,7 +28,7 @@ POLL_SECONDS: Final = 3.0
 @click.command()
 @options.connection
 @click.argument("group")
-@click.option("--for", "seconds", type=click.FloatRange(5, 3_600), default=30, show_default=True,
+@click.option("--for", "seconds", type=Number(5, 3_600), default=30, show_default=True,
               metavar="SECONDS", help="How long to look.")  # fmt: skip
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def explain(*, source: options.Source, group: str, seconds: float, output: str) -> None:

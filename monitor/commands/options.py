@@ -13,6 +13,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 import click
 
 from monitor.client_properties import read_client_properties
+from monitor.commands.numbers import Number
 from monitor.configuration import Configuration, Watched, meant, names_of, read_configuration
 from monitor.pools.settings import DatabaseSettings
 from monitor.settings import MonitorSettings, SettingsError
@@ -116,7 +117,7 @@ def watch(command: Callable[P, R]) -> Callable[P, R]:
     """Add --watch."""
     return click.option(
         "--watch",
-        type=click.FloatRange(1, 3_600),
+        type=Number(1, 3_600),
         metavar="SECONDS",
         help="Print anew every so many seconds, until Ctrl-C; rates and statuses then come in as "
         "well.",

@@ -15,6 +15,7 @@ import click
 import orjson
 
 from monitor.commands import options
+from monitor.commands.numbers import Number
 from monitor.configuration import read_configuration
 from monitor.pools.analysis import analyse
 from monitor.pools.collector import DatabaseCollector
@@ -44,7 +45,7 @@ _COLUMNS: Final = (
               "separated by commas.")  # fmt: skip
 @click.option("--pool-max", type=click.IntRange(1, 100_000),
               help="Assume this pool max where a replica's own is not read.")  # fmt: skip
-@click.option("--timeout", type=click.FloatRange(0.1, 60), metavar="SECONDS",
+@click.option("--timeout", type=Number(0.1, 60), metavar="SECONDS",
               help="What each source gets to answer; 2 unless MONITOR_DATABASE_TIMEOUT says "
               "otherwise.")  # fmt: skip
 @click.option("--output", type=click.Choice(["table", "json", "csv"]), default="table",

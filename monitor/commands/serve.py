@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,29 +14,23 @@ import structlog
 from monitor import logs
 from monitor.analysis.scaling.advisor import Advisor, BudgetOf
 from monitor.commands import options
+from monitor.commands.numbers import Number
+from monitor.commands.starting import history_of, start_of
 from monitor.commands.watching import collector_of, rules_of, scaling_rules_of
 from monitor.configuration import Configuration, Watched
-from monitor.exposition.families import history as history_family
 from monitor.exposition.families import process
-from monitor.exposition.series import Block, Level
 from monitor.fleet import Fleet, Watch
-from monitor.history.place import NoPlaceError, own_place
 from monitor.memory import keep_heap_small
-from monitor.otlp.settings import EXPORTER, push_interval
 from monitor.poller import Keeper, Poller
 from monitor.pools.services import ServiceTarget
 from monitor.pools.watch import DatabaseWatch
-from monitor.settings import MonitorSettings, is_loopback
 from monitor.state import State
 from monitor.web.app import create_app
 from monitor.web.server import AddressError, WebServer
-from monitor.web.tls import Certificate, CertificateError, Secures
 from monitor.web.trends import Trends
-from monitor.web.web_config import WebConfigError, WebConfigFile
 
 if TYPE_CHECKING:
     from monitor.history.recorder import Recorder
-    from monitor.otlp.push import Pusher
 
 _log = structlog.get_logger(__name__)
 
@@ -48,7 +41,7 @@ _log = structlog.get_logger(__name__)
 @click.option("--port", type=int, help="Port to listen on. [env: MONITOR_PORT; default: 9308]")
 @click.option(
     "--poll-interval",
-    type=float,
+    type=Number(1, 3_600),
     metavar="SECONDS",
     help="Time between polls. [env: MONITOR_POLL_INTERVAL; default: 15]",
 )
@@ -76,8 +69,9 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
     databases = DatabaseWatch(configuration.databases)
     # of several clusters those that are away cost only themselves
     connects = not wait and len(configuration.clusters) == 1
+    start = start_of(configuration, lambda: tuple(fleet.pollers.values()))
+    pushing = start.pushing
     recorder, history_block = history_of(process_settings)
-    pushing = _pushing(lambda: tuple(fleet.pollers.values()), process_settings.otlp_level)
     trends = Trends(process_settings.stale_after_seconds)
     fleet = Fleet(
         configuration,
@@ -108,22 +102,20 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
             return None
 
     try:
-        web_config = web_config_of(process_settings)
-        certificate = _certificate(process_settings, web_config)
         app = create_app(
             fleet,
             process_settings.login,
             client_certificates=process_settings.tls_client_cafile is not None,
-            web_config=web_config,
+            web_config=start.web_config,
             reload=reload if process_settings.reload_by_http else None,
             history=recorder.read if recorder else None,
             trends=trends,
             pools=None if databases.is_empty else databases.report,
             services=[ServiceTarget.parse(url) for url in configuration.databases.service_urls],
         )
-        server = WebServer(app, process_settings.host, process_settings.port, certificate)
+        server = WebServer(app, process_settings.host, process_settings.port, start.certificate)
         port = server.bind()
-    except (AddressError, CertificateError, WebConfigError) as error:
+    except AddressError as error:
         fleet.stop()
         raise options.Refusal(str(error)) from None
 
@@ -135,7 +127,7 @@ def serve(*, source: options.Source, wait: bool, **given: Any) -> None:
         if pushing:
             pusher, interval_s = pushing
             pusher.start(interval_s)
-        click.echo(_greeting(configuration, port, "https" if certificate else "http"))
+        click.echo(_greeting(configuration, port, "https" if start.certificate else "http"))
 
     server.serve_until_stopped(begin, on_hangup=reload)
     if pushing:
@@ -157,14 +149,6 @@ def _recording(trends: Trends, recorder: Recorder | None) -> Callable[[State], N
     return record
 
 
-def _certificate(settings: MonitorSettings, web_config: WebConfigFile | None) -> Secures | None:
-    """Return what HTTPS is served with, None for plain HTTP."""
-    if web_config is not None:
-        return web_config if web_config.has_tls else None
-    files = settings.tls_files
-    return Certificate(*files, settings.tls_client_cafile) if files else None
-
-
 def _greeting(configuration: Configuration, port: int, scheme: str) -> str:
     """Say what is watched, and where that is served."""
     addresses = ", ".join(
@@ -183,66 +167,6 @@ def _greeting(configuration: Configuration, port: int, scheme: str) -> str:
 def url_of(scheme: str, host: str, port: int) -> str:
     """Return where a browser finds what is served."""
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
-
-
-def web_config_of(settings: MonitorSettings) -> WebConfigFile | None:
-    """Return what --web.config.file says, None without one; raises WebConfigError, CertificateError."""
-    if settings.web_config_file is None:
-        return None
-    found = WebConfigFile(settings.web_config_file)
-    safe = found.has_tls or is_loopback(settings.host) or settings.allow_cleartext_password
-    if found.has_users and not safe:
-        raise WebConfigError(
-            f"{settings.web_config_file}: basic_auth_users without tls_server_config have passwords "
-            "sent in clear text: add it, or set MONITOR_ALLOW_CLEARTEXT_PASSWORD=true where a proxy "
-            "in front has TLS"
-        )
-    return found
-
-
-def history_of(settings: MonitorSettings) -> tuple[Recorder | None, Block | None]:
-    """Return what keeps past polls, and what tells how that goes; neither where it is off.
-
-    Where there is no place for it the monitor starts without.
-    """
-    named = settings.history_url
-    given = None if named is None else named.get_secret_value()
-    try:
-        place = own_place(given, settings.port)
-    except NoPlaceError as error:
-        _log.warning("no history is kept", cause=str(error), setting="MONITOR_HISTORY_URL")
-        return None, history_family.not_kept()
-    if place is None:
-        return None, None
-    # here, as SQLAlchemy takes 30 MB
-    from monitor.history.recorder import Recorder  # noqa: PLC0415
-    from monitor.history.store import Store  # noqa: PLC0415
-
-    try:
-        recorder = Recorder(Store(place), settings.stale_after_seconds)
-    except ValueError as error:
-        raise options.Refusal(f"MONITOR_HISTORY_URL: {error}") from None
-    if isinstance(place, Path):
-        _log.info("history is kept", file=str(place))
-    return recorder, recorder.block()
-
-
-def _pushing(sources: Callable[[], Sequence[Poller]], level: Level) -> tuple[Pusher, float] | None:
-    """Return what pushes to an OpenTelemetry collector and how often, None unless it is asked for."""
-    try:
-        interval_s = push_interval(os.environ)
-        if interval_s is None:
-            return None
-        # here, as most monitors push nothing: the library takes 20 MB
-        from monitor.otlp.push import Pusher  # noqa: PLC0415
-
-        return Pusher(sources, level), interval_s
-    except ImportError:
-        raise options.Refusal(
-            f"{EXPORTER}=otlp needs an extra: pip install 'kafka-lag-monitor[otlp]'"
-        ) from None
-    except ValueError as error:
-        raise options.Refusal(f"OpenTelemetry: {error}") from None
 
 
 def _open(

@@ -41,8 +41,6 @@ def rows_of(kept: Kept) -> Iterator[KeptRow]:
     yield KeptRow(POLLS, "", _POLLS.dump_json(kept.polls).decode())
     for kind, values in ((GROUP, kept.groups), (TOPIC, kept.topics)):
         for name, value in values.items():
-            if "\0" in name:
-                continue  # PostgreSQL takes no such text, and the others' rows would be lost with it
             data = None if value is None else _KINDS[kind].dump_json(value)
             is_kept = data is not None and len(data) <= MAX_BYTES
             yield KeptRow(kind, name, data.decode() if data is not None and is_kept else None)

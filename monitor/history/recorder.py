@@ -17,7 +17,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from monitor.analysis.kept import Kept
 from monitor.analysis.measures import GroupMeasures
 from monitor.analysis.status import Status
-from monitor.exposition.families.history import LAST_WRITE, NOT_WRITTEN, RESTORED, UP
+from monitor.exposition.families.history import (
+    LAST_WRITE,
+    NOT_TAKEN,
+    NOT_WRITTEN,
+    RESTORED,
+    UP,
+)
 from monitor.exposition.metric import Metric
 from monitor.exposition.series import Block, Samples
 from monitor.history.kept_rows import kept_of, rows_of
@@ -212,6 +218,7 @@ class Recorder:
         found: dict[Metric, Mapping[tuple[str, ...], float]] = {
             UP: {(): int(self._fault is None)},
             NOT_WRITTEN: {(): self._not_written},
+            NOT_TAKEN: {(): len(self._store.not_taken)},
             RESTORED: {(cluster,): int(went) for cluster, went in self._restored.items()},
         }
         if self._written_at is not None:

@@ -28,7 +28,8 @@ from sqlalchemy.exc import ArgumentError
 
 from monitor.history.claim import Claim
 from monitor.history.joining import NAMES, joined
-from monitor.history.kept_rows import KeptRow
+from monitor.history.kept_rows import GROUP, KeptRow
+from monitor.history.not_taken import Key, NotTaken, is_of_a_value, kind_of
 from monitor.history.summary import POLL, Gap, Summary
 from monitor.history.tables import KEPT, METADATA, SUMMARIES, WATCHED
 
@@ -48,6 +49,7 @@ class Store:
     def __init__(self, place: str | Path) -> None:
         self._engine = _engine(place)
         self._claim = _claim(self._engine.url)
+        self.not_taken = NotTaken()
 
     def create(self) -> None:
         """Make the tables where they are not there; raises InUseError where it is another's file."""
@@ -65,11 +67,16 @@ class Store:
         self, cluster: str, summaries: Iterable[Summary], *, at: float, patience_s: float
     ) -> None:
         """Add what a poll found at a Unix time, and that polls went on if the one before is as near."""
-        rows = [{"cluster": cluster, **asdict(each)} for each in summaries]
-        with self._engine.begin() as connection:
+
+        def put(connection: Connection, rows: Sequence[Summary]) -> None:
             if rows:
-                connection.execute(insert(SUMMARIES), rows)
+                values = [{"cluster": cluster, **asdict(each)} for each in rows]
+                connection.execute(insert(SUMMARIES), values)
             self._watch(connection, cluster, at, patience_s)
+
+        self.not_taken.put(
+            self._engine, summaries, lambda row: Key(cluster, GROUP, row.group_id), put
+        )
 
     def _watch(self, connection: Connection, cluster: str, at: float, patience_s: float) -> None:
         table = WATCHED.c
@@ -120,6 +127,15 @@ class Store:
 
     def keep(self, cluster: str, rows: Iterable[KeptRow], *, anew: bool) -> None:
         """Put rows in place of those of their kinds and names; of all of the cluster with `anew`."""
+
+        def put(connection: Connection, rows: Sequence[KeptRow]) -> None:
+            self._replace(connection, cluster, rows, anew=anew)
+
+        self.not_taken.put(self._engine, rows, lambda row: Key(cluster, row.kind, row.name), put)
+
+    def _replace(
+        self, connection: Connection, cluster: str, rows: Sequence[KeptRow], *, anew: bool
+    ) -> None:
         gone, there = [], []
         for row in rows:
             key = {"cluster": cluster, "kind": row.kind, "name": row.name}
@@ -129,26 +145,25 @@ class Store:
                 there.append({**key, "data": row.data})
         table = KEPT.c
         put = _INSERTS[self._engine.dialect.name](KEPT)
-        with self._engine.begin() as connection:
-            if anew:
-                connection.execute(delete(KEPT).where(table.cluster == cluster))
-            if gone:
-                connection.execute(
-                    delete(KEPT).where(
-                        (table.cluster == bindparam("the_cluster"))
-                        & (table.kind == bindparam("the_kind"))
-                        & (table.name == bindparam("the_name"))
-                    ),
-                    gone,
-                )
-            if there:
-                connection.execute(
-                    put.on_conflict_do_update(
-                        index_elements=[table.cluster, table.kind, table.name],
-                        set_={"data": put.excluded.data},
-                    ),
-                    there,
-                )
+        if anew:
+            connection.execute(delete(KEPT).where(table.cluster == cluster))
+        if gone:
+            connection.execute(
+                delete(KEPT).where(
+                    (table.cluster == bindparam("the_cluster"))
+                    & (table.kind == bindparam("the_kind"))
+                    & (table.name == bindparam("the_name"))
+                ),
+                gone,
+            )
+        if there:
+            connection.execute(
+                put.on_conflict_do_update(
+                    index_elements=[table.cluster, table.kind, table.name],
+                    set_={"data": put.excluded.data},
+                ),
+                there,
+            )
 
     def kept(self, cluster: str) -> list[KeptRow]:
         """Return the rows of a cluster."""
@@ -160,8 +175,17 @@ class Store:
     def read(self, cluster: str, group_id: str, since: float, until: float) -> Sequence[Summary]:
         """Return a group's rows between two Unix times, oldest first, and the last one before them.
 
-        Of each moment the finest resolution that is kept: rows of several never overlap.
+        Of each moment the finest resolution that is kept: rows of several never overlap. There are
+        none of a name that the database does not even take in a question.
         """
+        try:
+            return self._read(cluster, group_id, since, until)
+        except Exception as error:
+            if not is_of_a_value(error):
+                raise
+            return []
+
+    def _read(self, cluster: str, group_id: str, since: float, until: float) -> Sequence[Summary]:
         table = SUMMARIES.c
         of_group = (table.cluster == cluster) & (table.group_id == group_id)
         columns = [table[name] for name in Summary.__dataclass_fields__]
@@ -214,13 +238,12 @@ def why_failed(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}"
     # what SQLite says names no file and no value
     origin = getattr(error, "orig", None)
-    return str(origin) if isinstance(origin, sqlite3.Error) else type(error).__name__
+    return str(origin) if isinstance(origin, sqlite3.Error) else kind_of(error)
 
 
 def _claim(url: URL) -> Claim | None:
-    """Return what keeps others from a file; a server, and what is in memory only, have none."""
-    is_file = url.get_backend_name() == "sqlite" and url.database not in {None, "", ":memory:"}
-    return Claim(Path(str(url.database))) if is_file else None
+    """Return what keeps others from a file; a server has none."""
+    return Claim(Path(str(url.database))) if url.get_backend_name() == "sqlite" else None
 
 
 def _engine(place: str | Path) -> Engine:
@@ -229,13 +252,15 @@ def _engine(place: str | Path) -> Engine:
         # a file may be called as no URL can say
         is_file = isinstance(place, Path)
         parsed = URL.create("sqlite", database=str(place)) if is_file else make_url(str(place))
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the one of no URL, the other of a port that is no number
         raise ValueError(_ALLOWED) from None
     if parsed.get_backend_name() == "sqlite":
+        if parsed.database in {None, "", ":memory:"}:  # each thread would have one of its own
+            raise ValueError(_ALLOWED)
         engine = create_engine(parsed, connect_args={"timeout": BUSY_MS / 1000})
         event.listen(engine, "connect", _tune_sqlite)
         return engine
-    if parsed.get_backend_name() == "postgresql":
+    if parsed.get_backend_name() == "postgresql" and "[" not in (parsed.host or ""):
         return create_engine(
             parsed.set(drivername="postgresql+psycopg2"),
             connect_args={

@@ -21,6 +21,7 @@ class DatabaseSettings(SettingsWithSecretFiles):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         extra="ignore",
+        allow_inf_nan=False,
         hide_input_in_errors=True,
         use_attribute_docstrings=True,
     )

@@ -29,6 +29,13 @@ NOT_WRITTEN: Final = Metric(
     "Polls that are not in the history, as the database did not take them.",
     when=_WHEN,
 )
+NOT_TAKEN: Final = Metric(
+    "kafka_monitor_history_names_not_taken",
+    "gauge",
+    "Groups and topics that are not in the history, as the database takes no such name: too long, with a "
+    "NUL, or in characters that its encoding lacks. The log names them.",
+    when=_WHEN,
+)
 RESTORED: Final = Metric(
     "kafka_monitor_history_restored",
     "gauge",
@@ -40,7 +47,7 @@ RESTORED: Final = Metric(
 FAMILY: Final = Family(
     "history",
     "About the history of polls; on where it is kept.",
-    (UP, LAST_WRITE, NOT_WRITTEN, RESTORED),
+    (UP, LAST_WRITE, NOT_WRITTEN, NOT_TAKEN, RESTORED),
     is_always_on=True,
 )
 

@@ -14,7 +14,13 @@ import pytest
 from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
-from monitor.exposition.families.history import LAST_WRITE, NOT_WRITTEN, RESTORED, UP
+from monitor.exposition.families.history import (
+    LAST_WRITE,
+    NOT_TAKEN,
+    NOT_WRITTEN,
+    RESTORED,
+    UP,
+)
 from monitor.exposition.series import ByPartition
 from monitor.history import recorder as recorders
 from monitor.history import store as stores
@@ -205,6 +211,29 @@ def test_what_cannot_be_asked_is_refused(tmp_path: Path) -> None:
     refused = without.get("/api/v1/history/g")
     assert refused.status_code == 404
     assert "MONITOR_HISTORY_URL" in refused.json()["error"]["message"]
+
+
+def test_a_group_whose_id_the_database_does_not_take_costs_the_others_nothing(
+    address: str,
+) -> None:
+    store = Store(address)
+    watched = Watched(Recorder(store, PATIENCE_S))
+    odd = "nul\0nul\ud800"
+    watched.brokers.groups[1].append(ListedGroup(odd, CLASSIC, "Empty", "consumer"))
+    watched.brokers.commits[odd] = GroupCommits({"t": {0: 4}})
+    watched.recorder.start()
+    for _ in range(3):
+        watched.poll()
+    wait_for("all to be written", lambda: watched.recorder.is_written)
+    assert lags(watched) == [6]
+    assert value(watched.recorder, UP) == 1
+    assert value(watched.recorder, NOT_WRITTEN) == 0
+    assert value(watched.recorder, NOT_TAKEN) == 1
+    for name in ("x%00y", "%ED%A0%80", "x" * 9_000):
+        answer = watched.client.get(f"/api/v1/history/{name}?since=0")
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["points"] == []
+    watched.recorder.stop()
 
 
 class Failing(Store):

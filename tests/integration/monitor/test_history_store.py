@@ -8,9 +8,13 @@ from math import inf
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import SQLAlchemyError
+from structlog.testing import capture_logs
 
+from monitor.history.kept_rows import KeptRow
 from monitor.history.store import KEPT_SECONDS, Store
 from monitor.history.summary import POLL, Gap, Summary, with_gaps
+from monitor.history.tables import METADATA
 from tests.conftest import Database
 
 DAY = 86_400.0
@@ -256,6 +260,66 @@ def test_a_gap_is_a_row_that_knows_nothing() -> None:
     assert with_gaps(coarse, [Gap(400, 500)]) == [*coarse[:2], nothing(400), *coarse[2:]]
     assert with_gaps(coarse, [Gap(310, 350), gap]) == [*cut[:2], nothing(310), *cut[2:]]
     assert with_gaps(coarse, [Gap(20, 50), gap]) == cut
+
+
+LONG = "".join(random.Random(7).choices("0123456789abcdef", k=30_000))  # that no index compresses
+ODD = ["nul\0nul", LONG, f"{LONG}\0", "half a pair \ud800", "\0", ""]
+"""Ids of groups that Kafka takes, and PostgreSQL or a driver does not, but for the last."""
+
+
+@pytest.mark.parametrize("groups", [0, 1, 20])
+def test_what_the_database_does_not_take_costs_only_itself_and_is_told_once(
+    store: Store, groups: int
+) -> None:
+    well = [f"g{number}" for number in range(groups)]
+    names = [*well, *ODD]
+    random.Random(3).shuffle(names)
+    with capture_logs() as told:
+        for second in (0, 15):
+            rows = [Summary(name, START + second, second) for name in names]
+            store.write("c", rows, at=START + second, patience_s=45)
+            kept = [KeptRow("group", name, "{}") for name in names]
+            store.keep("c", [KeptRow("polls", "", "{}"), *kept], anew=second == 0)
+    for name in (*well, ""):
+        assert [row.lag for row in store.read("c", name, START, START + 15)] == [0, 15]
+    assert {row.name for row in store.kept("c")} >= {*well, ""}
+    assert ("polls", "", "{}") in store.kept("c")
+    assert store.gaps("c", START, START + 15, 45) == []
+    not_taken = [name for name in ODD if not store.read("c", name, START, START + 15)]
+    assert len(store.not_taken) == len(not_taken)
+    assert len(told) == len(not_taken)  # once each
+    assert "half a pair \ud800" in not_taken
+    for line in told:
+        assert len(line["name"]) <= 80
+        assert line["name"].isprintable()
+        assert line["cluster"] == "c"
+    # one that is gone, or too large to be kept, is none that can be asked for either
+    store.keep("c", [KeptRow("group", name, None) for name in names], anew=False)
+    assert [row.name for row in store.kept("c")] == [""]
+
+
+def test_a_number_that_the_database_does_not_take_costs_its_group_only(store: Store) -> None:
+    write(store, [Summary("huge", START, 2**70), Summary("g", START, 5)])
+    assert [row.lag for row in store.read("c", "g", START, START)] == [5]
+    assert not store.read("c", "huge", START, START)
+
+
+def test_a_fault_that_no_row_causes_is_none_of_any_row(store: Store) -> None:
+    METADATA.drop_all(store._engine)
+    with pytest.raises(SQLAlchemyError):
+        write(store, [Summary("nul\0nul", START), Summary("g", START)])
+    with pytest.raises((SQLAlchemyError, ValueError)):
+        write(store, [Summary("g", START), Summary("h", START)], cluster="half \ud800")
+    assert not len(store.not_taken)
+
+
+def test_ids_without_end_do_not_fill_the_memory(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monitor.history.not_taken.MAX_REMEMBERED", 3)
+    for number in range(10):
+        write(store, [Summary(f"{number}\ud800", START + number)])
+    assert len(store.not_taken) <= 3
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", "mysql://u:geheim@h/d", "postgresql:/", "sqlite"])

@@ -207,6 +207,77 @@ def test_config_check_says_what_would_be_watched_or_what_is_wrong(file: Path) ->
     assert "Traceback" not in bad.stderr
 
 
+SECOND_IS_WRONG = """
+clusters:
+- {name: a, kafka: {bootstrap_servers: 'a:1'}}
+- {name: b, kafka: {bootstrap_servers: 'b:1', security_protocol: SSL, ssl_cafile: bad.pem}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("history_url: mysql://a/b", "MONITOR_HISTORY_URL: say sqlite:///FILE, postgresql://"),
+        ("history_url: 'sqlite:///'", "MONITOR_HISTORY_URL: say sqlite:///FILE"),
+        ("history_url: 'sqlite:///:memory:'", "MONITOR_HISTORY_URL: say sqlite:///FILE"),
+        ("history_url: 'postgresql://[bad'", "MONITOR_HISTORY_URL: say sqlite:///FILE"),
+        ("history_url: postgresql://u:p@h:x/d", "MONITOR_HISTORY_URL: say sqlite:///FILE"),
+        ("kafka: {security_protocol: SSL, ssl_cafile: bad.pem}", "bad.pem holds no certificate"),
+        (SECOND_IS_WRONG, "Error: b: KAFKA_SSL_CAFILE="),
+        ("tls_certfile: bad.pem\ntls_keyfile: bad.pem", "bad.pem can't be used: "),
+        ("web_config_file: bad.pem", "bad.pem is no mapping"),
+        (
+            "scaling_min: 3\nscaling_max: 2",
+            "MONITOR_SCALING_MAX=2 is less than MONITOR_SCALING_MIN=3",
+        ),
+        ("database_url: 'postgresql://[bad'", "database_url: say postgresql://"),
+        ("port: yes", "port: Input should be a valid integer"),
+        ("poll_interval: on", "poll_interval: Input should be a valid number"),
+        ("kafka: {bootstrap_servers: 9092}", "bootstrap_servers: '9092' is not HOST:PORT"),
+        ("groups_deny: (", "groups_deny: '(' is no regular expression: missing ), unterminated"),
+        ('cluster: "a\\0b"', "cluster: a cluster's name has at most 255 characters"),
+        (f"cluster: {'x' * 256}", "cluster: a cluster's name has at most 255 characters"),
+    ],
+)
+def test_what_serve_refuses_at_its_start_config_check_refuses_too(
+    file: Path, text: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MONITOR_HISTORY_URL", raising=False)
+    (file.parent / "bad.pem").write_text("nothing")
+    file.write_text(f"{text}\n")
+    checked = CliRunner().invoke(main, ["config", "check", "--config", str(file)])
+    assert said in checked.stderr
+    assert checked.exit_code == 2
+    # not before: one that refuses nothing would serve for ever
+    serve = CliRunner().invoke(main, ["serve", "--wait", "--config", str(file)])
+    assert (serve.exit_code, serve.output) == (2, checked.output)
+
+
+def test_what_opentelemetry_is_told_is_checked_too(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text("")
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "otlp")
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "nan")
+    for command in (["config", "check"], ["serve", "--wait"]):
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 2
+        assert "OTEL_METRIC_EXPORT_INTERVAL: milliseconds" in result.stderr
+
+
+def test_config_check_writes_nothing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = file.parent / "state"
+    folder.mkdir()
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder))
+    for url in (None, f"sqlite:///{folder}/h.sqlite", "off"):
+        if url is None:
+            monkeypatch.delenv("MONITOR_HISTORY_URL", raising=False)
+        else:
+            monkeypatch.setenv("MONITOR_HISTORY_URL", url)
+        assert CliRunner().invoke(main, ["config", "check"]).exit_code == 0
+    assert list(folder.iterdir()) == []
+
+
 @pytest.mark.parametrize("command", ["lag", "groups", "serve", "pools", "check"])
 def test_every_command_takes_the_file_and_refuses_a_wrong_one(file: Path, command: str) -> None:
     file.write_text(FIVE)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from monitor.commands.serve import history_of
+from monitor.commands.starting import history_of
 from monitor.exposition.families.history import UP
 from monitor.history.place import FOLDER, NoPlaceError, lock_of, own_place, place_of
 from monitor.settings import MonitorSettings
