@@ -12,7 +12,6 @@ from math import ceil, inf
 from typing import TYPE_CHECKING
 
 from monitor.analysis.rates import NEVER
-from monitor.analysis.status import Status
 from monitor.words import duration
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ class Advice:
 class TopicPicture:
     """What is known of a group on one topic; None for what is not known.
 
-    `lag` is what can be read. `stuck` partitions have waited for a commit since `stuck_since`, longer
+    `lag` is what can be read. `in_error` partitions stand still or were rewound; `stuck` ones have waited for a commit since `stuck_since`, longer
     than is usual for the group; an open transaction holds back `held` records, since `held_since`;
     commits are `past_end` messages past the log end in all; a loss was last seen at `lost_at`;
     `retention_seconds` is the topic's, the first unread message is deleted at `deleted_at` or later.
@@ -84,6 +83,7 @@ class TopicPicture:
     catch_up: CatchUp = None
     behind_since: float | None = None
     patience_seconds: float = 0.0
+    in_error: int = 0
     stuck: int = 0
     stuck_since: float = 0.0
     held: int = 0
@@ -108,7 +108,6 @@ class GroupPicture:
     """
 
     group: str
-    status: Status = Status.OK
     members: int | None = None
     had_members: bool = True
     had_commits: bool = False
@@ -329,12 +328,12 @@ def _about_consumption(group: GroupPicture, topic: TopicPicture, now: float) -> 
             topic.stuck_since,
         )
         return
-    if group.status is Status.ERR:
+    if topic.in_error:
         yield Advice(
             Severity.CRITICAL,
             "partition_in_error",
-            f"The group is in ERR with {topic.lag} unread messages on {topic.topic}: a partition "
-            "stands still or was rewound.",
+            f"{topic.in_error} of {topic.partitions} partitions of {topic.topic} stand still or were "
+            f"rewound, with {topic.lag} unread messages on the topic.",
             "See the group's partitions and who holds them; other partitions may be fine.",
             topic.topic,
         )

@@ -15,7 +15,7 @@ from monitor.analysis.advice import (
     sizing,
 )
 from monitor.analysis.rates import NEVER
-from monitor.analysis.status import Status
+from tests.support.lagging import CALM, GROUP, TOPIC, ModelShop
 
 NOW = 50_000.0
 ORDERS = TopicPicture("orders", 6)
@@ -118,8 +118,8 @@ CASES = [
     (
         "partition_in_error",
         Severity.CRITICAL,
-        replace(with_topic(lag=90), status=Status.ERR),
-        "in ERR with 90 unread",
+        with_topic(lag=90, in_error=1),
+        "1 of 6 partitions of orders stand still or were rewound, with 90 unread",
     ),
     (
         "never_catches_up",
@@ -191,6 +191,24 @@ def test_too_slow_a_group_is_told_how_many_replicas_and_partitions_it_needs() ->
 )
 def test_what_is_within_limits_is_not_mentioned(quiet: GroupPicture) -> None:
     assert advised(quiet) == []
+
+
+def test_a_topic_is_not_in_error_for_what_stands_on_another() -> None:
+    shop = ModelShop()
+    shop.add_topic("u", 2, 1.0)
+    found = set()
+    for poll in range(2 * CALM):
+        if poll == CALM:
+            shop.stand(2)
+        first, *others = shop.cluster.groups[GROUP].members
+        held = replace(first, assignment={**first.assignment, "u": (0, 1)})
+        shop.cluster.groups[GROUP].members = (held, *others)
+        read_but_one = shop.log("u", 0).end + 14
+        shop.cluster.commit(GROUP, "u", read_but_one, read_but_one)
+        measures = shop.run(1).latest().groups[GROUP]
+        found |= {a.topic for a in measures.advice if a.cause == "partition_in_error"}
+    assert measures.lag.topics["u"] == 2
+    assert found == {TOPIC}
 
 
 def test_the_worst_comes_first_and_the_order_is_stable() -> None:
