@@ -35,6 +35,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def rate(per_second: float) -> str:
+    """Return messages per second so that half a message is not none: 0.5, 7.5, 120, 12,000."""
+    return f"{per_second:,.0f}" if per_second >= 99.95 else f"{per_second:.3g}"
+
+
 def with_remedy(error: str | None) -> str:
     """Return a broker's refusal with what helps against it, empty for none."""
     if not error:

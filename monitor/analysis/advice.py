@@ -12,8 +12,7 @@ from math import ceil, inf
 from typing import TYPE_CHECKING
 
 from monitor.analysis.rates import NEVER
-from monitor.analysis.status import Status
-from monitor.words import duration
+from monitor.words import duration, plural, rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -65,7 +64,7 @@ class Advice:
 class TopicPicture:
     """What is known of a group on one topic; None for what is not known.
 
-    `lag` is what can be read. `stuck` partitions have waited for a commit since `stuck_since`, longer
+    `consumers` are the members that hold partitions of it. `lag` is what can be read. `in_error` partitions stand still or were rewound; `stuck` ones have waited for a commit since `stuck_since`, longer
     than is usual for the group; an open transaction holds back `held` records, since `held_since`;
     commits are `past_end` messages past the log end in all; a loss was last seen at `lost_at`;
     `retention_seconds` is the topic's, the first unread message is deleted at `deleted_at` or later.
@@ -77,6 +76,7 @@ class TopicPicture:
 
     topic: str
     partitions: int
+    consumers: int = 0
     lag: int = 0
     consumed_topic: bool = True
     produced: float | None = None
@@ -84,6 +84,7 @@ class TopicPicture:
     catch_up: CatchUp = None
     behind_since: float | None = None
     patience_seconds: float = 0.0
+    in_error: int = 0
     stuck: int = 0
     stuck_since: float = 0.0
     held: int = 0
@@ -108,7 +109,6 @@ class GroupPicture:
     """
 
     group: str
-    status: Status = Status.OK
     members: int | None = None
     had_members: bool = True
     had_commits: bool = False
@@ -329,12 +329,12 @@ def _about_consumption(group: GroupPicture, topic: TopicPicture, now: float) -> 
             topic.stuck_since,
         )
         return
-    if group.status is Status.ERR:
+    if topic.in_error:
         yield Advice(
             Severity.CRITICAL,
             "partition_in_error",
-            f"The group is in ERR with {topic.lag} unread messages on {topic.topic}: a partition "
-            "stands still or was rewound.",
+            f"{topic.in_error} of {topic.partitions} partitions of {topic.topic} stand still or were "
+            f"rewound, with {topic.lag} unread messages on the topic.",
             "See the group's partitions and who holds them; other partitions may be fine.",
             topic.topic,
         )
@@ -353,23 +353,38 @@ def _about_consumption(group: GroupPicture, topic: TopicPicture, now: float) -> 
             topic.topic,
         )
         return
-    active = min(group.members - (group.idle or 0), topic.partitions) or 1
-    needed = replicas_needed(topic.produced, topic.consumed / active)
-    wanted = recommended_partitions(topic.produced, topic.consumed / active, needed)
+    come = (
+        f"At this rate the lag on {topic.topic} never ends: {rate(topic.produced)} messages/s come"
+    )
+    if not topic.consumers:
+        who, action = "", "Ask why (monitor explain)."
+    else:
+        others = group.members - (group.idle or 0) > topic.consumers
+        who = f" by {plural(topic.consumers, 'member')}" + others * f" of {group.members}"
+        action = _how_many(topic, topic.consumers)
+    yield Advice(
+        Severity.CRITICAL,
+        "never_catches_up",
+        f"{come}, {rate(topic.consumed)} are consumed{who}.",
+        action,
+        topic.topic,
+    )
+
+
+def _how_many(topic: TopicPicture, consumers: int) -> str:
+    """Say how many consumers and partitions a topic would need."""
+    each = (topic.consumed or 0.0) / consumers
+    needed = replicas_needed(topic.produced or 0.0, each)
+    wanted = recommended_partitions(topic.produced or 0.0, each, needed)
     more = (
         f"and at least {wanted} partitions: it has {topic.partitions}, so add partitions first."
         if wanted > topic.partitions
         else f"the {topic.partitions} partitions are enough for that."
     )
-    yield Advice(
-        Severity.CRITICAL,
-        "never_catches_up",
-        f"At this rate the lag on {topic.topic} never ends: {topic.produced:.0f} messages/s come, "
-        f"{topic.consumed:.0f} are consumed by {active} active members.",
-        # a full database or a slow partner is made worse by each replica, and is not seen from here
+    # a full database or a slow partner is made worse by each replica, and is not seen from here
+    return (
         f"Ask why (monitor explain); if nothing but their number holds them up, run at least {needed} "
-        f"replicas; {more}",
-        topic.topic,
+        f"replicas that read it; {more}"
     )
 
 

@@ -9,6 +9,7 @@ from monitor.analysis.activity import Activity
 from monitor.analysis.advice import IMBALANCE_EXCESS, GroupPicture, TopicPicture
 from monitor.analysis.balance import hottest
 from monitor.analysis.retention import retention_of
+from monitor.analysis.status import Status
 from monitor.model import nothing
 
 if TYPE_CHECKING:
@@ -49,7 +50,6 @@ def picture_of(measures: GroupMeasures, beside: Beside) -> GroupPicture:
     }  # fmt: skip
     return GroupPicture(
         group.id,
-        status=measures.status.status,
         members=facts.members,
         had_members=activity.by_members is not None,
         had_commits=activity.by_commits is not None,
@@ -74,6 +74,7 @@ def _topic(topic: str, measures: GroupMeasures, activity: Activity, beside: Besi
     picture = TopicPicture(
         topic,
         partitions=len(beside.snapshot.topics[topic].partitions),
+        consumers=sum(map(bool, measures.facts.per_topic.get(topic, ()))),
         lag=lag.readable_sum(topic),
         consumed_topic=topic not in measures.not_consumed,
         produced=rates.produced if rates else None,
@@ -81,6 +82,9 @@ def _topic(topic: str, measures: GroupMeasures, activity: Activity, beside: Besi
         catch_up=rates.catch_up if rates else None,
         behind_since=_behind_since(measures, topic),
         patience_seconds=activity.patience,
+        in_error=sum(
+            p.topic == topic and p.status > Status.WARN for p in measures.status.partitions
+        ),
         uncommitted=measures.uncommitted.get(topic, 0),
         hottest=hottest(beside.messages[topic].items()) if is_hot else None,
         production_excess=imbalance.get("production"),

@@ -199,6 +199,11 @@ def burst(rate: float, lasts: int, then: int, usual: float = 2.0, **given: Any) 
     )
 
 
+def in_turns(turn: int, polls: int, **given: Any) -> Script:
+    """Members have a backlog, and work through it one partition after the other."""
+    return _all(polls, lambda s: setattr(s.main, "turn", turn), **given)
+
+
 def outage(away: int, back: int, pace: float) -> Script:
     """The members were away, and are back."""
     return script((away, lambda s: s.members(0)), (back, lambda s: s.members(3, pace)), pace=pace)

@@ -58,6 +58,12 @@ class Readers:
     served: dict[int, float] = field(default_factory=dict)
     commits_every: int = 1
     reads_committed: bool = False
+    # so many messages of one partition before the next one's turn, as clients work through what they
+    # fetched; None: a share of each at once
+    turn: int | None = None
+    turns: dict[str, tuple[int, float]] = field(
+        default_factory=dict
+    )  # of each: partition, left of it
     # by assign(): consumers hold partitions, and are no members
     by_assign: bool = False
     done: dict[int, float] = field(default_factory=dict)
@@ -251,7 +257,10 @@ class Shop(ABC):
                 if consumer.hangs:
                     continue
                 going = [p for p in consumer.held if p not in readers.stands]
-                self._read(readers, consumer.pace * POLL_SECONDS, going)
+                if readers.turn is None:
+                    self._read(readers, consumer.pace * POLL_SECONDS, going)
+                else:
+                    self._read_in_turns(readers, consumer, readers.turn, going)
                 if going and self.polls % readers.commits_every == 0:
                     self.commit(
                         readers,
@@ -261,20 +270,38 @@ class Shop(ABC):
 
     def _read(self, readers: Readers, budget: float, partitions: Sequence[int]) -> None:
         """Share what a consumer manages among its partitions, those with little first."""
-
-        def unread(partition: int) -> float:
-            log = self.log(readers.topic, partition)
-            readers.done[partition] = max(readers.done[partition], log.start)
-            end = log.stable_end if readers.reads_committed else log.end
-            return end - readers.done[partition]
-
-        waiting = {p: unread(p) for p in partitions}
+        waiting = {p: self._unread(readers, p) for p in partitions}
         for left, p in zip(
             range(len(waiting), 0, -1), sorted(waiting, key=waiting.__getitem__), strict=True
         ):
             taken = max(0.0, min(budget / left * readers.served.get(p, 1.0), waiting[p]))
             readers.done[p] += taken
             budget -= taken
+
+    def _read_in_turns(
+        self, readers: Readers, consumer: Consumer, turn: int, partitions: Sequence[int]
+    ) -> None:
+        """Spend what a consumer manages on one partition after the other, up to `turn` messages of each."""
+        budget = consumer.pace * POLL_SECONDS
+        now, left = readers.turns.get(consumer.id, (-1, 0.0))
+        finished = 0  # partitions in a row that had nothing
+        while budget > 0 and partitions and finished <= len(partitions):
+            if now in partitions and left > 0:
+                piece = min(budget, left)
+                readers.done[now] += piece
+                budget, left, finished = budget - piece, left - piece, 0
+            else:
+                now = min((p for p in partitions if p > now), default=min(partitions))
+                # what it fetched then: what comes meanwhile waits for the next turn
+                left = max(0.0, min(turn, self._unread(readers, now)))
+                finished += 1
+        readers.turns[consumer.id] = now, left
+
+    def _unread(self, readers: Readers, partition: int) -> float:
+        log = self.log(readers.topic, partition)
+        readers.done[partition] = max(readers.done[partition], log.start)
+        end = log.stable_end if readers.reads_committed else log.end
+        return end - readers.done[partition]
 
     def keep_state(self) -> None:
         """Remember in which state the monitor saw the group."""

@@ -16,7 +16,7 @@ from monitor.analysis.causes.finding import (
     Step,
     Unchecked,
 )
-from monitor.words import duration, plural, safe
+from monitor.words import duration, plural, rate, safe
 
 if TYPE_CHECKING:
     from monitor.analysis.causes.log import Verdict
@@ -97,12 +97,14 @@ def hot_partition(s: Symptoms) -> Verdict:
     share = sum(p.lag for p in hot) / s.lag if s.lag else 0.0
     if not hot or len(hot) > len(known) / 2 or share < 0.5:  # most of the lag
         hottest = max(p.produced or 0.0 for p in known)
-        return Checked("keys", f"partitions get {usual:.3g} messages/s, the fullest {hottest:.3g}")
+        return Checked(
+            "keys", f"partitions get {rate(usual)} messages/s, the fullest {rate(hottest)}"
+        )
     p = max(hot, key=lambda each: each.lag)
     return Finding(
         Cause.HOT_PARTITION,
-        f"Partition {p.partition} of {safe(s.topic)} gets {p.produced:.3g} messages/s, the others about "
-        f"{usual:.3g}: a hot key, which one member has to read alone.",
+        f"Partition {p.partition} of {safe(s.topic)} gets {rate(p.produced or 0.0)} messages/s, the others about "
+        f"{rate(usual)}: a hot key, which one member has to read alone.",
         s.topic,
         tuple(each.partition for each in hot),
         since=s.since,
@@ -177,17 +179,17 @@ def spike(s: Symptoms) -> Verdict:
     peak = max(s.peak_produced, s.produced)
     is_over = s.produced <= TIMES_THE_MEDIAN * usual
     if peak <= TIMES_THE_MEDIAN * usual or peak * s.span < LEAST_MESSAGES:
-        return Checked("arrivals", f"{s.produced:.3g} messages/s come, as usual ({usual:.3g})")
+        return Checked("arrivals", f"{rate(s.produced)} messages/s come, as usual ({rate(usual)})")
     lasts = not is_over and not s.shrinks and (s.age or 0.0) > SPIKE_SECONDS
     if s.standing or _has_slowed(s) or (is_over and not s.shrinks) or lasts:
         return Checked(
             "arrivals",
-            f"up to {peak:.3g} messages/s came: that is the load now, or not what keeps the lag",
+            f"up to {rate(peak)} messages/s came: that is the load now, or not what keeps the lag",
         )
     over = s.over_at
     return Finding(
         Cause.SPIKE,
-        f"Producers wrote up to {peak:.3g} messages/s to {safe(s.topic)}, {usual:.3g} are usual; "
+        f"Producers wrote up to {rate(peak)} messages/s to {safe(s.topic)}, {rate(usual)} are usual; "
         + (
             f"it passes in {duration(over - s.now)} at the rates of now."
             if over is not None
@@ -241,13 +243,13 @@ def slow_processing(s: Symptoms) -> Verdict:
         return _NO_RATES
     if s.managed is None or s.managed * s.span < LEAST_MESSAGES:
         return Unchecked("processing speed", _OWN_RATE)
-    told = f"{s.per_consumer:.3g} messages/s a consumer, {s.managed:.3g} at its best"
+    told = f"{rate(s.per_consumer)} messages/s a consumer, {rate(s.managed)} at its best"
     if not _has_slowed(s) or not s.consumed:
         return Checked("processing speed", told)
     return Finding(
         Cause.SLOW_PROCESSING,
-        f"Each consumer of {safe(s.topic)} takes {s.per_consumer:.3g} messages/s with messages waiting; "
-        f"it managed {s.managed:.3g} before: the handler has become slower.",
+        f"Each consumer of {safe(s.topic)} takes {rate(s.per_consumer)} messages/s with messages waiting; "
+        f"it managed {rate(s.managed)} before: the handler has become slower.",
         s.topic,
         since=s.since,
         over_at=s.over_at,
@@ -318,7 +320,7 @@ def fewer_members_than_needed(s: Symptoms) -> Verdict:
         return _NO_RATES
     if not _has_no_time_to_spare(s) or _has_slowed(s) or not s.consumers:
         return Checked(
-            "members", f"{s.consumers} read, {s.consumed:.3g} of {s.produced:.3g} messages/s"
+            "members", f"{s.consumers} read, {rate(s.consumed)} of {rate(s.produced)} messages/s"
         )
     behind_owners = {p.owner for p in s.behind}
     owners = {p.owner for p in s.partitions}
@@ -342,18 +344,25 @@ def fewer_members_than_needed(s: Symptoms) -> Verdict:
     if fewer:
         figures.append(Figure("members before", fewer[-1].before, "members"))
     needed = max(needed, s.consumers + 1)
+    readers = "members that read this topic" if _others_do_not_read_it(s) else "members"
     enough = (
-        Step(f"Run {min(needed, partitions)} members.")
+        Step(f"Run {min(needed, partitions)} {readers}.")
         if partitions >= needed
         else Step(
-            f"Run {partitions} members; for {needed}, add partitions first: keys then go to other ones.",
+            f"Run {partitions} {readers}; for {needed}, add partitions first: keys then go to other "
+            "ones.",
             commands.add_partitions(s, needed),
         )
     )
     return Finding(
         Cause.FEWER_MEMBERS_THAN_NEEDED,
-        f"{s.produced:.3g} messages/s come to {safe(s.topic)}, and {plural(s.consumers, 'member')} read "
-        f"{s.consumed:.3g}: each does what it can"
+        f"{rate(s.produced)} messages/s come to {safe(s.topic)}, and "
+        + (
+            f"{s.consumers} of the group's {s.members} members"
+            if _others_do_not_read_it(s)
+            else plural(s.consumers, "member")
+        )
+        + f" read {rate(s.consumed)}: each does what it can"
         + (f", and there were {fewer[-1].before} of them." if fewer else "."),
         s.topic,
         since=s.since,
@@ -367,6 +376,11 @@ def fewer_members_than_needed(s: Symptoms) -> Verdict:
             Step("Or make the handler faster."),
         ),
     )
+
+
+def _others_do_not_read_it(s: Symptoms) -> bool:
+    """Say whether members of the group read other topics only: they are of no help to this one."""
+    return (s.members or 0) - len(s.measures.facts.idle or ()) > s.consumers
 
 
 def catching_up(s: Symptoms) -> Verdict:

@@ -20,6 +20,7 @@ from monitor.analysis.causes.symptoms import (
     leaders_read,
     symptoms_of,
     topics_of,
+    with_turns,
 )
 from monitor.model import Silent
 from monitor.words import duration, plural, safe
@@ -72,6 +73,20 @@ INDEPENDENT: Final[Mapping[Cause, frozenset[Cause]]] = {
 }
 
 
+# While these hold, a partition that stands may only wait for its turn: which of both, nobody can see.
+_OF_PACE: Final = frozenset(
+    {
+        Cause.HOT_PARTITION,
+        Cause.SPIKE,
+        Cause.SLOW_MEMBER,
+        Cause.SLOW_PROCESSING,
+        Cause.MORE_MEMBERS_THAN_PARTITIONS,
+        Cause.FEWER_MEMBERS_THAN_NEEDED,
+        Cause.CATCHING_UP,
+    }
+)
+
+
 class Explainer:
     """Explains groups of one poll; what all of them share is made when first asked for."""
 
@@ -97,11 +112,13 @@ class Explainer:
         if not topics:
             return self._without_lag(measures)
         around = Around(self._all_behind, self._in_time, self._pools(group))
-        found = [
-            s
-            for topic in topics
-            if (s := symptoms_of(topic, snapshot, measures, self._findings, around))
-        ]
+        found = with_turns(
+            [
+                s
+                for topic in topics
+                if (s := symptoms_of(topic, snapshot, measures, self._findings, around))
+            ]
+        )
         troubled = [s for s in found if self._needs_a_cause(s)]
         if not troubled:
             return self._innocent(measures, found)
@@ -232,7 +249,7 @@ def one_of(topics: Sequence[Symptoms]) -> Finding:
         worst = max(topics, key=lambda s: s.age or 0.0)
         return _cannot_tell(worst, tuple(checked.values()), tuple(unchecked.values()))
     holds.sort(key=lambda each: each[:2])
-    first = holds[0][2]
+    first = _with_doubts(holds[0][2], topics)
     also: list[Finding] = []
     for _, _, found in holds[1:]:
         if found.cause in {first.cause, *(other.cause for other in also)}:
@@ -249,6 +266,15 @@ def one_of(topics: Sequence[Symptoms]) -> Finding:
     )
 
 
+def _with_doubts(first: Finding, topics: Sequence[Symptoms]) -> Finding:
+    """Return a cause of pace with the message that may stand where a partition waits for its turn."""
+    if first.cause not in _OF_PACE:
+        return first
+    here = [s for s in topics if s.topic == first.topic]
+    maybe = (each for s in here for each in standing.maybe_a_message(s))
+    return replace(first, alternatives=(*first.alternatives, *maybe))
+
+
 def _is_within(found: Finding, first: Finding) -> bool:
     """Say whether a finding is about nothing but partitions that another explains."""
     return bool(found.partitions) and set(found.partitions) <= set(first.partitions)
@@ -259,6 +285,7 @@ def _cannot_tell(
 ) -> Finding:
     longest = max((p.stands_for for p in s.partitions if p.lag), default=0.0)
     nothing_moves = not s.consumed
+    maybe = standing.maybe_a_message(s)
     return Finding(
         Cause.CANNOT_TELL,
         f"{plural(s.lag, 'message')} of {safe(s.topic)} are unread"
@@ -284,7 +311,7 @@ def _cannot_tell(
                 "a thread dump of a member",
             ),
         )
-        if nothing_moves
-        else (),
+        if nothing_moves and not maybe
+        else maybe,
         steps=(Step("Look again in some minutes.", commands.describe(s)),),
     )

@@ -119,8 +119,8 @@ def _nothing_moves(s: Symptoms) -> bool:
 
 
 def message_stands(s: Symptoms) -> Verdict:
-    """Ask whether one partition stands while its owner goes on elsewhere: then it is the message."""
-    found = [p for p in s.standing if _owner_moves_elsewhere(s, p)]
+    """Ask whether one partition stands although its owner has time for it: then it is the message."""
+    found = [p for p in s.standing if _owner_has_time(s, p)]
     if not found or len(found) > len(s.partitions) / 2:
         return Checked("single messages", "no partition stands while its owner reads others")
     p = max(found, key=lambda each: each.stands_for)
@@ -150,9 +150,42 @@ def message_stands(s: Symptoms) -> Verdict:
     )
 
 
-def _owner_moves_elsewhere(s: Symptoms, p: PartitionSymptoms) -> bool:
-    return p.owner is not None and any(
-        other.consumed for other in s.of_owner(p.owner) if other.partition != p.partition
+def maybe_a_message(s: Symptoms) -> tuple[Alternative, ...]:
+    """Return that a message may stand, where a partition does whose owner was not seen to have time for it."""
+    stand = [p for p in s.partitions if (p.stands or p.awaits_turn) and not p.consumed]
+    of_owners = [
+        p
+        for p in stand
+        if any(other.consumed for other in s.of_owner(p.owner)) or s.reads_other_topics(p.owner)
+    ]
+    if not of_owners:
+        return ()
+    longest = max(of_owners, key=lambda each: each.stands_for)
+    return (
+        Alternative(
+            Cause.MESSAGE_STANDS,
+            f"a message fails again and again on partition {longest.partition}, where nothing was "
+            f"committed for {duration(longest.stands_for)}",
+            "its owner's log; and whether the partition goes on once its owner has done with those that "
+            "it reads now",
+        ),
+    )
+
+
+def _owner_has_time(s: Symptoms, p: PartitionSymptoms) -> bool:
+    """Say whether the owner reads others, all of them in time, and did for as long as is remembered.
+
+    One that is behind there, or was until a moment ago, has not come to this partition yet.
+    """
+    if p.owner is None:
+        return False
+    others = [other for other in s.of_owner(p.owner) if other is not p and not other.stands]
+    moving = [other for other in others if other.consumed]
+    return (
+        (bool(moving) or s.reads_other_topics(p.owner))
+        and not any(other.is_behind for other in others)
+        and all(s.is_read_in_time(s.topic, other.partition) for other in moving)
+        and all(s.is_read_in_time(*other) for other in s.of_owner_elsewhere(p.owner))
     )
 
 
@@ -204,7 +237,10 @@ def all_stand(s: Symptoms) -> Verdict:
     lagging = [p for p in s.partitions if p.lag]
     holders = {p.owner for p in lagging if p.owner is not None}
     if (
-        len(holders) < 2 or s.consumed or not all(p.stands for p in lagging)
+        len(holders) < 2
+        or s.consumed
+        or not all(p.stands for p in lagging)
+        or any(s.reads_other_topics(owner) for owner in holders)
     ):  # all of one is a member
         return Checked("all members at once", "some of them commit")
     longest = max(p.stands_for for p in lagging)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import median
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -32,7 +32,7 @@ class PartitionSymptoms(NamedTuple):
 
     `age` is that of the oldest unread record, `stands_for` how long its commit has not moved, in
     seconds. `is_behind` says that more is unread than is in flight, `stands` that its commit should
-    have moved.
+    have moved, `awaits_turn` that it would be said to stand if its owner had time for it (see `with_turns`).
     """
 
     partition: int
@@ -45,6 +45,12 @@ class PartitionSymptoms(NamedTuple):
     leader: int | None
     is_behind: bool
     stands: bool
+    awaits_turn: bool = False
+
+    @property
+    def moves_now(self) -> bool:
+        """Say whether its commit moved as lately as it does where somebody reads."""
+        return bool(self.consumed) and self.stands_for <= IN_FLIGHT_SECONDS
 
 
 class Pool(NamedTuple):
@@ -147,11 +153,12 @@ class Symptoms:
     @cached_property
     def left_alone(self) -> tuple[PartitionSymptoms, ...]:
         """Return the partitions behind that are not read now while others are: too early to say that they stand."""
-        others_move = any(p.consumed and p.stands_for <= IN_FLIGHT_SECONDS for p in self.partitions)
+        others_move = any(p.moves_now for p in self.partitions)
         return tuple(
             p
             for p in self.behind
-            if not p.consumed or (others_move and p.stands_for > IN_FLIGHT_SECONDS)
+            if not p.awaits_turn
+            and (not p.consumed or (others_move and p.stands_for > IN_FLIGHT_SECONDS))
         )
 
     @cached_property
@@ -163,6 +170,7 @@ class Symptoms:
             for owner in owners
             if not any(p.consumed for p in self.of_owner(owner))
             and all(p.stands for p in self.of_owner(owner) if p.lag)
+            and not self.reads_other_topics(owner)
         )
 
     @property
@@ -188,6 +196,42 @@ class Symptoms:
     def of_owner(self, owner: str | None) -> tuple[PartitionSymptoms, ...]:
         """Return the partitions that a member holds."""
         return tuple(p for p in self.partitions if p.owner == owner)
+
+    def of_owner_elsewhere(self, owner: str | None) -> list[tuple[str, int]]:
+        """Return the (topic, partition) pairs of other topics that a member holds."""
+        return [
+            (topic, partition)
+            for member, topic, partition in self.measures.group.assignments()
+            if member.id == owner and topic != self.topic
+        ]
+
+    def reads_other_topics(self, owner: str | None) -> bool:
+        """Say whether a member's commits on other topics moved lately."""
+        after = self.now - max(self.span, IN_FLIGHT_SECONDS)
+        return any(
+            self.measures.commits_at(topic).get(partition, after) > after
+            for topic, partition in self.of_owner_elsewhere(owner)
+        )
+
+    def is_read_in_time(self, topic: str, partition: int) -> bool:
+        """Say whether what waits is read at once, and what was there at each mark was read in time."""
+        marks = (*self.course.marks, self.course.last)
+        rate = by_partition(marks[0], marks[-1], topic).get(partition)
+        lag = self.measures.lag.readable(topic).get(partition, 0)
+        # what takes longer to read than it is old will be behind
+        if rate is not None and rate.consumed and lag > rate.consumed * IN_FLIGHT_SECONDS:
+            return False
+        limit = in_flight_seconds(self.measures, topic)
+        for n, mark in enumerate(marks):
+            end = mark.ends.get(topic, nothing()).get(partition)
+            due = next((later for later in marks[n + 1 :] if later.at - mark.at >= limit), None)
+            if end is None or due is None:
+                continue
+            if not lag:  # markers of transactions at the end are read by nobody
+                end = min(end, marks[-1].commits.get(topic, nothing()).get(partition, end))
+            if due.commits.get(topic, nothing()).get(partition, end) < end:
+                return False
+        return True
 
     @property
     def is_rebalancing(self) -> bool:
@@ -248,6 +292,34 @@ def symptoms_of(
         had_to_hurry=best is not None and best.had_backlog,
         peak_produced=max((s.produced for s in stretches if s.at > now - age), default=0.0),
     )
+
+
+def with_turns(found: Sequence[Symptoms]) -> list[Symptoms]:
+    """Return the symptoms of a group's topics, where nothing stands whose owner is busy elsewhere.
+
+    Clients work through what they fetched one partition after the other, of all their topics. While a
+    member reads what it is behind on, the rest stands because it takes its time, not for a fault of its own.
+    """
+    busy = {
+        p.owner
+        for s in found
+        for p in s.partitions
+        if p.owner is not None and p.is_behind and p.moves_now
+    }
+    if not busy:
+        return list(found)
+    return [
+        replace(
+            s,
+            partitions=tuple(
+                p._replace(stands=False, awaits_turn=True)
+                if p.owner in busy and (p.stands or (p.is_behind and not p.moves_now))
+                else p
+                for p in s.partitions
+            ),
+        )
+        for s in found
+    ]
 
 
 def topics_of(measures: GroupMeasures, snapshot: Snapshot) -> list[str]:

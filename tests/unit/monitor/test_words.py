@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.words import columns, duration, plural, safe, shorten
+from monitor.words import columns, duration, plural, rate, safe, shorten
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,13 @@ def test_columns_align_numbers_to_the_right() -> None:
 def test_one_is_not_several() -> None:
     assert plural(1, "partition") == "1 partition"
     assert plural(2, "partition") == "2 partitions"
+
+
+@pytest.mark.parametrize(
+    ("per_second", "text"),
+    [(0.0, "0"), (0.04, "0.04"), (0.5, "0.5"), (2.0, "2"), (99.96, "100"), (12_345.6, "12,346")],
+)
+def test_a_slow_rate_is_not_none_and_a_fast_one_no_power_of_ten(
+    per_second: float, text: str
+) -> None:
+    assert rate(per_second) == text

@@ -15,10 +15,11 @@ from monitor.analysis.advice import (
     sizing,
 )
 from monitor.analysis.rates import NEVER
-from monitor.analysis.status import Status
+from monitor.model import Member
+from tests.support.lagging import CALM, GROUP, TOPIC, ModelShop
 
 NOW = 50_000.0
-ORDERS = TopicPicture("orders", 6)
+ORDERS = TopicPicture("orders", 6, consumers=3)
 HEALTHY = GroupPicture("g", members=3, idle=0, unassigned=0, topics=(ORDERS,))
 
 
@@ -118,14 +119,14 @@ CASES = [
     (
         "partition_in_error",
         Severity.CRITICAL,
-        replace(with_topic(lag=90), status=Status.ERR),
-        "in ERR with 90 unread",
+        with_topic(lag=90, in_error=1),
+        "1 of 6 partitions of orders stand still or were rewound, with 90 unread",
     ),
     (
         "never_catches_up",
         Severity.CRITICAL,
         with_topic(lag=9000, catch_up=NEVER, produced=100.0, consumed=60.0),
-        "100 messages/s come, 60 are consumed by 3 active members",
+        "100 messages/s come, 60 are consumed by 3 members.",
     ),
     (
         "partition_falls_behind",
@@ -164,11 +165,33 @@ def test_idle_members_beyond_the_partitions_are_told_that_replicas_do_not_help()
 def test_too_slow_a_group_is_told_how_many_replicas_and_partitions_it_needs() -> None:
     slow = with_topic(lag=9000, catch_up=NEVER, produced=100.0, consumed=60.0)
     (found,) = advised(slow)
-    assert "at least 6 replicas; the 6 partitions are enough" in found.action
+    assert "at least 6 replicas that read it; the 6 partitions are enough" in found.action
     (found,) = advised(
         with_topic(lag=9000, catch_up=NEVER, produced=100.0, consumed=30.0),
     )
-    assert "at least 11 replicas; and at least 11 partitions: it has 6" in found.action
+    assert "at least 11 replicas that read it; and at least 11 partitions: it has 6" in found.action
+
+
+def test_only_who_reads_a_topic_counts_as_its_consumer() -> None:
+    (found,) = advised(with_topic(consumers=1, lag=9, catch_up=NEVER, produced=1.0, consumed=0.5))
+    assert "1 messages/s come, 0.5 are consumed by 1 member of 3." in found.finding(NOW)
+    assert "at least 3 replicas that read it; the 6 partitions are enough" in found.action
+    (found,) = advised(with_topic(consumers=0, lag=9, catch_up=NEVER, produced=1.0, consumed=0.5))
+    assert "replicas" not in found.action  # nobody knows what one of them takes
+
+
+def test_advice_and_explanation_count_the_same_members() -> None:
+    shop = ModelShop(partitions=4, members=1, pace=2.0, rate=1.2)
+    for _ in range(3 * CALM):
+        reader = shop.cluster.groups[GROUP].members[0]
+        others = (Member(f"of-{topic}", "", "", {topic: (0, 1)}) for topic in ("u", "v"))
+        shop.cluster.groups[GROUP].members = (reader, *others)
+        told = shop.run(1).explain()
+    (advice,) = (a for a in shop.latest().groups[GROUP].advice if a.cause == "never_catches_up")
+    assert "are consumed by 1 member of 3." in advice.template
+    assert "at least 3 replicas that read it; the 4 partitions are enough" in advice.action
+    assert "and 1 of the group's 3 members read 2" in told["sentence"]
+    assert "Run 3 members that read this topic." in [step["action"] for step in told["next_steps"]]
 
 
 @pytest.mark.parametrize(
@@ -191,6 +214,24 @@ def test_too_slow_a_group_is_told_how_many_replicas_and_partitions_it_needs() ->
 )
 def test_what_is_within_limits_is_not_mentioned(quiet: GroupPicture) -> None:
     assert advised(quiet) == []
+
+
+def test_a_topic_is_not_in_error_for_what_stands_on_another() -> None:
+    shop = ModelShop()
+    shop.add_topic("u", 2, 1.0)
+    found = set()
+    for poll in range(2 * CALM):
+        if poll == CALM:
+            shop.stand(2)
+        first, *others = shop.cluster.groups[GROUP].members
+        held = replace(first, assignment={**first.assignment, "u": (0, 1)})
+        shop.cluster.groups[GROUP].members = (held, *others)
+        read_but_one = shop.log("u", 0).end + 14
+        shop.cluster.commit(GROUP, "u", read_but_one, read_but_one)
+        measures = shop.run(1).latest().groups[GROUP]
+        found |= {a.topic for a in measures.advice if a.cause == "partition_in_error"}
+    assert measures.lag.topics["u"] == 2
+    assert found == {TOPIC}
 
 
 def test_the_worst_comes_first_and_the_order_is_stable() -> None:
