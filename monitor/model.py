@@ -203,6 +203,7 @@ class LogSizes:
 class Member:
     """A member of a group; `assignment` is what it holds now.
 
+    `subscription` are the topics that it may be given partitions of, None where that is not told.
     `target` is what the coordinator wants it to hold, `epoch` the member's epoch: both only in
     groups of the newer protocols (None elsewhere).
     """
@@ -214,6 +215,7 @@ class Member:
     instance_id: str | None = None
     epoch: int | None = None
     target: Assignment | None = None
+    subscription: frozenset[str] | None = None
 
     @property
     def partition_count(self) -> int:
