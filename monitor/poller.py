@@ -372,5 +372,5 @@ def _unreached(snapshot: Snapshot) -> str:
     ]
     if not causes:
         return "the cluster's metadata names no broker"
-    where = "the address that it advertises (advertised.listeners)"
-    return f"no broker answers at {where}: {'; '.join(causes[:MAX_CAUSES])}"
+    # where the addresses may be wrong, a cause says so: one that answered before has the right one
+    return f"no broker answers: {'; '.join(causes[:MAX_CAUSES])}"

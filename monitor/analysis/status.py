@@ -12,6 +12,8 @@ __consumer_offsets, we see them by polling (`windows`). Therefore:
 - A consumer that commits the same offset over and over looks like one that does not commit: it is
   STOP here where Burrow says STALL, unless the caller has evidence of such commits. Both make
   the group ERR; its members tell whether somebody is there.
+- Burrow knows the lag at each commit; a poll also sees what came after it. A consumer that had read all
+  that the poll before its commit saw is not WARN, however much is on its way at each poll.
 - Lag is what can be read (`readable`): markers of transactions stop nobody.
 - Seldom commits are judged by the group's own rhythm: silence is STOP only beyond its *patience*,
   and a single commit tells of no rhythm: it is neither STALL nor WARN.
@@ -19,6 +21,7 @@ __consumer_offsets, we see them by polling (`windows`). Therefore:
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
@@ -30,7 +33,7 @@ from monitor.analysis.windows import NO_LAG_KNOWN, WINDOW, CommitWindow
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from monitor.analysis.topic import TopicLog
+    from monitor.analysis.topic import EndWindow, TopicLog
     from monitor.analysis.windows import CommitWindows, PartitionOffsets
 
 
@@ -186,11 +189,13 @@ def group_status(
             if lag <= allowed or first_poll > enough:
                 continue
             window = CommitWindow(packed, poll)
-            broker_offsets = topics[topic].ends.ends(partition) if topic in topics else []
+            log = topics[topic].ends if topic in topics else None
+            broker_offsets = [] if log is None else log.ends(partition)
             status = window_status(
                 window, broker_offsets, current_lag=lag, now_ms=now_ms, allowed_lag=allowed,
                 patience_ms=patience_ms,
             )  # fmt: skip
+            status = _less_in_flight(status, window, log, partition, allowed)
             if status > Status.OK:
                 bad.append(PartitionStatus(topic, partition, status, lag))
             after = stopped_after(window.times, patience_ms)
@@ -202,6 +207,21 @@ def group_status(
         return NOT_FOUND
     worst = min(max((p.status for p in bad), default=Status.OK), Status.ERR)
     return GroupStatus(worst, complete / count, count, tuple(bad), stops_at_ms / 1000)
+
+
+def _less_in_flight(
+    status: Status, window: CommitWindow, log: EndWindow | None, partition: int, allowed: int
+) -> Status:
+    """Return OK in place of WARN where any commit had read all that the poll before it saw."""
+    packed = None if log is None else log.packed().get(partition)
+    if status is not Status.WARN or packed is None:
+        return status
+    times, ends = packed[::2], packed[1::2]
+    for offset, at in zip(window.offsets, window.times, strict=True):
+        index = bisect_left(times, at)
+        if index and ends[index - 1] - offset <= allowed:
+            return Status.OK
+    return status
 
 
 def _without(commits: PartitionOffsets, topics: Sequence[str]) -> PartitionOffsets:

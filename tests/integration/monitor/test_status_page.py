@@ -18,6 +18,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from monitor.analysis.causes.finding import WORDS
 from monitor.history.summary import Summary
 from monitor.web.server import WebServer
 from tests.support.browser import PATIENCE_MS, chromium, path_of_chromium
@@ -467,6 +468,19 @@ def test_headings_are_whole_and_owners_can_be_read(page: Page, path: str) -> Non
         assert cut == [], width
         owners = page.locator("td.owner:visible")
         assert owners.evaluate_all("all => all.every(td => td.clientWidth > 100)"), width
+
+
+@pytest.mark.parametrize("width", [1024, 1200, 1400, 1920])
+def test_each_cause_is_read_whole_beside_the_groups_name(page: Page, width: int) -> None:
+    opened(page)
+    page.set_viewport_size({"width": width, "height": 1000})
+    cut = page.locator("td.cause:visible").first.evaluate(
+        "(cell, words) => words.filter(word => {"
+        " cell.firstElementChild.textContent = word; return cell.scrollWidth > cell.clientWidth })",
+        list(WORDS.values()),
+    )
+    assert cut == []
+    assert page.locator("tbody .group:visible").first.evaluate("cell => cell.clientWidth") > 150
 
 
 def test_a_group_that_is_not_there_is_told(page: Page) -> None:

@@ -199,6 +199,15 @@ def test_a_first_poll_that_fails_says_why(step: str) -> None:
     assert poller.unready_reason() == cause
 
 
+def test_brokers_that_answered_before_are_not_told_to_have_wrong_addresses() -> None:
+    brokers, poller, clock = make()
+    poller.poll()
+    brokers.down = {1, 2}
+    (cause,) = causes(poll_on(poller, clock))
+    assert cause.startswith("no broker answers: ")
+    assert "advertised" not in cause
+
+
 def test_the_log_tells_of_a_failing_poll_once() -> None:
     brokers, poller, clock = make()
     poller.poll()

@@ -206,6 +206,18 @@ def test_a_consumer_that_stops_is_stop_and_its_group_err() -> None:
     assert [p.current_lag for p in found[-1].partitions] == [1200]
 
 
+@pytest.mark.parametrize(
+    ("latency", "expected"), [(5, Status.OK), (14, Status.OK), (25, Status.WARN)]
+)
+def test_what_came_since_the_last_commit_is_no_lag_that_does_not_shrink(
+    latency: int, expected: Status
+) -> None:
+    polls = Polls()
+    for second in range(15, 15 * 30, 15):  # a message a second, each committed so much later
+        found = polls.poll({0: second - latency}, {0: second})
+    assert found.status is expected
+
+
 def test_a_group_is_not_judged_before_a_window_was_watched() -> None:
     polls = Polls()
     found = [polls.poll({0: 100}, {0: 200 + i}) for i in range(10)]
