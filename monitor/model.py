@@ -203,6 +203,7 @@ class LogSizes:
 class Member:
     """A member of a group; `assignment` is what it holds now.
 
+    `subscription` are the topics that it may be given partitions of, None where that is not told.
     `target` is what the coordinator wants it to hold, `epoch` the member's epoch: both only in
     groups of the newer protocols (None elsewhere).
     """
@@ -214,6 +215,7 @@ class Member:
     instance_id: str | None = None
     epoch: int | None = None
     target: Assignment | None = None
+    subscription: frozenset[str] | None = None
 
     @property
     def partition_count(self) -> int:
@@ -230,7 +232,8 @@ class Group:
     carry a commit; for a share group it holds the share-partition start offsets, and `lags` the lag
     that its coordinator reports (brokers from 4.2 on): records between the start offset and the log
     end may be acknowledged already, which only it knows. `epoch` is the last that its coordinator
-    told (newer types only): empty groups are asked about rarely. `answer` says whether all of it was
+    told (newer types only): empty groups are asked about rarely. `left_out` are topics that members hold and that the
+    monitor is not to look at: they count in what a member holds. `answer` says whether all of it was
     told in this poll: refused keeps a part from being read, and the rest stands; silent is a
     coordinator that did not answer, and commits and members are then as of its `since`.
     """
@@ -245,6 +248,7 @@ class Group:
     commits: PartitionOffsets = field(default_factory=nothing)
     lags: PartitionOffsets = field(default_factory=nothing)
     epoch: int | None = None
+    left_out: frozenset[str] = frozenset()
     answer: Answer = ANSWERED
 
     @property
@@ -264,9 +268,9 @@ class Group:
 
     @property
     def topics(self) -> frozenset[str]:
-        """Return the topics that it committed or holds partitions of."""
+        """Return the topics that it committed or holds partitions of, but those that are left out."""
         held = (topic for member in self.members or () for topic in member.assignment)
-        return frozenset((*self.commits, *held))
+        return frozenset((*self.commits, *held)) - self.left_out
 
     def is_since(self, moment: float) -> bool:
         """Say whether nothing of it is older than a moment."""
@@ -275,9 +279,11 @@ class Group:
         return self.answer.since is not None and self.answer.since >= moment
 
     def assignments(self) -> Iterator[tuple[Member, str, int]]:
-        """Yield each assigned (member, topic, partition)."""
+        """Yield each assigned (member, topic, partition), but of topics that are left out."""
         for member in self.members or ():
             for topic, partitions in member.assignment.items():
+                if topic in self.left_out:
+                    continue
                 for partition in partitions:
                     yield member, topic, partition
 

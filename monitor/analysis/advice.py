@@ -147,19 +147,31 @@ def _about_group(group: GroupPicture) -> Iterator[Advice]:
     lag = sum(topic.lag for topic in group.topics)
     if group.members == 0 and lag:
         yield from _about_absence(group, lag)
+    uneven = max((topic.assignment_excess or 0.0 for topic in group.topics), default=0.0)
+    if uneven > IMBALANCE_EXCESS:
+        yield Advice(
+            Severity.WARNING,
+            "uneven_assignment",
+            f"The busiest member holds {uneven:.0%} more partitions than it would, were they spread "
+            "evenly over those that subscribe to them.",
+            "Use the cooperative-sticky assignor, or KIP-848's uniform one: they even out all that a "
+            "member holds; range spreads each topic by itself.",
+        )
     if group.idle and group.members:
         partitions = max((topic.partitions for topic in group.topics), default=0)
+        # range leaves members idle whom another assignor would give partitions of other topics
+        beyond = partitions < group.members and uneven <= IMBALANCE_EXCESS
         yield Advice(
             Severity.INFO if not lag else Severity.WARNING,
             "idle_members",
             f"{group.idle} of {group.members} members are idle: "
             + (
                 f"the largest topic has only {partitions} partitions."
-                if partitions < group.members
+                if beyond
                 else "they were assigned nothing."
             ),
             "More replicas will not help: add partitions, or run fewer replicas."
-            if partitions < group.members
+            if beyond
             else "Look at the assignor and at the members' subscriptions.",
         )
     if group.unassigned:
@@ -299,15 +311,6 @@ def _about_balance(topic: TopicPicture) -> Iterator[Advice]:
             f"{1 / topic.partitions:.0%} would be even: a hot key.",
             "Find the key; spread it over several, or give it a topic of its own. More replicas or "
             "partitions will not split one key.",
-            name,
-        )
-    if topic.assignment_excess is not None and topic.assignment_excess > IMBALANCE_EXCESS:
-        yield Advice(
-            Severity.WARNING,
-            "uneven_assignment",
-            f"The busiest member holds {topic.assignment_excess:.0%} more partitions of {name} than "
-            "need be.",
-            "Use the cooperative-sticky or round-robin assignor, or the consumer protocol (KIP-848).",
             name,
         )
 

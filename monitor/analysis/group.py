@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from monitor.analysis.activity import Activity, GroupActivity, topics_not_consumed
 from monitor.analysis.advice import advise, turns_at
-from monitor.analysis.balance import imbalance_of
+from monitor.analysis.balance import assignment_excess, imbalance_of, is_judged
 from monitor.analysis.groups import GroupFacts, group_facts, uncommitted_partitions
 from monitor.analysis.lag import GroupLag
 from monitor.analysis.losses import Losses, unread_deleted
@@ -182,7 +182,7 @@ class GroupMeter:
             } or nothing(),
             rates=rates,
             imbalance=guard.attempt(
-                "imbalance", name, self._imbalance, close, lag, facts, rates
+                "imbalance", name, self._imbalance, group, close, lag, facts, rates
             ) or nothing(),
             retention=guard.attempt(
                 "retention", name, self._retention, group, lag, readable
@@ -310,6 +310,7 @@ class GroupMeter:
 
     def _imbalance(
         self,
+        group: Group,
         close: Collection[str],
         lag: GroupLag,
         facts: GroupFacts,
@@ -317,13 +318,16 @@ class GroupMeter:
     ) -> dict[str, dict[str, float]]:
         poll = self._poll
         imbalance = {}
-        for topic in sorted({*facts.per_topic, *close}):
+        assignment = assignment_excess(group.members or ()) if is_judged(group) else nothing()
+        # a topic that the monitor is not to look at counts in what members hold, and is told nowhere
+        for topic in sorted(poll.partitions_of.keys() & {*facts.per_topic, *close}):
             if topic not in poll.messages:
                 known = poll.topics.get(topic)
                 poll.messages[topic] = {} if known is None else produced_messages(known.ends)
             excess = imbalance_of(
                 topic, lag, facts, rates.get(topic),
-                produced=poll.messages[topic].values(), interval=poll.interval,
+                assignment=assignment.get(topic), produced=poll.messages[topic].values(),
+                interval=poll.interval,
             )  # fmt: skip
             if excess:
                 imbalance[topic] = excess

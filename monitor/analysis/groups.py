@@ -1,9 +1,9 @@
 """Members and assignments of a group.
 
 Only what a stable group shows is called idle or unassigned: while it rebalances, members hold
-nothing for a moment. Topics that a group is subscribed to are not told by the brokers; a topic
-counts as consumed when a member holds a partition of it, which leaves out the commits that remain
-of topics no longer consumed.
+nothing for a moment. A topic counts as consumed when a member holds a partition of it, which leaves
+out the commits that remain of topics no longer consumed, and subscriptions to topics that are not
+there yet.
 """
 
 from __future__ import annotations
@@ -33,15 +33,14 @@ class GroupFacts(NamedTuple):
 
     `idle` are the members that hold nothing and are to get nothing; `unassigned` the (topic,
     partition) pairs of consumed topics that no member holds: None for a group without members,
-    which consumes nothing. `per_member` and `per_topic` count partitions per member, the members'
-    order being the group's; `held` has topic -> partitions that any member holds.
+    which consumes nothing. `per_topic` counts partitions per member, the members' order being the
+    group's; `held` has topic -> partitions that any member holds.
     """
 
     state: str | None
     members: int | None
     idle: tuple[str, ...] | None = None
     unassigned: tuple[tuple[str, int], ...] | None = None
-    per_member: tuple[int, ...] = ()
     per_topic: Mapping[str, tuple[int, ...]] = nothing()
     held: Mapping[str, Collection[int]] = nothing()
 
@@ -55,12 +54,11 @@ def group_facts(group: Group, partitions_of: Mapping[str, Collection[int]]) -> G
     for member in members:
         for topic, partitions in member.assignment.items():
             held.setdefault(topic, set()).update(partitions)
-    per_member = tuple(member.partition_count for member in members)
     per_topic = {
         topic: tuple(len(member.assignment.get(topic, ())) for member in members) for topic in held
     }
     if is_rebalancing(group.state):
-        return GroupFacts(group.state, len(members), None, None, per_member, per_topic, held)
+        return GroupFacts(group.state, len(members), None, None, per_topic, held)
     return GroupFacts(
         group.state,
         len(members),
@@ -71,7 +69,6 @@ def group_facts(group: Group, partitions_of: Mapping[str, Collection[int]]) -> G
             for partition in sorted(partitions_of.get(topic, ()))
             if partition not in owned
         ),
-        per_member,
         per_topic,
         held,
     )

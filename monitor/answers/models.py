@@ -147,7 +147,7 @@ class TopicOfGroup(Model):
     catch_up_seconds: Seconds | None
     """When; null where it never does, or nobody knows."""
     imbalance: dict[str, float]
-    """By kind (`lag`, `production`, `assignment`): the largest over the mean, minus 1."""
+    """By kind: the largest over the best possible, minus 1. `lag` and `production` compare the topic's partitions, `assignment` all that its busiest member holds with what those that could take from it hold."""
     is_consumed: bool
     """Whether its members read it still: commits remain of topics that were left."""
     stuck_partitions: Count | None

@@ -7,7 +7,7 @@ and has no commits of it. Who speaks for a group: see `listings`. What its coord
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from monitor.kafka.group_answers import TYPES_WITH_COMMITS, GroupAnswers, Told
 from monitor.kafka.listings import DEAD, EMPTY, MEMBERLESS_STATES, Listings, read_lists
 from monitor.kafka.questions import Ask
 from monitor.kafka.steps import Step
-from monitor.model import ANSWERED, Group, PartitionOffsets, Refused, Silent
+from monitor.model import ANSWERED, Group, Member, PartitionOffsets, Refused, Silent
 
 # A broker that has just started lists no groups for some seconds, and no error: until it has
 # answered for so long, what it does not list may be there.
@@ -216,6 +216,7 @@ class GroupCollector:
         if last is not None and (missing or any(map(_passes, errors))):
             answer = Silent(self._seen_at.get(listed.id), error)
             return replace(last, state=listed.state or last.state, answer=answer)
+        members = _members(listed, described, last)
         group = Group(
             id=listed.id,
             type=listed.type,
@@ -223,10 +224,11 @@ class GroupCollector:
             protocol_type=listed.protocol_type,
             assignor=described.assignor if described and described.members else None,
             coordinator=coordinator,
-            members=_members(listed, described, last),
+            members=members,
             commits=offsets,
             lags=self._wanted(commits.lags) if commits else {},
             epoch=_epoch(listed, described, last),
+            left_out=self._left_out(members),
             answer=Refused(error) if error else ANSWERED,
         )
         if missing or any(map(_passes, errors)):
@@ -240,6 +242,14 @@ class GroupCollector:
         if last is not None and (offsets is last.commits or offsets == last.commits):
             return last.commits  # one object for all polls: analysis keeps it, too
         return offsets
+
+    def _left_out(self, members: Iterable[Member] | None) -> frozenset[str]:
+        wants = self._wants_topic
+        if wants is None:
+            return frozenset()
+        return frozenset(
+            topic for member in members or () for topic in member.assignment if not wants(topic)
+        )
 
     def _wanted(self, offsets: PartitionOffsets) -> PartitionOffsets:
         if self._wants_topic is None:

@@ -168,8 +168,8 @@ MEMBER_PARTITIONS = group_metric(
 IMBALANCE = group_metric(
     "imbalance_ratio",
     "Excess of the largest share over the best possible: 0 is balanced, 0.2 a fifth too much. kind "
-    "is assignment (partitions per member), production or lag (messages per partition, chance "
-    "deducted).",
+    "is assignment (all that the topic's busiest member holds, against those that could take from it; not "
+    "of share groups and Kafka Streams), production or lag (messages per partition, chance deducted).",
     ("consumergroup", "topic", "kind"),
     "ratio",
     rollup="max",

@@ -116,6 +116,8 @@ class DescribeClassicGroups(_DescribeGroups):
     throttle_time = 1
 
     def _read_group(self, group: Any) -> DescribedGroup:
+        # other protocol types (Connect's workers) put something else in these bytes
+        is_consumer = group.protocol_type == "consumer"
         return DescribedGroup(
             state=group.group_state or None,
             assignor=group.protocol_data or None,
@@ -125,10 +127,12 @@ class DescribeClassicGroups(_DescribeGroups):
                     client_id=member.client_id,
                     host=member.client_host,
                     instance_id=member.group_instance_id,
-                    # other protocol types (Connect's workers) put something else in these bytes
                     assignment=decode_assignment(bytes(member.member_assignment))
-                    if group.protocol_type == "consumer"
+                    if is_consumer
                     else {},
+                    subscription=decode_subscription(bytes(member.member_metadata))
+                    if is_consumer
+                    else None,
                 )
                 for member in group.members
             ),
@@ -143,6 +147,13 @@ class DescribeConsumerGroups(_DescribeGroups):
     response_type = ConsumerGroupDescribeResponse
 
     def _read_group(self, group: Any) -> DescribedGroup:
+        # which topics an expression matches the coordinator does not tell: those that are held
+        matched: dict[str, set[str]] = {}
+        for member in group.members:
+            if member.subscribed_topic_regex:
+                matched.setdefault(member.subscribed_topic_regex, set()).update(
+                    topic.topic_name for topic in member.assignment.topic_partitions
+                )
         return DescribedGroup(
             state=group.group_state or None,
             assignor=group.assignor_name or None,
@@ -156,6 +167,12 @@ class DescribeConsumerGroups(_DescribeGroups):
                     assignment=_named_assignment(member.assignment),
                     target=_named_assignment(member.target_assignment),
                     epoch=member.member_epoch,
+                    subscription=_shared_names(
+                        (
+                            *(member.subscribed_topic_names or ()),
+                            *matched.get(member.subscribed_topic_regex, ()),
+                        )
+                    ),
                 )
                 for member in group.members
             ),
@@ -268,6 +285,34 @@ def _decode_assignment(data: bytes) -> Assignment:
     except (struct.error, UnicodeDecodeError):
         return {}
     return assignment
+
+
+def decode_subscription(data: bytes) -> frozenset[str] | None:
+    """Decode the topics of a classic member's subscription (ConsumerProtocolSubscription, any version).
+
+    None where the bytes are malformed or there are none.
+    """
+    names = []
+    try:
+        (topics,) = struct.unpack_from(">i", data, 2)  # after the version
+        position = 6
+        for _ in range(topics):
+            (length,) = struct.unpack_from(">h", data, position)
+            position += 2
+            name = data[position : position + length]
+            if len(name) != length:
+                return None
+            names.append(sys.intern(name.decode()))
+            position += length
+    except (struct.error, UnicodeDecodeError):
+        return None
+    return _shared_names(tuple(names))
+
+
+@lru_cache(maxsize=4_096)
+def _shared_names(names: tuple[str, ...]) -> frozenset[str]:
+    """Return the names as a set, one object for all members that have the same."""
+    return frozenset(names)
 
 
 def _named_assignment(assignment: Any) -> Assignment:

@@ -14,6 +14,7 @@ from monitor.kafka.apis.describe_groups import (
     DescribeClassicGroups,
     DescribedGroup,
     decode_assignment,
+    decode_subscription,
 )
 from monitor.kafka.apis.list_groups import ListedGroup
 from monitor.kafka.apis.offset_fetch import FetchCommits, GroupCommits
@@ -183,3 +184,20 @@ def test_assignments_are_not_kept_by_the_bytes_that_members_put_into_them() -> N
         tracemalloc.stop()
     assert held < 1_000_000
     assert decode_assignment(topics) is decode_assignment(bytes(topics))
+
+
+def test_subscriptions_are_one_object_for_all_members_whatever_they_add() -> None:
+    topics = struct.pack(">hih1sh1s", 3, 2, 1, b"t", 1, b"u")
+    found = decode_subscription(topics)
+    assert found == frozenset({"t", "u"})
+    # the cooperative-sticky assignor adds what the member held
+    assert decode_subscription(topics + struct.pack(">i9s", 9, b"was given")) is found
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\0", struct.pack(">hih1s", 1, 1, 5, b"t"), struct.pack(">hih1s", 1, 2, 1, b"t"),
+     struct.pack(">hih1s", 1, 1, 1, b"\xff"), struct.pack(">hih", 1, 1, -1)],
+)  # fmt: skip
+def test_a_subscription_that_cannot_be_read_is_not_known(data: bytes) -> None:
+    assert decode_subscription(data) is None

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from monitor.analysis.analyst import Analyst
 from monitor.analysis.measures import GroupMeasures
 from monitor.commands import main, report, watching
+from monitor.kafka.apis.describe_groups import DescribedGroup
 from monitor.kafka.apis.list_groups import ListedGroup
 from monitor.kafka.apis.offset_fetch import GroupCommits
 from monitor.model import CLASSIC, Group, Member, Offsets, Partition, Snapshot, Topic
@@ -227,6 +228,20 @@ def test_a_name_that_the_settings_leave_out_is_refused_with_the_setting(
     result = run("lag", "--topic", "t")
     assert result.exit_code == 2
     assert "topic 't' is left out by MONITOR_TOPICS_ALLOW or MONITOR_TOPICS_DENY" in result.stderr
+
+
+def test_a_topic_that_is_left_out_is_not_said_to_be_gone(
+    brokers: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brokers.described["b"] = DescribedGroup(
+        "Stable", members=(Member("m", "c", "/h", {"t": (1,), "shared": (0, 1)}),)
+    )
+    brokers.groups = {1: [], 2: [ListedGroup("b", CLASSIC, "Stable", "consumer")]}
+    assert "2 on topics that are gone" in run("lag", "--group", "b").stdout
+    monkeypatch.setenv("MONITOR_TOPICS_DENY", "shared")
+    told = run("lag", "--group", "b").stdout
+    assert "gone" not in told
+    assert "shared" not in told
 
 
 @pytest.mark.parametrize("command", ["lag", "groups", "serve"])

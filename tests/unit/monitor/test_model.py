@@ -37,6 +37,9 @@ def test_a_group_lists_who_holds_what() -> None:
     ]
     assert member.partition_count == 3
     assert list(Group("unknown members").assignments()) == []
+    without = Group("g", members=(member,), left_out=frozenset({"a"}))
+    assert list(without.assignments()) == [(member, "b", 1)]
+    assert without.topics == {"b"}
 
 
 def test_an_ipv6_address_is_bracketed() -> None:

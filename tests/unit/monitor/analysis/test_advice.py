@@ -144,7 +144,7 @@ CASES = [
         "uneven_assignment",
         Severity.WARNING,
         with_topic(assignment_excess=0.5),
-        "holds 50% more partitions",
+        "holds 50% more partitions than it would",
     ),
 ]
 
@@ -160,6 +160,19 @@ def test_advice(cause: str, severity: Severity, group: GroupPicture, says: str) 
 def test_idle_members_beyond_the_partitions_are_told_that_replicas_do_not_help() -> None:
     (found,) = advised(replace(HEALTHY, members=8, idle=2))
     assert "More replicas will not help" in found.action
+
+
+def test_members_that_another_assignor_would_give_partitions_are_not_too_many() -> None:
+    uneven = with_topic(assignment_excess=1.0)
+    for found in advised(replace(uneven, members=8, idle=2)):
+        assert "More replicas will not help" not in found.action
+
+
+def test_an_uneven_assignment_is_told_once_for_all_topics() -> None:
+    (topic,) = with_topic(assignment_excess=0.5).topics
+    group = replace(HEALTHY, topics=(topic, replace(topic, topic="payments")))
+    (found,) = advised(group)
+    assert (found.cause, found.topic) == ("uneven_assignment", None)
 
 
 def test_too_slow_a_group_is_told_how_many_replicas_and_partitions_it_needs() -> None:

@@ -25,7 +25,6 @@ def test_members_that_hold_nothing_are_idle() -> None:
     assert facts.members == 3
     assert facts.idle == ("c",)
     assert facts.unassigned == ()
-    assert facts.per_member == (2, 2, 0)
     assert facts.per_topic == {"orders": (2, 2, 0)}
 
 

@@ -194,6 +194,18 @@ def test_a_group_at_rest_that_gets_new_members_is_looked_at() -> None:
     assert found.facts.idle == ("idle",)
 
 
+def test_the_balance_of_a_topic_that_is_left_out_is_not_told_and_counts() -> None:
+    cluster = Cluster()
+    cluster.members = (
+        Member("1", "c", "/h", {"t": (0,), "shared": (0, 1)}),
+        Member("2", "c", "/h", {"t": (1,)}),
+    )
+    found = measure(Analyst(cluster.times), cluster)
+    assert found.imbalance.keys() == {"t"}
+    # three and one, and the first alone holds two
+    assert found.imbalance["t"]["assignment"] == 0.5
+
+
 def test_status_is_ok_until_ten_polls_were_seen_and_then_burrows() -> None:
     cluster = Cluster(commits={0: 40, 1: 100})
     analyst = Analyst(cluster.times)
