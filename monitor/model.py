@@ -268,9 +268,9 @@ class Group:
 
     @property
     def topics(self) -> frozenset[str]:
-        """Return the topics that it committed or holds partitions of, but those that are left out."""
+        """Return the topics that it committed, lags on or holds partitions of, less those left out."""
         held = (topic for member in self.members or () for topic in member.assignment)
-        return frozenset((*self.commits, *held)) - self.left_out
+        return frozenset((*self.commits, *self.lags, *held)) - self.left_out
 
     def is_since(self, moment: float) -> bool:
         """Say whether nothing of it is older than a moment."""

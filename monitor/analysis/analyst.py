@@ -238,7 +238,9 @@ class Analyst:
         """Count those of the groups of which anything else is told; no other had any."""
         for group_id in groups:
             history, group = self._histories[group_id], self._changes.group(group_id)
-            if not self._guard.runs("rebalances", group_id, history.rebalances.observe, group, now):
+            if not self._guard.runs(
+                "rebalances", group_id, history.rebalances.observe, group, now, self._polls.number
+            ):
                 history.rebalances = Rebalances()
 
     def _measure(self, poll: Poll, lags: Mapping[str, GroupLag | None]) -> dict[str, GroupMeasures]:

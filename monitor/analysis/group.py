@@ -18,7 +18,13 @@ from monitor.analysis.lag import GroupLag
 from monitor.analysis.losses import Losses, unread_deleted
 from monitor.analysis.measures import NOTHING_UNREAD, GroupMeasures
 from monitor.analysis.picture import Beside, picture_of
-from monitor.analysis.rates import TopicRates, group_rates, produce_rates, produced_messages
+from monitor.analysis.rates import (
+    POLLS_TO_SETTLE,
+    TopicRates,
+    group_rates,
+    produce_rates,
+    produced_messages,
+)
 from monitor.analysis.rebalances import KEPT_SECONDS as REBALANCES_KEPT_SECONDS
 from monitor.analysis.retention import retention_of, retention_risks
 from monitor.analysis.status import NOT_FOUND, GroupStatus, StatusRules, group_status
@@ -238,7 +244,10 @@ class GroupMeter:
         return group_rates(
             commits, poll.ends, history.commits, poll.topics,
             now=poll.now, produced=poll.produced, unread=lag.unread,
-            others_for=history.rebalances.seconds_since(poll.now), interval=poll.interval,
+            since=history.rebalances.last_at,
+            is_settled=not history.rebalances.are_since(
+                poll.number, min(POLLS_TO_SETTLE, self._rules.intervals)  # it may rest from then on
+            ),
         )  # fmt: skip
 
     def _oldest_unread_at(

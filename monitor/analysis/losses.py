@@ -56,10 +56,12 @@ class Losses:
         """Take in the commits and the log starts, as one poll saw them."""
         for topic, committed in commits.items():
             found = starts.get(topic)
-            if not found:
-                continue
             is_first = topic not in self.counted
             before, then = self.counted.get(topic, _NEVER)
+            if not found:
+                if then:
+                    self.counted[topic] = Counted(before, _furthest(then, committed))
+                continue
             if found is before or found == before:
                 self.counted[topic] = Counted(found, committed)
                 continue
@@ -79,7 +81,7 @@ class Losses:
             counted = found if len(known) == len(found) and not kept else {**kept, **known}
             if kept:
                 told = {p: offset for p, offset in committed.items() if p not in kept}
-                untold = {p: offset for p, offset in then.items() if p in kept}
+                untold = _furthest({p: then[p] for p in kept if p in then}, committed)
                 self.counted[topic] = Counted(counted, {**told, **untold})
             else:
                 self.counted[topic] = Counted(counted, committed)
@@ -106,6 +108,13 @@ class Losses:
         self.counted.pop(topic, None)
         if topic in self.lost_at:
             self.lost_at = {t: at for t, at in self.lost_at.items() if t != topic}
+
+
+def _furthest(then: Mapping[int, int], committed: Mapping[int, int]) -> Mapping[int, int]:
+    """Return up to where all was read since starts were told: what is read stays so after a rewind."""
+    if all(committed.get(p, offset) <= offset for p, offset in then.items()):
+        return then
+    return {p: max(offset, committed.get(p, offset)) for p, offset in then.items()}
 
 
 def _lost(

@@ -82,19 +82,17 @@ def group_rates(
     now: float,
     produced: Mapping[str, Mapping[int, float]],
     unread: PartitionOffsets = _NO_UNREAD,
-    others_for: float = inf,
-    interval: float = 0.0,
+    since: float = -inf,
+    is_settled: bool = True,
 ) -> dict[str, TopicRates]:
     """Return the rates of a group by topic, after this poll's ends and commits were observed.
 
     `produced` holds `produce_rates` of each topic: reckoned once, used by all its groups. `unread`
-    has what can be read of partitions where that is not all up to the log end. `others_for` is how
-    many seconds ago others began to read than before, `interval` the time between two polls.
+    has what can be read of partitions where that is not all up to the log end. Those who
+    read now have done so `since` then, and for `POLLS_TO_SETTLE` if it `is_settled`.
     """
     now_ms = int(now * 1000)
-    # a poll may be a little early
-    is_settled = others_for > (POLLS_TO_SETTLE - 0.5) * interval
-    since_ms = now_ms - int(others_for * 1000) if is_settled and others_for < inf else 0
+    since_ms = int(since * 1000) if is_settled and since > -inf else 0
     found = {
         topic: _topic_rates(
             partitions,

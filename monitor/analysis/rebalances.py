@@ -44,7 +44,8 @@ class Rebalances:
     """What was seen of one group.
 
     `count` is None until it was described once; `seen_at` has when some were seen within the last
-    hour (monotonic seconds), and how many.
+    hour (monotonic seconds), and how many. `last_in` is the number of the last poll in which one was,
+    None where this process saw none.
     """
 
     count: int | None = None
@@ -52,8 +53,9 @@ class Rebalances:
     rebalancing: bool = False
     assignment: Held = _NOTHING_HELD
     seen_at: deque[tuple[float, int]] | None = None
+    last_in: int | None = None
 
-    def observe(self, group: Group, now: float) -> None:
+    def observe(self, group: Group, now: float, poll: int) -> None:
         """Take in the group as a poll saw it; of one that could not be described nothing is learned."""
         if group.members is None or group.is_silent:
             return
@@ -69,6 +71,7 @@ class Rebalances:
         self.epoch, self.rebalancing, self.assignment = group.epoch, rebalancing, assignment
         if steps:
             self.count += steps
+            self.last_in = poll
             self.seen_at = self.seen_at or deque()
             self.seen_at.append((now, steps))
 
@@ -87,9 +90,14 @@ class Rebalances:
             deque((at + shift, steps) for at, steps in kept.seen_at) or None,
         )  # fmt: skip
 
-    def seconds_since(self, now: float) -> float:
-        """Return how long ago the last was seen, infinity where none was within the last hour."""
-        return now - self.seen_at[-1][0] if self.seen_at else inf
+    @property
+    def last_at(self) -> float:
+        """Return when the last was seen, minus infinity where none was within the last hour."""
+        return self.seen_at[-1][0] if self.seen_at else -inf
+
+    def are_since(self, poll: int, polls: int) -> bool:
+        """Say whether one was seen in the last so many polls, of which this is the number."""
+        return self.last_in is not None and poll - self.last_in < polls
 
     def within_an_hour(self, now: float) -> int:
         """Return how many were seen within the last hour, and forget the others."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -291,6 +291,7 @@ class World:
         return found
 
 
+@example([(1, {"lags": {"t0": {0: 3}}}, 5, 15.0), (0, "recreate", 0, 15.0)], Level.PARTITION)
 @settings(max_examples=100, deadline=None)
 @given(st.lists(CHANGES, min_size=1, max_size=6), st.sampled_from(Level))
 def test_a_page_rendered_poll_by_poll_is_the_same_as_one_rendered_from_nothing(

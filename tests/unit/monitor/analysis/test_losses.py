@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from monitor.analysis.losses import Losses, unread_deleted
@@ -144,6 +144,10 @@ STEPS = st.lists(
 )
 
 
+@example(
+    [("recreate", 1, False), ("rewind", 60, False), ("read", 1, True), ("delete", 1, True),
+     ("rewind", 1, False)]
+)  # fmt: skip
 @given(STEPS)
 def test_the_counter_starts_at_0_never_falls_and_counts_no_more_than_was_deleted_unread(
     steps: list[tuple[str, int, bool]],
