@@ -104,7 +104,7 @@ def history_of(settings: MonitorSettings) -> tuple[Recorder | None, Block | None
         return None, history_family.not_kept()
     if place is None:
         return None, None
-    # here, as SQLAlchemy takes 30 MB
+    # here, as SQLAlchemy takes 15 MB
     from monitor.history.recorder import Recorder  # noqa: PLC0415
 
     recorder = Recorder(_store(place), settings.stale_after_seconds)
@@ -119,7 +119,7 @@ def _named(settings: MonitorSettings) -> str | None:
 
 def _store(place: str | Path) -> Store:
     """Return the history's database, which is not opened yet; raises Refusal."""
-    from monitor.history.store import Store  # noqa: PLC0415  # SQLAlchemy takes 30 MB
+    from monitor.history.store import Store  # noqa: PLC0415  # SQLAlchemy takes 15 MB
 
     try:
         return Store(place)
