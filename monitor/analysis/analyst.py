@@ -98,7 +98,8 @@ class Analyst:
         transactions = self._transactions.observe(self._readers.held_at(), ends, self._times, now)
         poll = Poll(
             snapshot, polls.number, ends, now, polls.last, polls.interval, polls.window_began,
-            changes.bytes, {name: topic.partitions for name, topic in snapshot.topics.items()},
+            polls.settling_since, changes.bytes,
+            {name: topic.partitions for name, topic in snapshot.topics.items()},
             self._topics, self._times, transactions, {}, {},
         )  # fmt: skip
         self._count_rebalances(snapshot.groups if has_failed else changes.groups, now)
@@ -238,9 +239,7 @@ class Analyst:
         """Count those of the groups of which anything else is told; no other had any."""
         for group_id in groups:
             history, group = self._histories[group_id], self._changes.group(group_id)
-            if not self._guard.runs(
-                "rebalances", group_id, history.rebalances.observe, group, now, self._polls.number
-            ):
+            if not self._guard.runs("rebalances", group_id, history.rebalances.observe, group, now):
                 history.rebalances = Rebalances()
 
     def _measure(self, poll: Poll, lags: Mapping[str, GroupLag | None]) -> dict[str, GroupMeasures]:

@@ -18,13 +18,7 @@ from monitor.analysis.lag import GroupLag
 from monitor.analysis.losses import Losses, unread_deleted
 from monitor.analysis.measures import NOTHING_UNREAD, GroupMeasures
 from monitor.analysis.picture import Beside, picture_of
-from monitor.analysis.rates import (
-    POLLS_TO_SETTLE,
-    TopicRates,
-    group_rates,
-    produce_rates,
-    produced_messages,
-)
+from monitor.analysis.rates import TopicRates, group_rates, produce_rates, produced_messages
 from monitor.analysis.rebalances import KEPT_SECONDS as REBALANCES_KEPT_SECONDS
 from monitor.analysis.retention import retention_of, retention_risks
 from monitor.analysis.status import NOT_FOUND, GroupStatus, StatusRules, group_status
@@ -52,9 +46,10 @@ class Poll(NamedTuple):
     """One poll, and what all groups of a topic share of it.
 
     It is the `number`-th. `ends` are the log ends that were told in it, `last` is when the one before
-    was, `window_began` when the window's oldest was, `interval` the mean time between two; `topics`
-    and `times` have what was learned of logs in all polls; `produced` (messages per second) and `messages` (within the
-    window) are reckoned by topic and partition when a group first asks.
+    was, `window_began` when the window's oldest was; who reads since `settling_since` is not judged
+    yet; `interval` the mean time between two; `topics` and `times` have what was learned of logs in
+    all polls; `produced` (messages per second) and `messages` (within the window) are reckoned by
+    topic and partition when a group first asks.
     """
 
     snapshot: Snapshot
@@ -64,6 +59,7 @@ class Poll(NamedTuple):
     last: float | None
     interval: float
     window_began: float
+    settling_since: float
     log_bytes: PartitionOffsets
     partitions_of: Mapping[str, Collection[int]]
     topics: Mapping[str, TopicLog]
@@ -245,9 +241,7 @@ class GroupMeter:
             commits, poll.ends, history.commits, poll.topics,
             now=poll.now, produced=poll.produced, unread=lag.unread,
             since=history.rebalances.last_at,
-            is_settled=not history.rebalances.are_since(
-                poll.number, min(POLLS_TO_SETTLE, self._rules.intervals)  # it may rest from then on
-            ),
+            is_settled=history.rebalances.last_at < poll.settling_since,
         )  # fmt: skip
 
     def _oldest_unread_at(

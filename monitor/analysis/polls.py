@@ -9,6 +9,8 @@ from typing import Final
 AWAY_INTERVALS: Final = 3.0
 # A group that was the same for so many polls is likely to stay so.
 POLLS_TO_REST: Final = 3
+# Those who have just begun to read are not judged by a poll or two.
+POLLS_TO_SETTLE: Final = 4
 
 
 class Polls:
@@ -51,6 +53,14 @@ class Polls:
     def resting_since(self) -> float:
         """Return of before when measures are that have been the same for some polls."""
         return self.times[-min(POLLS_TO_REST, len(self.times))]
+
+    @property
+    def settling_since(self) -> float:
+        """Return of when who has begun to read since has done so for fewer than `POLLS_TO_SETTLE`.
+
+        Within the window: later a group may rest, and is not measured anew.
+        """
+        return self.times[-min(POLLS_TO_SETTLE, self._intervals, len(self.times))]
 
     @property
     def interval(self) -> float:

@@ -29,9 +29,6 @@ CatchUp: TypeAlias = float | Literal["never"] | None
 # Equal rates differ in their last digits: that was told as millions of years.
 LEAST_GAIN: Final = 1e-6
 
-# Those who have just begun to read are not judged by a poll or two.
-POLLS_TO_SETTLE: Final = 4
-
 _NO_UNREAD: Mapping[str, Mapping[int, int]] = {}
 
 

@@ -44,8 +44,7 @@ class Rebalances:
     """What was seen of one group.
 
     `count` is None until it was described once; `seen_at` has when some were seen within the last
-    hour (monotonic seconds), and how many. `last_in` is the number of the last poll in which one was,
-    None where this process saw none.
+    hour (monotonic seconds), and how many.
     """
 
     count: int | None = None
@@ -53,9 +52,8 @@ class Rebalances:
     rebalancing: bool = False
     assignment: Held = _NOTHING_HELD
     seen_at: deque[tuple[float, int]] | None = None
-    last_in: int | None = None
 
-    def observe(self, group: Group, now: float, poll: int) -> None:
+    def observe(self, group: Group, now: float) -> None:
         """Take in the group as a poll saw it; of one that could not be described nothing is learned."""
         if group.members is None or group.is_silent:
             return
@@ -71,7 +69,6 @@ class Rebalances:
         self.epoch, self.rebalancing, self.assignment = group.epoch, rebalancing, assignment
         if steps:
             self.count += steps
-            self.last_in = poll
             self.seen_at = self.seen_at or deque()
             self.seen_at.append((now, steps))
 
@@ -94,10 +91,6 @@ class Rebalances:
     def last_at(self) -> float:
         """Return when the last was seen, minus infinity where none was within the last hour."""
         return self.seen_at[-1][0] if self.seen_at else -inf
-
-    def are_since(self, poll: int, polls: int) -> bool:
-        """Say whether one was seen in the last so many polls, of which this is the number."""
-        return self.last_in is not None and poll - self.last_in < polls
 
     def within_an_hour(self, now: float) -> int:
         """Return how many were seen within the last hour, and forget the others."""

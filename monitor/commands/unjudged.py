@@ -22,14 +22,13 @@ def why_not_judged(
     group = measures.group
     if group.error is not None or group.commits.keys() - measures.not_consumed:
         return None
-    held = [topic for _, topic, _ in group.assignments()]
-    watched = [topic for topic in held if wants_topic is None or wants_topic(topic)]
-    if watched:
+    held = list(group.assignments())
+    if held:
         return (
-            f"it holds {plural(len(watched), 'partition')} and has committed no offset of them: it "
+            f"it holds {plural(len(held), 'partition')} and has committed no offset of them: it "
             "keeps its offsets elsewhere, or has not committed yet"
         )
-    if held:
+    if group.left_out:
         return f"it reads only topics that are left out by {_FILTERS}"
     if group.members:
         return (

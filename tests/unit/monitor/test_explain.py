@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from monitor.analysis.causes.finding import Cause
-from monitor.analysis.rates import POLLS_TO_SETTLE
+from monitor.analysis.polls import POLLS_TO_SETTLE
 from tests.support.causes_table import (
     INNOCENT,
     SCENES,

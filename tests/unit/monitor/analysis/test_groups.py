@@ -97,21 +97,21 @@ B_HALF = member("b", {"orders": (2, 3)})
 def test_rebalances_seen(polls: list[Group], expected: int) -> None:
     rebalances = Rebalances()
     for seen in polls:
-        rebalances.observe(seen, 0.0, 1)
+        rebalances.observe(seen, 0.0)
     assert rebalances.count == expected
 
 
 def test_a_static_member_that_restarts_does_not_rebalance() -> None:
     rebalances = Rebalances()
     for name in ("id-1", "id-2"):
-        rebalances.observe(group(member(name, {"orders": (0,)}, instance_id="one")), 0.0, 1)
+        rebalances.observe(group(member(name, {"orders": (0,)}, instance_id="one")), 0.0)
     assert rebalances.count == 0
 
 
 def test_rebalances_of_the_last_hour_are_known() -> None:
     rebalances = Rebalances()
     for number, members in enumerate(((A,), (A_HALF, B_HALF), (A,))):
-        rebalances.observe(group(*members), 1_000.0 * number, number)
+        rebalances.observe(group(*members), 1_000.0 * number)
     assert rebalances.within_an_hour(2_000.0) == 2
     assert rebalances.within_an_hour(5_000.0) == 1
     assert rebalances.within_an_hour(6_000.0) == 0
