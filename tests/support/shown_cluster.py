@@ -173,7 +173,7 @@ def shop() -> ShownCluster:
         lags={
             "payment-service-group": 400,
             "shipping-service-group": 900,
-            "audit-exporter": 50,
+            "audit-exporter": 200,  # more than comes between two polls
             "order-status-group": 0,
         },
         growth={"payment-service-group": 120, "shipping-service-group": -70},
