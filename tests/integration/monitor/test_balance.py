@@ -17,6 +17,8 @@ from monitor.settings import KafkaSettings
 from order_services.local.kafka import EmbeddedKafka
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.heavy
+
 TOPICS: Final = 3
 PARTITIONS: Final = 4
 
