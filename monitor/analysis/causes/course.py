@@ -9,6 +9,7 @@ reckoned over a step back of commits, nor over a change of who reads: half an ou
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from monitor.guard import Guard
@@ -143,14 +144,14 @@ class Courses:
         return courses
 
     def _next(self, course: Course | None, mark: Mark, replaced: Collection[str]) -> Course:
-        count = Count(mark.poll, mark.at, mark.rebalances)
+        count = _count(mark.poll, mark.at, mark.rebalances)
         if course is None:
             return Course(mark.at, mark, (count,), (mark,))
         last = course.last
         if last.poll < mark.poll - 1:
             # it rested, and stood there until the last poll: rates of now are not those of the rest
             last = last._replace(at=self._last_poll, poll=mark.poll - 1)
-            counts = (Count(last.poll, last.at, last.rebalances),)
+            counts = (_count(last.poll, last.at, last.rebalances),)
             course = replace(_with_mark(course, last), marks=(last,), counts=counts)
         if _are_apart(course.counts[-1], mark):
             course = replace(course, counts=(*course.counts, count)[-MARKS:])
@@ -173,6 +174,12 @@ class Courses:
         if not course.marks:
             return replace(_with_mark(course, mark), others_since=mark.at)
         return _with_mark(course, mark) if _are_apart(course.marks[-1], mark) else course
+
+
+@lru_cache(maxsize=100)
+def _count(poll: int, at: float, rebalances: int) -> Count:
+    """Return one object for all groups of a poll that rebalanced as often: most never did."""
+    return Count(poll, at, rebalances)
 
 
 def _are_apart(one: Mark | Count, other: Mark) -> bool:
