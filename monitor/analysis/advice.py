@@ -64,8 +64,9 @@ class Advice:
 class TopicPicture:
     """What is known of a group on one topic; None for what is not known.
 
-    `consumers` are the members that hold partitions of it. `lag` is what can be read. `in_error` partitions stand still or were rewound; `stuck` ones have waited for a commit since `stuck_since`, longer
-    than is usual for the group; an open transaction holds back `held` records, since `held_since`;
+    `consumers` are the members that hold partitions of it. `lag` is what can be read. `in_error`
+    partitions stand still or were rewound; `stuck` ones have waited for a commit since `stuck_since`,
+    longer than is usual for the group; an open transaction holds back `held` records, since `held_since`;
     commits are `past_end` messages past the log end in all; a loss was last seen at `lost_at`;
     `retention_seconds` is the topic's, the first unread message is deleted at `deleted_at` or later.
     The oldest unread message is from `behind_since`, None unless all are known; `patience_seconds` is

@@ -44,6 +44,10 @@ class GroupFacts(NamedTuple):
     per_topic: Mapping[str, tuple[int, ...]] = nothing()
     held: Mapping[str, Collection[int]] = nothing()
 
+    def consumers(self, topic: str) -> int:
+        """Return how many members hold partitions of a topic."""
+        return sum(map(bool, self.per_topic.get(topic, ())))
+
 
 def group_facts(group: Group, partitions_of: Mapping[str, Collection[int]]) -> GroupFacts:
     """Return the facts of a group; `partitions_of` holds topic -> partitions that exist."""

@@ -37,8 +37,8 @@ _NEVER: Final = Counted(nothing(), nothing())
 class Losses:
     """Counts the messages that a group lost, by topic, from the first look on.
 
-    `counted` says up to where. `lost` has the topics on which any were; `lost_at` is when a standing loss was seen, or grew,
-    in monotonic seconds.
+    `counted` says up to where. `lost` has the topics on which any were; `lost_at` is when a standing
+    loss was seen, or grew, in monotonic seconds.
     """
 
     counted: dict[str, Counted] = field(default_factory=dict)

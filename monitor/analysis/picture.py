@@ -74,7 +74,7 @@ def _topic(topic: str, measures: GroupMeasures, activity: Activity, beside: Besi
     picture = TopicPicture(
         topic,
         partitions=len(beside.snapshot.topics[topic].partitions),
-        consumers=sum(map(bool, measures.facts.per_topic.get(topic, ()))),
+        consumers=measures.facts.consumers(topic),
         lag=lag.readable_sum(topic),
         consumed_topic=topic not in measures.not_consumed,
         produced=rates.produced if rates else None,

@@ -254,7 +254,7 @@ def _mark(
     ends = {topic: ends[topic] for topic in group.commits if topic in ends}
     if last is not None and last.ends == ends:
         ends = last.ends  # most logs rest: 230 bytes of each mark
-    consumers = {t: sum(map(bool, counts)) for t, counts in measures.facts.per_topic.items()}
+    consumers = {topic: measures.facts.consumers(topic) for topic in measures.facts.per_topic}
     return Mark(
         poll,
         now,

@@ -285,7 +285,7 @@ def symptoms_of(
         span=span if rates else 0.0,
         produced=sum(rate.produced for rate in rates.values()),
         consumed=sum(rate.consumed for rate in rates.values()),
-        consumers=sum(map(bool, measures.facts.per_topic.get(topic, ()))),
+        consumers=measures.facts.consumers(topic),
         rebalances=(measures.rebalances or 0) - course.counts[0].rebalances,
         usual_produced=_usual(before),
         managed=best and best.consumed / best.consumers,

@@ -274,10 +274,7 @@ def _decode_assignment(data: bytes) -> Assignment:
         (topics,) = struct.unpack_from(">i", data, 2)  # after the version
         position = 6
         for _ in range(topics):
-            (length,) = struct.unpack_from(">h", data, position)
-            position += 2
-            topic = sys.intern(data[position : position + length].decode())
-            position += length
+            topic, position = _name_at(data, position)
             (count,) = struct.unpack_from(">i", data, position)
             position += 4
             assignment[topic] = tuple(sorted(struct.unpack_from(f">{count}i", data, position)))
@@ -285,6 +282,13 @@ def _decode_assignment(data: bytes) -> Assignment:
     except (struct.error, UnicodeDecodeError):
         return {}
     return assignment
+
+
+def _name_at(data: bytes, position: int) -> tuple[str, int]:
+    """Return the topic's name at a position, and where it ends; raises struct.error where it is cut."""
+    (length,) = struct.unpack_from(">h", data, position)
+    (name,) = struct.unpack_from(f">{length}s", data, position + 2)
+    return sys.intern(name.decode()), position + 2 + length
 
 
 def decode_subscription(data: bytes) -> frozenset[str] | None:
@@ -297,13 +301,8 @@ def decode_subscription(data: bytes) -> frozenset[str] | None:
         (topics,) = struct.unpack_from(">i", data, 2)  # after the version
         position = 6
         for _ in range(topics):
-            (length,) = struct.unpack_from(">h", data, position)
-            position += 2
-            name = data[position : position + length]
-            if len(name) != length:
-                return None
-            names.append(sys.intern(name.decode()))
-            position += length
+            name, position = _name_at(data, position)
+            names.append(name)
     except (struct.error, UnicodeDecodeError):
         return None
     return _shared_names(tuple(names))
